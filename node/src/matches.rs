@@ -1,0 +1,5 @@
+//! Matches: deterministic machines. An event goes in, numbered outputs and effects come out, and the record of it says all
+//! that a replay needs. No socket, clock, task or store here: who feeds a match and who hears it is `owner`.
+
+pub mod event;
+pub mod output;

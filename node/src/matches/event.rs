@@ -1,0 +1,165 @@
+//! What can happen to a match, and the record of it. Events are applied one at a time; the record of an event (the event, its
+//! outcome, the answers from outside that it used) is all that a replay needs besides a snapshot.
+
+use bytes::Bytes;
+use rookery_protocol::client::{LeaveReason, Role};
+use rookery_protocol::{PlayerId, Seat, SessionId};
+use serde::{Deserialize, Serialize};
+
+/// One input of the deterministic machine. What the host decided before (which seat, which team) is part of the event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// The first event. The set-up (id, name, params, invited) is in the match's [`StartRecord`](super::part::StartRecord).
+    Start,
+    Join {
+        seat: Seat,
+        occupant: Occupant,
+        ctx: Bytes,
+    },
+    Leave {
+        seat: Seat,
+        reason: LeaveReason,
+    },
+    /// `n` is 0 for an input without a number.
+    Message {
+        seat: Seat,
+        n: u64,
+        data: Bytes,
+    },
+    Tick {
+        elapsed_ms: u32,
+    },
+    Timer {
+        id: u32,
+    },
+    Receive {
+        sender: String,
+        data: Bytes,
+    },
+    Answer {
+        request: u32,
+        outcome: Result<Vec<Entry>, String>,
+    },
+    Signal {
+        topic: Topic,
+    },
+    /// The seat's player came back, or missed outputs that are gone. With `attach`, its new connection is told first where it
+    /// sits (an output [`Body::Joined`](super::output::Body)).
+    Resync {
+        seat: Seat,
+        attach: Option<Attachment>,
+    },
+    /// The operator or the node ends the match; no guest call.
+    End {
+        reason: EndReason,
+    },
+}
+
+/// Topics of `signal`, with what their JSON says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Topic {
+    SeatAway { seat: Seat },
+    SeatBack { seat: Seat },
+    Operator { data: String },
+    MatchResumed { reason: String },
+    ContentChanged { collection: String, key: String },
+}
+
+/// Why a match was ended from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndReason {
+    Operator,
+    /// Nobody seated or away for `matches.empty_after`.
+    Empty,
+    Draining,
+}
+
+/// Who takes a seat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Occupant {
+    pub player: PlayerId,
+    pub name: String,
+    pub role: Role,
+    pub team: Option<u32>,
+    pub attachment: Attachment,
+}
+
+/// Which connection speaks for a seat. The highest `number` counts; the rest say where its answers go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    pub number: u64,
+    pub session: SessionId,
+    pub node: rookery_protocol::NodeName,
+    pub generation: u64,
+}
+
+/// One durable value and its key (match.wit, `entry`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub key: String,
+    pub data: Bytes,
+    pub version: String,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    Applied,
+    /// `start` or `join` returned an error: the guest ran and its state may have changed, the seat was not given.
+    Refused,
+    /// Undone: a trap, or a budget that ran out.
+    Trapped(TrapKind),
+}
+
+/// Why a call was cut off. The metric label is [`TrapKind::as_str`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TrapKind {
+    Trap,
+    Time,
+    Memory,
+    HostCalls,
+    Bytes,
+    LogLines,
+    BadOutput,
+}
+
+impl TrapKind {
+    /// Every kind, for metrics that exist from the start.
+    pub const ALL: [TrapKind; 7] = [
+        Self::Trap,
+        Self::Time,
+        Self::Memory,
+        Self::HostCalls,
+        Self::Bytes,
+        Self::LogLines,
+        Self::BadOutput,
+    ];
+
+    /// The kind as a metric label and in messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trap => "trap",
+            Self::Time => "time",
+            Self::Memory => "memory",
+            Self::HostCalls => "host_calls",
+            Self::Bytes => "bytes",
+            Self::LogLines => "log_lines",
+            Self::BadOutput => "bad_output",
+        }
+    }
+}
+
+/// The record of one event: replaying records on a snapshot gives the same effects, bit for bit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Counted from 1 (`start`) in one match, over all incarnations.
+    pub no: u64,
+    /// The event's match time, milliseconds since the match started; never less than the one before.
+    pub at_ms: u64,
+    pub event: Event,
+    pub outcome: Outcome,
+    /// What the event asked of the world outside while it ran, in order. Empty for every event of today: requests are answered
+    /// by later events. The field is here so that journals of today can be read when that changes.
+    #[serde(default)]
+    pub answers: Vec<Bytes>,
+}

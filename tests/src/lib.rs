@@ -1,0 +1,1 @@
+//! The server as a library of its own tests: a harness that starts real nodes and breaks them.
