@@ -9,6 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{MatchId, Seat};
 
+mod decode;
+mod encode;
+mod msgpack;
+mod tree;
+mod value;
+
+pub use decode::{BadFrame, BadPayload, decode, is_json_text};
+pub use encode::{encode_match_ack, encode_match_applied, encode_match_data};
+pub use tree::{Tree, TreeError};
+
 /// How one connection's frames are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encoding {
@@ -135,6 +145,17 @@ pub enum Role {
     Bot,
 }
 
+impl Role {
+    /// Returns the role as clients read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Player => "player",
+            Self::Spectator => "spectator",
+            Self::Bot => "bot",
+        }
+    }
+}
+
 /// Why a seat was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -144,6 +165,19 @@ pub enum LeaveReason {
     Kicked,
     Transferred,
     Ended,
+}
+
+impl LeaveReason {
+    /// Returns the reason as clients read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::TimedOut => "timed_out",
+            Self::Kicked => "kicked",
+            Self::Transferred => "transferred",
+            Self::Ended => "ended",
+        }
+    }
 }
 
 /// A seat that was given up, and why.
