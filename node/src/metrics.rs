@@ -1,1 +1,571 @@
-//! Placeholder.
+//! What an operator may ask of a running node, as Prometheus text. One flat list: a family, its labels, its help.
+//!
+//! Labels come from closed sets and are created at 0, so that a rate works from the first event; per-module and per-queue ones
+//! are created when a match of the module starts or the queue is configured. Never an id in a label. The registry is a node's
+//! own: several nodes in one process (tests) do not share figures.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::matches::event::TrapKind;
+
+/// Calls of match logic: from one microsecond, an empty tick, to 100 ms, ten times the default budget.
+const CALL_SECONDS: &[f64] = &[
+    1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1,
+];
+/// Round trips and statements: from a loopback's 100 µs to the deadline of a statement.
+const TRIP_SECONDS: &[f64] = &[
+    1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+];
+/// What players wait for: pauses of a match, and tickets.
+const WAIT_SECONDS: &[f64] = &[
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0,
+];
+
+const MEMBER_STATES: &[&str] = &["joining", "ready", "draining", "leaving", "suspect", "dead"];
+const ZONE_STATES: &[&str] = &["running", "moving", "missing"];
+const DIRECTIONS: &[&str] = &["in", "out"];
+const ROLES: &[&str] = &["owner", "backup"];
+
+/// Defines a closed set of label values as an enum.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $label:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($variant,)*
+        }
+
+        impl $name {
+            const LABELS: &'static [&'static str] = &[$($label),*];
+
+            fn label(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $label,)*
+                }
+            }
+        }
+    };
+}
+
+labels! {
+    /// Which limit refused a client.
+    RateClass { Inputs = "inputs", Control = "control", Chat = "chat", Accounts = "accounts", }
+}
+labels! {
+    /// Where the session was before it resumed here.
+    ResumedFrom { ThisNode = "this_node", OtherNode = "other_node", }
+}
+labels! {
+    /// How a node tried to find others.
+    DiscoverySource { Seed = "seed", Dns = "dns", }
+}
+labels! {
+    /// Why a match changed its owner while both nodes lived.
+    MoveReason { Drain = "drain", Rebalance = "rebalance", Operator = "operator", }
+}
+labels! {
+    /// Why a match stood still.
+    PauseReason { TakeOver = "take_over", Move = "move", Backup = "backup", Store = "store", Upgrade = "upgrade", }
+}
+
+/// The mesh's own figures, counted by the mesh since it started and copied here on every scrape.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MeshFigures {
+    /// How many members are in each state, by its name; a state that is not named has none.
+    pub members: BTreeMap<&'static str, u64>,
+    pub keys: u64,
+    pub peer_connections: u64,
+    pub messages_in: u64,
+    pub messages_out: u64,
+    pub queue_dropped: u64,
+    pub refused: u64,
+    pub suspicions: u64,
+    pub false_suspicions: u64,
+    pub seed_failures: u64,
+    pub dns_failures: u64,
+    /// The last measured round trip of each connected peer.
+    pub rtts: Vec<Duration>,
+}
+
+/// The metrics of one module's matches, looked up once when a match starts; cheap to clone and to use on every event.
+#[derive(Debug, Clone)]
+pub struct ModuleMetrics {
+    pub owned: IntGauge,
+    pub backed_up: IntGauge,
+    pub events: IntCounter,
+    pub event_seconds: Histogram,
+    pub ticks_late: IntCounter,
+    traps: [IntCounter; TrapKind::ALL.len()],
+}
+
+impl ModuleMetrics {
+    pub fn trapped(&self, kind: TrapKind) {
+        let index = TrapKind::ALL.iter().position(|known| *known == kind);
+        self.traps[index.expect("ALL holds every kind")].inc();
+    }
+
+    /// One call of the match's logic is over.
+    pub fn event(&self, took: Duration) {
+        self.events.inc();
+        self.event_seconds.observe(took.as_secs_f64());
+    }
+}
+
+/// The metrics of one configured queue.
+#[derive(Debug, Clone)]
+pub struct QueueMetrics {
+    pub tickets: IntGauge,
+    pub wait_seconds: Histogram,
+}
+
+type Collect = Box<dyn Fn(&Metrics) + Send + Sync>;
+
+/// Every family of this node. Plain fields are for those who count; labels go through the methods.
+pub struct Metrics {
+    registry: Registry,
+    /// Every family's description and type, for those that have no sample yet.
+    families: Vec<(Desc, &'static str)>,
+    collect: Mutex<Vec<Collect>>,
+
+    members: IntGaugeVec,
+    gossip_keys: IntGauge,
+    suspicions: IntCounter,
+    false_suspicions: IntCounter,
+    peer_connections: IntGauge,
+    peer_messages: IntCounterVec,
+    peer_queue_dropped: IntCounter,
+    peers_refused: IntCounter,
+    peer_rtt_seconds: Histogram,
+    discovery_failures: IntCounterVec,
+
+    /// Open sockets, whether or not a session is open on them.
+    pub connections: IntGauge,
+    /// Sessions whose socket is on this node.
+    pub sessions: IntGauge,
+    pub client_messages_in: IntCounter,
+    pub client_messages_out: IntCounter,
+    pub client_slow_closed: IntCounter,
+    sessions_resumed: IntCounterVec,
+    rate_limited: IntCounterVec,
+
+    matches: IntGaugeVec,
+    match_events: IntCounterVec,
+    match_event_seconds: HistogramVec,
+    match_tick_late: IntCounterVec,
+    match_traps: IntCounterVec,
+    matches_moved: IntCounterVec,
+    pub matches_taken_over: IntCounter,
+    pub matches_lost: IntCounter,
+    pub matches_failed: IntCounter,
+    match_pause_seconds: HistogramVec,
+    pub replication_lag_events: IntGauge,
+    pub ownership_conflicts: IntCounter,
+    /// Inputs and joins that were held while an owner was not known, and that are held now.
+    pub held_requests: IntGauge,
+
+    tickets: IntGaugeVec,
+    ticket_wait_seconds: HistogramVec,
+    zones: IntGaugeVec,
+    pub zone_moves: IntCounter,
+    /// 1 on the node that leads.
+    pub leader: IntGauge,
+
+    store_seconds: HistogramVec,
+    pub store_up: IntGauge,
+    pub store_refused: IntCounter,
+}
+
+/// Registers families, and remembers what each is.
+#[derive(Default)]
+struct Families {
+    registry: Registry,
+    described: Vec<(Desc, &'static str)>,
+}
+
+impl Families {
+    fn add<C: Collector + Clone + 'static>(&mut self, family: prometheus::Result<C>, kind: &'static str) -> C {
+        let family = family.expect("names and labels are constants of this file");
+        self.described
+            .extend(family.desc().into_iter().map(|desc| (desc.clone(), kind)));
+        self.registry
+            .register(Box::new(family.clone()))
+            .expect("each family is registered once");
+        family
+    }
+
+    fn counter(&mut self, name: &str, help: &str) -> IntCounter {
+        self.add(IntCounter::new(name, help), "counter")
+    }
+
+    fn counters(&mut self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels), "counter")
+    }
+
+    fn counters_from(&mut self, name: &str, help: &str, label: &str, values: &[&str]) -> IntCounterVec {
+        let family = self.counters(name, help, &[label]);
+        values.iter().for_each(|value| drop(family.with_label_values(&[value])));
+        family
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) -> IntGauge {
+        self.add(IntGauge::new(name, help), "gauge")
+    }
+
+    fn gauges(&mut self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels), "gauge")
+    }
+
+    fn gauges_from(&mut self, name: &str, help: &str, label: &str, values: &[&str]) -> IntGaugeVec {
+        let family = self.gauges(name, help, &[label]);
+        values.iter().for_each(|value| drop(family.with_label_values(&[value])));
+        family
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.add(Histogram::with_opts(options), "histogram")
+    }
+
+    fn histograms(&mut self, name: &str, help: &str, buckets: &[f64], label: &str) -> HistogramVec {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.add(HistogramVec::new(options, &[label]), "histogram")
+    }
+}
+
+impl Metrics {
+    /// All families, at 0.
+    pub fn new() -> Arc<Self> {
+        let mut f = Families::default();
+        let members = f.gauges_from(
+            "rookery_members",
+            "Members that this node sees, itself included.",
+            "state",
+            MEMBER_STATES,
+        );
+        let gossip_keys = f.gauge("rookery_gossip_keys", "Keys that this node gossips about itself.");
+        let suspicions = f.counter(
+            "rookery_suspicions_total",
+            "Members that fell silent and were suspected.",
+        );
+        let false_suspicions = f.counter(
+            "rookery_false_suspicions_total",
+            "Suspected members that turned out to be alive.",
+        );
+        let peer_connections = f.gauge("rookery_peer_connections", "Open connections to other nodes.");
+        let peer_messages = f.counters_from(
+            "rookery_peer_messages_total",
+            "Messages between nodes.",
+            "direction",
+            DIRECTIONS,
+        );
+        let peer_queue_dropped = f.counter(
+            "rookery_peer_queue_dropped_total",
+            "Messages refused because a peer's queue was full.",
+        );
+        let peers_refused = f.counter(
+            "rookery_peers_refused_total",
+            "Peers without our secret, of another cluster, or without a certificate.",
+        );
+        let peer_rtt_seconds = f.histogram(
+            "rookery_peer_rtt_seconds",
+            "Round trips to connected peers, sampled on every scrape.",
+            TRIP_SECONDS,
+        );
+        let discovery_failures = f.counters_from(
+            "rookery_discovery_failures_total",
+            "Seeds and names that could not be resolved or reached.",
+            "source",
+            DiscoverySource::LABELS,
+        );
+
+        let connections = f.gauge("rookery_connections", "Open sockets of clients.");
+        let sessions = f.gauge("rookery_sessions", "Sessions whose socket is on this node.");
+        let sessions_resumed = f.counters_from(
+            "rookery_sessions_resumed_total",
+            "Sessions that came back, by where they were before.",
+            "from",
+            ResumedFrom::LABELS,
+        );
+        let client_messages = f.counters_from(
+            "rookery_client_messages_total",
+            "Frames from and to clients.",
+            "direction",
+            DIRECTIONS,
+        );
+        let client_slow_closed = f.counter(
+            "rookery_client_slow_closed_total",
+            "Sockets closed because the client read too slowly.",
+        );
+        let rate_limited = f.counters_from(
+            "rookery_rate_limited_total",
+            "Requests refused for their rate.",
+            "class",
+            RateClass::LABELS,
+        );
+
+        let matches = f.gauges("rookery_matches", "Live matches on this node.", &["module", "role"]);
+        let match_events = f.counters("rookery_match_events_total", "Events applied to matches.", &["module"]);
+        let match_event_seconds = f.histograms(
+            "rookery_match_event_seconds",
+            "Time that one event of a match took.",
+            CALL_SECONDS,
+            "module",
+        );
+        let match_tick_late = f.counters(
+            "rookery_match_tick_late_total",
+            "Ticks that began more than one interval late.",
+            &["module"],
+        );
+        let match_traps = f.counters(
+            "rookery_match_traps_total",
+            "Calls of match logic that were cut off, by kind.",
+            &["module", "kind"],
+        );
+        let matches_moved = f.counters_from(
+            "rookery_matches_moved_total",
+            "Matches handed to another node alive.",
+            "reason",
+            MoveReason::LABELS,
+        );
+        let matches_taken_over = f.counter(
+            "rookery_matches_taken_over_total",
+            "Matches that this node took over from a dead one.",
+        );
+        let matches_lost = f.counter(
+            "rookery_matches_lost_total",
+            "Matches that ended because nothing of them survived their node.",
+        );
+        let matches_failed = f.counter(
+            "rookery_matches_failed_total",
+            "Matches that this node ended as failed.",
+        );
+        let match_pause_seconds = f.histograms(
+            "rookery_match_pause_seconds",
+            "How long matches stood still.",
+            WAIT_SECONDS,
+            "reason",
+        );
+        for reason in PauseReason::LABELS {
+            match_pause_seconds.with_label_values(&[reason]);
+        }
+        let replication_lag_events = f.gauge(
+            "rookery_replication_lag_events",
+            "Events that backups have not acknowledged.",
+        );
+        let ownership_conflicts = f.counter(
+            "rookery_ownership_conflicts_total",
+            "Times this node found that it no longer owned a match.",
+        );
+        let held_requests = f.gauge(
+            "rookery_held_requests",
+            "Inputs and joins that wait for an owner to be found.",
+        );
+
+        let tickets = f.gauges("rookery_tickets", "Tickets that wait in a queue.", &["queue"]);
+        let ticket_wait_seconds = f.histograms(
+            "rookery_ticket_wait_seconds",
+            "How long tickets waited until they were matched.",
+            WAIT_SECONDS,
+            "queue",
+        );
+        let zones = f.gauges_from("rookery_zones", "Zones of all worlds, by state.", "state", ZONE_STATES);
+        let zone_moves = f.counter("rookery_zone_moves_total", "Zones moved to another node.");
+        let leader = f.gauge("rookery_leader", "1 while this node leads.");
+
+        let store_seconds = f.histograms(
+            "rookery_store_seconds",
+            "Time of one operation of the store, waiting included.",
+            TRIP_SECONDS,
+            "operation",
+        );
+        let store_up = f.gauge("rookery_store_up", "1 while the database answers.");
+        let store_refused = f.counter(
+            "rookery_store_refused_total",
+            "Operations refused because the store's queue was full.",
+        );
+        let build_info = f.gauges(
+            "rookery_build_info",
+            "Always 1; the labels say which build this is.",
+            &["version"],
+        );
+        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+
+        Arc::new(Self {
+            registry: f.registry,
+            families: f.described,
+            collect: Mutex::default(),
+            members,
+            gossip_keys,
+            suspicions,
+            false_suspicions,
+            peer_connections,
+            peer_messages,
+            peer_queue_dropped,
+            peers_refused,
+            peer_rtt_seconds,
+            discovery_failures,
+            connections,
+            sessions,
+            client_messages_in: client_messages.with_label_values(&["in"]),
+            client_messages_out: client_messages.with_label_values(&["out"]),
+            client_slow_closed,
+            sessions_resumed,
+            rate_limited,
+            matches,
+            match_events,
+            match_event_seconds,
+            match_tick_late,
+            match_traps,
+            matches_moved,
+            matches_taken_over,
+            matches_lost,
+            matches_failed,
+            match_pause_seconds,
+            replication_lag_events,
+            ownership_conflicts,
+            held_requests,
+            tickets,
+            ticket_wait_seconds,
+            zones,
+            zone_moves,
+            leader,
+            store_seconds,
+            store_up,
+            store_refused,
+        })
+    }
+
+    /// Runs before every scrape: for gauges that are read, not counted. It must not block.
+    pub fn on_collect(&self, collect: impl Fn(&Metrics) + Send + Sync + 'static) {
+        self.collect
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Box::new(collect));
+    }
+
+    /// The metrics of one module's matches, which exist from now on.
+    pub fn module(&self, module: &str) -> ModuleMetrics {
+        let role = |role| self.matches.with_label_values(&[module, role]);
+        ModuleMetrics {
+            owned: role(ROLES[0]),
+            backed_up: role(ROLES[1]),
+            events: self.match_events.with_label_values(&[module]),
+            event_seconds: self.match_event_seconds.with_label_values(&[module]),
+            ticks_late: self.match_tick_late.with_label_values(&[module]),
+            traps: TrapKind::ALL.map(|kind| self.match_traps.with_label_values(&[module, kind.as_str()])),
+        }
+    }
+
+    /// The metrics of one configured queue, which exist from now on.
+    pub fn queue(&self, queue: &str) -> QueueMetrics {
+        QueueMetrics {
+            tickets: self.tickets.with_label_values(&[queue]),
+            wait_seconds: self.ticket_wait_seconds.with_label_values(&[queue]),
+        }
+    }
+
+    pub fn rate_limited(&self, class: RateClass) {
+        self.rate_limited.with_label_values(&[class.label()]).inc();
+    }
+
+    pub fn session_resumed(&self, from: ResumedFrom) {
+        self.sessions_resumed.with_label_values(&[from.label()]).inc();
+    }
+
+    pub fn match_moved(&self, reason: MoveReason) {
+        self.matches_moved.with_label_values(&[reason.label()]).inc();
+    }
+
+    pub fn match_paused(&self, reason: PauseReason, pause: Duration) {
+        self.match_pause_seconds
+            .with_label_values(&[reason.label()])
+            .observe(pause.as_secs_f64());
+    }
+
+    /// Creates the store's operations at 0, so that each is present before its first use.
+    pub fn store_operations(&self, operations: &[&'static str]) {
+        for operation in operations {
+            self.store_seconds.with_label_values(&[operation]);
+        }
+    }
+
+    /// One operation of the store is over, well or not.
+    pub fn store_operation(&self, operation: &'static str, took: Duration) {
+        self.store_seconds
+            .with_label_values(&[operation])
+            .observe(took.as_secs_f64());
+    }
+
+    /// How many zones are in each state, by its name.
+    pub fn zones(&self, by_state: &BTreeMap<&'static str, u64>) {
+        set_states(&self.zones, ZONE_STATES, by_state);
+    }
+
+    /// Copies what the mesh counted.
+    pub fn mesh(&self, figures: &MeshFigures) {
+        set_states(&self.members, MEMBER_STATES, &figures.members);
+        self.gossip_keys.set(as_gauge(figures.keys));
+        self.peer_connections.set(as_gauge(figures.peer_connections));
+        let failures = |source: DiscoverySource| self.discovery_failures.with_label_values(&[source.label()]);
+        for (counter, counted) in [
+            (&self.peer_messages.with_label_values(&["in"]), figures.messages_in),
+            (&self.peer_messages.with_label_values(&["out"]), figures.messages_out),
+            (&self.peer_queue_dropped, figures.queue_dropped),
+            (&self.peers_refused, figures.refused),
+            (&self.suspicions, figures.suspicions),
+            (&self.false_suspicions, figures.false_suspicions),
+            (&failures(DiscoverySource::Seed), figures.seed_failures),
+            (&failures(DiscoverySource::Dns), figures.dns_failures),
+        ] {
+            // A counter never goes back, even if two scrapes overtake each other.
+            counter.inc_by(counted.saturating_sub(counter.get()));
+        }
+        for rtt in &figures.rtts {
+            self.peer_rtt_seconds.observe(rtt.as_secs_f64());
+        }
+    }
+
+    /// The Prometheus text format, with every family, also those that have no sample yet.
+    pub fn render(&self) -> String {
+        for collect in self.collect.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            collect(self);
+        }
+        let gathered = self.registry.gather();
+        let mut text = Vec::with_capacity(32 * 1024);
+        TextEncoder::new()
+            .encode(&gathered, &mut text)
+            .expect("a vector takes everything that is written");
+        let mut text = String::from_utf8(text).expect("names, labels and numbers are text");
+        let with_samples: Vec<&str> = gathered.iter().map(|family| family.name()).collect();
+        for (desc, kind) in &self.families {
+            if !with_samples.contains(&desc.fq_name.as_str()) {
+                let (name, help) = (&desc.fq_name, &desc.help);
+                writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}").expect("a string takes everything");
+            }
+        }
+        text
+    }
+}
+
+fn set_states(family: &IntGaugeVec, states: &[&str], counts: &BTreeMap<&'static str, u64>) {
+    for state in states {
+        let count = counts.get(state).copied().unwrap_or_default();
+        family.with_label_values(&[state]).set(as_gauge(count));
+    }
+}
+
+fn as_gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
