@@ -1,0 +1,85 @@
+//! Migrations: embedded, numbered the same for both databases, and only ever adding.
+//!
+//! `meta` says how far a database is and which build it needs at least. Older: migrated. Newer: used, because migrations only
+//! add. Needing a newer build: refused. All of it is one transaction under a lock, so any number of nodes may start at once.
+
+use super::sql::{Database, Sql, Transaction, args};
+use super::{BUILD, StoreError, transact};
+
+/// One step. Its number is its place in the list, counted from 1.
+struct Migration {
+    sql: Sql,
+    /// The oldest build that can work with the database afterwards. It rises one release after something fell out of use.
+    min_build: u64,
+}
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    sql: Sql {
+        sqlite: include_str!("../../../migrations/sqlite/0001_start.sql"),
+        postgres: include_str!("../../../migrations/postgres/0001_start.sql"),
+    },
+    min_build: 1,
+}];
+
+/// The schema version that this build brings.
+pub(super) const NEWEST: u64 = MIGRATIONS.len() as u64;
+
+/// PostgreSQL: nodes that start at once wait here for each other, longer than a statement may usually take. SQLite's writer
+/// has its lock already.
+const LOCK: Sql = Sql {
+    sqlite: "select 1",
+    postgres: "set local statement_timeout = '30s'; set local lock_timeout = '30s'; \
+               select pg_advisory_xact_lock(hashtextextended('rookery migrations', 0))",
+};
+
+const CREATE_META: Sql = Sql::both(
+    "create table if not exists meta (
+        one            integer primary key check (one = 1),
+        schema_version bigint not null,
+        min_build      bigint not null
+    )",
+);
+
+const READ_META: Sql = Sql {
+    sqlite: "select schema_version, min_build from meta",
+    postgres: "select schema_version, min_build from meta for update",
+};
+
+const WRITE_META: Sql = Sql::both(
+    "insert into meta (one, schema_version, min_build) values (1, $1, $2)
+     on conflict (one) do update set schema_version = excluded.schema_version, min_build = excluded.min_build",
+);
+
+/// Brings the database to this build's schema, or finds it newer and usable, or refuses it.
+pub(super) async fn run(database: &Database) -> Result<(), StoreError> {
+    transact(database, migrate).await
+}
+
+async fn migrate(transaction: &mut Transaction) -> Result<(), StoreError> {
+    transaction.script(&LOCK).await?;
+    transaction.script(&CREATE_META).await?;
+    let (version, min_build) = match transaction.row(&READ_META, args![]).await? {
+        Some(meta) => (meta.unsigned("schema_version")?, meta.unsigned("min_build")?),
+        None => (0, 0),
+    };
+    if min_build > BUILD {
+        return Err(StoreError::TooNew {
+            min_build,
+            build: BUILD,
+        });
+    }
+    if version >= NEWEST {
+        return Ok(());
+    }
+    let missing = &MIGRATIONS[version as usize..];
+    for migration in missing {
+        transaction.script(&migration.sql).await?;
+    }
+    let min_build = missing
+        .iter()
+        .map(|migration| migration.min_build)
+        .fold(min_build, u64::max);
+    transaction.rows(&WRITE_META, args![NEWEST, min_build]).await?;
+    tracing::info!(from = version, to = NEWEST, "database migrated");
+    Ok(())
+}

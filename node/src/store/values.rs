@@ -1,0 +1,469 @@
+//! Durable values: a player's own, a module's own, and a module's for one player.
+//!
+//! A write that a match makes is an effect with an id: it is applied once, in the transaction that also checks the match's
+//! epoch, and a repeat is answered like the first. Versions are opaque and change with every write.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use rookery_protocol::{MatchId, PlayerId};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::batch::Write;
+use super::matches::hex;
+use super::sql::{Row, Sql, Transaction, args};
+use super::{Store, StoreError};
+
+/// Which value.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ValueKey {
+    /// None for a player's own values.
+    pub module: Option<String>,
+    /// None for a module's own values.
+    pub owner: Option<PlayerId>,
+    pub collection: String,
+    pub key: String,
+}
+
+/// A value as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValueRow {
+    pub key: String,
+    pub value: Bytes,
+    pub version: String,
+}
+
+/// What a write expects to find.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    Anything,
+    Absent,
+    Version(String),
+}
+
+/// The id of an effect: the store applies each once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EffectId {
+    pub match_id: MatchId,
+    pub incarnation: u64,
+    pub event: u64,
+    pub index: u32,
+}
+
+/// A write of one value.
+#[derive(Debug, Clone)]
+pub struct ValueWrite {
+    pub key: ValueKey,
+    /// None deletes.
+    pub value: Option<Bytes>,
+    pub expect: Expect,
+    /// The match's effect that this is, and the epoch under which it left the match.
+    pub effect: Option<(EffectId, u64)>,
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WriteOutcome {
+    Stored {
+        version: String,
+    },
+    Deleted,
+    /// The value was not what the write expected. Nothing was written.
+    Conflict,
+    /// There was nothing to delete.
+    NotFound,
+}
+
+/// The effect left its match under an epoch that is not the row's. Nothing was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the write was made under an epoch that is over")]
+pub struct Fenced;
+
+/// Each row of the writes: `[module, owner, collection, key, value in hex, version, expected version]`.
+const WRITE_ANYTHING: Sql = Sql {
+    sqlite: "insert into storage (module, owner, collection, key, value, version, updated_at)
+             select r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, unhex(r.value ->> 4), r.value ->> 5,
+                 (select now_ms from clock)
+             from json_each($1) as r where true
+             on conflict (module, owner, collection, key) do update set
+                 value = excluded.value, version = excluded.version, updated_at = excluded.updated_at
+             returning version",
+    postgres: "insert into storage (module, owner, collection, key, value, version, updated_at)
+               select r.v ->> 0, r.v ->> 1, r.v ->> 2, r.v ->> 3, decode(r.v ->> 4, 'hex'), r.v ->> 5,
+                   (select now_ms from clock)
+               from jsonb_array_elements($1::jsonb) as r (v)
+               on conflict (module, owner, collection, key) do update set
+                   value = excluded.value, version = excluded.version, updated_at = excluded.updated_at
+               returning version",
+};
+
+const WRITE_ABSENT: Sql = Sql {
+    sqlite: "insert into storage (module, owner, collection, key, value, version, updated_at)
+             select r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, unhex(r.value ->> 4), r.value ->> 5,
+                 (select now_ms from clock)
+             from json_each($1) as r where true on conflict do nothing returning version",
+    postgres: "insert into storage (module, owner, collection, key, value, version, updated_at)
+               select r.v ->> 0, r.v ->> 1, r.v ->> 2, r.v ->> 3, decode(r.v ->> 4, 'hex'), r.v ->> 5,
+                   (select now_ms from clock)
+               from jsonb_array_elements($1::jsonb) as r (v) on conflict do nothing returning version",
+};
+
+const WRITE_VERSION: Sql = Sql {
+    sqlite: "update storage set value = unhex(r.value ->> 4), version = r.value ->> 5, updated_at = (select now_ms from clock)
+             from json_each($1) as r
+             where storage.module = r.value ->> 0 and storage.owner = r.value ->> 1 and storage.collection = r.value ->> 2
+                 and storage.key = r.value ->> 3 and storage.version = r.value ->> 6
+             returning version",
+    postgres: "update storage set value = decode(r.v ->> 4, 'hex'), version = r.v ->> 5,
+                   updated_at = (select now_ms from clock)
+               from jsonb_array_elements($1::jsonb) as r (v)
+               where storage.module = r.v ->> 0 and storage.owner = r.v ->> 1 and storage.collection = r.v ->> 2
+                   and storage.key = r.v ->> 3 and storage.version = r.v ->> 6
+               returning storage.version",
+};
+
+const DELETE_ANYTHING: Sql = Sql {
+    sqlite: "delete from storage where (module, owner, collection, key) in (
+                 select value ->> 0, value ->> 1, value ->> 2, value ->> 3 from json_each($1))
+             returning module, owner, collection, key",
+    postgres: "delete from storage where (module, owner, collection, key) in (
+                   select v ->> 0, v ->> 1, v ->> 2, v ->> 3 from jsonb_array_elements($1::jsonb) as r (v))
+               returning module, owner, collection, key",
+};
+
+const DELETE_VERSION: Sql = Sql {
+    sqlite: "delete from storage where (module, owner, collection, key, version) in (
+                 select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 6 from json_each($1))
+             returning module, owner, collection, key",
+    postgres: "delete from storage where (module, owner, collection, key, version) in (
+                   select v ->> 0, v ->> 1, v ->> 2, v ->> 3, v ->> 6 from jsonb_array_elements($1::jsonb) as r (v))
+               returning module, owner, collection, key",
+};
+
+const PRESENT: Sql = Sql {
+    sqlite: "select module, owner, collection, key from storage where (module, owner, collection, key) in (
+                 select value ->> 0, value ->> 1, value ->> 2, value ->> 3 from json_each($1))",
+    postgres: "select module, owner, collection, key from storage where (module, owner, collection, key) in (
+                   select v ->> 0, v ->> 1, v ->> 2, v ->> 3 from jsonb_array_elements($1::jsonb) as r (v))",
+};
+
+/// The epochs of matches, held still until the transaction ends.
+const EPOCHS: Sql = Sql {
+    sqlite: "select m.id, m.epoch from json_each($1) as r join matches m on m.id = r.value",
+    postgres: "select id, epoch from matches where id in (select v from jsonb_array_elements_text($1::jsonb) as r (v))
+               order by id for share",
+};
+
+/// Each row `[match, incarnation, event, index]`.
+const INSERT_EFFECTS: Sql = Sql {
+    sqlite: "insert into applied_effects (match_id, incarnation, event, idx, applied_at)
+             select r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, (select now_ms from clock)
+             from json_each($1) as r where true on conflict do nothing returning match_id, incarnation, event, idx",
+    postgres: "insert into applied_effects (match_id, incarnation, event, idx, applied_at)
+               select r.v ->> 0, (r.v ->> 1)::bigint, (r.v ->> 2)::bigint, (r.v ->> 3)::bigint, (select now_ms from clock)
+               from jsonb_array_elements($1::jsonb) as r (v)
+               on conflict do nothing returning match_id, incarnation, event, idx",
+};
+
+const READ_EFFECT: Sql = Sql::both(
+    "select answer from applied_effects where match_id = $1 and incarnation = $2 and event = $3 and idx = $4",
+);
+
+/// Each row `[match, incarnation, event, index, answer]`.
+const ANSWER_EFFECTS: Sql = Sql {
+    sqlite: "update applied_effects set answer = r.value ->> 4 from json_each($1) as r
+             where match_id = r.value ->> 0 and incarnation = r.value ->> 1 and event = r.value ->> 2 and idx = r.value ->> 3",
+    postgres: "update applied_effects set answer = r.v ->> 4 from jsonb_array_elements($1::jsonb) as r (v)
+               where match_id = r.v ->> 0 and incarnation = (r.v ->> 1)::bigint and event = (r.v ->> 2)::bigint
+                   and idx = (r.v ->> 3)::bigint",
+};
+
+const READ: Sql = Sql::both(
+    "select key, value, version from storage where module = $1 and owner = $2 and collection = $3 and key = $4",
+);
+
+/// A prefix is a range from itself to itself with the last possible character behind it, so that the primary key serves it.
+const SCAN: Sql = Sql {
+    sqlite: "select key, value, version from storage
+             where module = $1 and owner = $2 and collection = $3 and key > $4 and key >= $5 and substr(key, 1, length($5)) = $5
+             order by key limit $6",
+    postgres: "select key, value, version from storage
+               where module = $1 and owner = $2 and collection = $3 and key > $4 collate \"C\" and starts_with(key, $5)
+               order by key collate \"C\" limit $6",
+};
+
+impl Store {
+    /// Writes or deletes a value, if it is what the write expects.
+    ///
+    /// Repeating a write that has an effect id is answered like the first time. Without one, a repeat of a write that expects a
+    /// version finds a conflict with itself.
+    pub async fn write_value(&self, write: ValueWrite) -> Result<Result<WriteOutcome, Fenced>, StoreError> {
+        self.submit("write_value", |reply| Write::Value(Box::new(write), reply))
+            .await
+    }
+
+    /// One value.
+    pub async fn read_value(&self, key: &ValueKey) -> Result<Option<ValueRow>, StoreError> {
+        let [module, owner, collection, key] = key.columns();
+        let rows = self
+            .read("read_values", &READ, args![module, owner, collection, key])
+            .await?;
+        rows.first().map(value_row).transpose()
+    }
+
+    /// The values of a collection whose keys begin with `prefix` and come after `after`, in key order.
+    pub async fn scan_values(&self, scan: &Scan<'_>) -> Result<Vec<ValueRow>, StoreError> {
+        let args = args![
+            scan.module.unwrap_or_default(),
+            scan.owner.map(|owner| owner.to_string()).unwrap_or_default(),
+            scan.collection,
+            scan.after.unwrap_or_default(),
+            scan.prefix,
+            scan.limit,
+        ];
+        let rows = self.read("read_values", &SCAN, args).await?;
+        rows.iter().map(value_row).collect()
+    }
+}
+
+/// Which values to scan. Keys are never empty, so no `after` means from the first.
+#[derive(Debug, Clone, Copy)]
+pub struct Scan<'a> {
+    pub module: Option<&'a str>,
+    pub owner: Option<PlayerId>,
+    pub collection: &'a str,
+    pub prefix: &'a str,
+    pub after: Option<&'a str>,
+    pub limit: u32,
+}
+
+impl ValueKey {
+    fn columns(&self) -> [String; 4] {
+        [
+            self.module.clone().unwrap_or_default(),
+            self.owner.map(|owner| owner.to_string()).unwrap_or_default(),
+            self.collection.clone(),
+            self.key.clone(),
+        ]
+    }
+}
+
+impl EffectId {
+    fn columns(&self) -> (String, i64, i64, i64) {
+        (
+            self.match_id.to_string(),
+            self.incarnation as i64,
+            self.event as i64,
+            self.index.into(),
+        )
+    }
+}
+
+/// Applies the group's writes. No two of them are of the same value.
+pub(super) async fn write(
+    transaction: &mut Transaction,
+    writes: &[Box<ValueWrite>],
+) -> Result<Vec<Result<WriteOutcome, Fenced>>, StoreError> {
+    let mut answers: Vec<Option<Result<WriteOutcome, Fenced>>> = vec![None; writes.len()];
+    begin_effects(transaction, writes, &mut answers).await?;
+
+    let mut lots: BTreeMap<Lot, Vec<usize>> = BTreeMap::new();
+    for (no, write) in writes.iter().enumerate().filter(|(no, _)| answers[*no].is_none()) {
+        lots.entry(Lot::of(write)).or_default().push(no);
+    }
+    let mut effects = Vec::new();
+    for (lot, numbers) in lots {
+        for (no, outcome) in lot.apply(transaction, writes, &numbers).await? {
+            if let Some((id, _)) = &writes[no].effect {
+                let answer = serde_json::to_string(&outcome).expect("an outcome is plain data");
+                let (match_id, incarnation, event, index) = id.columns();
+                effects.push(json!([match_id, incarnation, event, index, answer]));
+            }
+            answers[no] = Some(Ok(outcome));
+        }
+    }
+    if !effects.is_empty() {
+        transaction
+            .rows(&ANSWER_EFFECTS, args![json!(effects).to_string()])
+            .await?;
+    }
+    answers
+        .into_iter()
+        .map(|answer| answer.ok_or(StoreError::Damaged { column: "version" }))
+        .collect()
+}
+
+/// Answers the writes whose epoch is over and those that were applied before, and marks the others as applied.
+async fn begin_effects(
+    transaction: &mut Transaction,
+    writes: &[Box<ValueWrite>],
+    answers: &mut [Option<Result<WriteOutcome, Fenced>>],
+) -> Result<(), StoreError> {
+    let effects: Vec<_> = writes
+        .iter()
+        .enumerate()
+        .filter_map(|(no, write)| write.effect.map(|(id, epoch)| (no, id, epoch)))
+        .collect();
+    if effects.is_empty() {
+        return Ok(());
+    }
+    let matches: BTreeSet<MatchId> = effects.iter().map(|(_, id, _)| id.match_id).collect();
+    let mut epochs = BTreeMap::new();
+    for row in transaction.rows(&EPOCHS, args![json!(matches).to_string()]).await? {
+        epochs.insert(row.parse::<MatchId>("id")?, row.unsigned("epoch")?);
+    }
+    let mut current = Vec::new();
+    for (no, id, epoch) in effects {
+        if epochs.get(&id.match_id) == Some(&epoch) {
+            current.push((no, id.columns(), id));
+        } else {
+            answers[no] = Some(Err(Fenced));
+        }
+    }
+    if current.is_empty() {
+        return Ok(());
+    }
+    current.sort_by_key(|(_, _, id)| *id);
+    let rows: Vec<_> = current.iter().map(|(_, columns, _)| columns).collect();
+    let mut fresh = BTreeSet::new();
+    for row in transaction
+        .rows(&INSERT_EFFECTS, args![json!(rows).to_string()])
+        .await?
+    {
+        fresh.insert((
+            row.get::<String>("match_id")?,
+            row.get::<i64>("incarnation")?,
+            row.get::<i64>("event")?,
+            row.get::<i64>("idx")?,
+        ));
+    }
+    for (no, columns, _) in current.into_iter().filter(|(_, columns, _)| !fresh.contains(columns)) {
+        let (match_id, incarnation, event, index) = columns;
+        let row = transaction
+            .row(&READ_EFFECT, args![match_id, incarnation, event, index])
+            .await?;
+        let answer = row
+            .map(|row| row.get::<Option<String>>("answer"))
+            .transpose()?
+            .flatten();
+        let outcome = answer.and_then(|answer| serde_json::from_str(&answer).ok());
+        answers[no] = Some(Ok(outcome.ok_or(StoreError::Damaged { column: "answer" })?));
+    }
+    Ok(())
+}
+
+/// Writes that one statement can make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Lot {
+    WriteAnything,
+    WriteAbsent,
+    WriteVersion,
+    DeleteAnything,
+    DeleteAbsent,
+    DeleteVersion,
+}
+
+impl Lot {
+    fn of(write: &ValueWrite) -> Self {
+        match (&write.value, &write.expect) {
+            (Some(_), Expect::Anything) => Self::WriteAnything,
+            (Some(_), Expect::Absent) => Self::WriteAbsent,
+            (Some(_), Expect::Version(_)) => Self::WriteVersion,
+            (None, Expect::Anything) => Self::DeleteAnything,
+            (None, Expect::Absent) => Self::DeleteAbsent,
+            (None, Expect::Version(_)) => Self::DeleteVersion,
+        }
+    }
+
+    async fn apply(
+        self,
+        transaction: &mut Transaction,
+        writes: &[Box<ValueWrite>],
+        numbers: &[usize],
+    ) -> Result<Vec<(usize, WriteOutcome)>, StoreError> {
+        let versions: Vec<String> = numbers
+            .iter()
+            .map(|_| format!("{:016x}", rand::random::<u64>()))
+            .collect();
+        let rows: Vec<_> = numbers
+            .iter()
+            .zip(&versions)
+            .map(|(&no, version)| {
+                let write = &writes[no];
+                let [module, owner, collection, key] = write.key.columns();
+                let expected = match &write.expect {
+                    Expect::Version(version) => Some(version),
+                    Expect::Anything | Expect::Absent => None,
+                };
+                json!([
+                    module,
+                    owner,
+                    collection,
+                    key,
+                    write.value.as_ref().map(|value| hex(value)),
+                    version,
+                    expected
+                ])
+            })
+            .collect();
+        let rows = args![json!(rows).to_string()];
+        let outcomes = match self {
+            Self::WriteAnything => written(transaction, &WRITE_ANYTHING, rows, versions).await?,
+            Self::WriteAbsent => written(transaction, &WRITE_ABSENT, rows, versions).await?,
+            Self::WriteVersion => written(transaction, &WRITE_VERSION, rows, versions).await?,
+            Self::DeleteAnything | Self::DeleteAbsent | Self::DeleteVersion => {
+                let (sql, hit, miss) = match self {
+                    Self::DeleteVersion => (&DELETE_VERSION, WriteOutcome::Deleted, WriteOutcome::Conflict),
+                    Self::DeleteAbsent => (&PRESENT, WriteOutcome::Conflict, WriteOutcome::NotFound),
+                    _ => (&DELETE_ANYTHING, WriteOutcome::Deleted, WriteOutcome::NotFound),
+                };
+                let mut hits = BTreeSet::new();
+                for row in transaction.rows(sql, rows).await? {
+                    hits.insert([
+                        row.get("module")?,
+                        row.get("owner")?,
+                        row.get("collection")?,
+                        row.get("key")?,
+                    ]);
+                }
+                let is_hit = |&no: &usize| hits.contains(&writes[no].key.columns());
+                numbers
+                    .iter()
+                    .map(|no| if is_hit(no) { hit.clone() } else { miss.clone() })
+                    .collect()
+            }
+        };
+        Ok(numbers.iter().copied().zip(outcomes).collect())
+    }
+}
+
+/// Runs a writing statement; the versions that it returns are those of the writes that were made.
+async fn written(
+    transaction: &mut Transaction,
+    sql: &Sql,
+    rows: Vec<super::sql::Arg>,
+    versions: Vec<String>,
+) -> Result<Vec<WriteOutcome>, StoreError> {
+    let mut made = BTreeSet::new();
+    for row in transaction.rows(sql, rows).await? {
+        made.insert(row.get::<String>("version")?);
+    }
+    let outcomes = versions.into_iter().map(|version| {
+        if made.contains(&version) {
+            WriteOutcome::Stored { version }
+        } else {
+            WriteOutcome::Conflict
+        }
+    });
+    Ok(outcomes.collect())
+}
+
+fn value_row(row: &Row) -> Result<ValueRow, StoreError> {
+    Ok(ValueRow {
+        key: row.get("key")?,
+        value: row.get::<Vec<u8>>("value")?.into(),
+        version: row.get("version")?,
+    })
+}
