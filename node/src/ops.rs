@@ -1,1 +1,283 @@
-//! Placeholder.
+//! The operators' HTTP: health, metrics, and what an operator asks or orders, for the whole cluster from any node.
+//!
+//! It is paths, shapes and refusals. What is done behind them is [`Operations`], which the node implements; nothing here knows
+//! a match or a member.
+
+mod access;
+pub mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use rookery_protocol::ErrorCode;
+use rookery_protocol::error::Refusal;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use access::Access;
+use view::{
+    ClusterView, JoinPeerRequest, KickRequest, MatchPage, MatchView, ModulesView, PageRequest, Published, QueuesView,
+    WorldsView,
+};
+
+/// The largest component that may be published. Components of whole games are below 10 MiB; each is kept in memory while it
+/// is compiled.
+pub const MODULE_BYTES_MAX: usize = 64 << 20;
+
+/// The largest other request.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
+
+/// How many matches a page has when nobody says, and at most.
+const PAGE_LEN: u32 = 100;
+const PAGE_LEN_MAX: u32 = 1_000;
+
+/// What the node does for its operators. Every method answers for the cluster, whichever node it is called on.
+pub trait Operations: Send + Sync + 'static {
+    /// Whether players may be sent here; the error says why not, as one line.
+    fn ready(&self) -> Result<(), String>;
+    fn cluster(&self) -> impl Future<Output = Result<ClusterView, Refusal>> + Send;
+    /// A page of live matches. `limit` is set, and between 1 and 1,000.
+    fn matches(&self, page: PageRequest) -> impl Future<Output = Result<MatchPage, Refusal>> + Send;
+    /// A match by id or name; also one that is over.
+    fn match_view(&self, target: &str) -> impl Future<Output = Result<MatchView, Refusal>> + Send;
+    fn end_match(&self, target: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
+    fn kick(&self, target: &str, request: KickRequest) -> impl Future<Output = Result<(), Refusal>> + Send;
+    fn modules(&self) -> impl Future<Output = Result<ModulesView, Refusal>> + Send;
+    /// Answers when the module is stored and compiled here.
+    fn publish(&self, component: Bytes) -> impl Future<Output = Result<Published, Refusal>> + Send;
+    /// Tells the mesh of a peer at `host:port`; whether it answers shows in the cluster view.
+    fn join_peer(&self, peer: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
+    fn queues(&self) -> impl Future<Output = Result<QueuesView, Refusal>> + Send {
+        async { Ok(QueuesView::default()) }
+    }
+    fn worlds(&self) -> impl Future<Output = Result<WorldsView, Refusal>> + Send {
+        async { Ok(WorldsView::default()) }
+    }
+}
+
+/// The routes of the operators' listener. `/healthz` and `/readyz` need no token: supervisors have none.
+pub fn router<O: Operations>(operations: Arc<O>, metrics: Arc<Metrics>, token: Option<&str>) -> Router {
+    let access = Access::new(token);
+    let guarded = Router::new()
+        .route("/v1/cluster", get(cluster::<O>))
+        .route("/v1/cluster/join", post(join_peer::<O>))
+        .route("/v1/matches", get(matches::<O>))
+        .route("/v1/matches/{target}", get(match_view::<O>))
+        .route("/v1/matches/{target}/end", post(end_match::<O>))
+        .route("/v1/matches/{target}/kick", post(kick::<O>))
+        .route(
+            "/v1/modules",
+            get(modules::<O>)
+                .put(publish::<O>)
+                .layer(DefaultBodyLimit::max(MODULE_BYTES_MAX)),
+        )
+        .route("/v1/queues", get(queues::<O>))
+        .route("/v1/worlds", get(worlds::<O>))
+        .route("/v1/matches/{target}/move", post(not_served))
+        .route("/v1/nodes/{name}/drain", post(not_served))
+        .route("/v1/records", get(not_served))
+        .route("/v1/content/{collection}/{key}", any(not_served))
+        .route("/console/", get(not_served))
+        .with_state(operations.clone())
+        .route("/metrics", get(move || async move { render(&metrics) }))
+        .fallback(async || Failure(Refusal::new(ErrorCode::UnknownType, "there is nothing at this path")))
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .layer(middleware::from_fn(move |request: Request, next: Next| {
+            let allowed = access.check(request.headers());
+            async move {
+                match allowed {
+                    Ok(()) => next.run(request).await,
+                    Err(refusal) => Failure(refusal).into_response(),
+                }
+            }
+        }));
+    let open = Router::new()
+        .route("/healthz", get(async || "alive\n"))
+        .route("/readyz", get(ready::<O>));
+    open.with_state(operations).merge(guarded)
+}
+
+/// Serves the routes until the shutdown; requests under way are finished.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+    axum::serve(listener, router)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await
+}
+
+/// A refusal as an HTTP answer: `{"code", "message", "details"}` under the status that fits the code.
+struct Failure(Refusal);
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
+    }
+}
+
+impl From<JsonRejection> for Failure {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::of_body(rejection.status(), rejection.body_text())
+    }
+}
+
+impl From<BytesRejection> for Failure {
+    fn from(rejection: BytesRejection) -> Self {
+        Self::of_body(rejection.status(), rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Failure {
+    fn from(rejection: QueryRejection) -> Self {
+        Self(Refusal::new(ErrorCode::BadMessage, rejection.body_text()))
+    }
+}
+
+impl Failure {
+    fn of_body(status: StatusCode, message: String) -> Self {
+        let code = match status {
+            StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::TooLarge,
+            _ => ErrorCode::BadMessage,
+        };
+        Self(Refusal::new(code, message))
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (status_of(self.0.code), Json(self.0)).into_response()
+    }
+}
+
+fn status_of(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::BadMessage | ErrorCode::ModuleInvalid | ErrorCode::ChannelInvalid => StatusCode::BAD_REQUEST,
+        ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
+        ErrorCode::Forbidden | ErrorCode::ChannelForbidden => StatusCode::FORBIDDEN,
+        ErrorCode::UnknownType
+        | ErrorCode::MatchNotFound
+        | ErrorCode::MatchNotJoined
+        | ErrorCode::ModuleNotFound
+        | ErrorCode::QueueUnknown
+        | ErrorCode::PartyNotFound
+        | ErrorCode::StorageNotFound
+        | ErrorCode::WorldNotFound
+        | ErrorCode::NodeNotFound => StatusCode::NOT_FOUND,
+        ErrorCode::MatchFull
+        | ErrorCode::MatchClosed
+        | ErrorCode::MatchRefused
+        | ErrorCode::MatchTooMany
+        | ErrorCode::MatchInputFailed
+        | ErrorCode::NameTaken
+        | ErrorCode::QueueFull
+        | ErrorCode::QueueAlreadyWaiting
+        | ErrorCode::PartyFull
+        | ErrorCode::ChannelTooMany
+        | ErrorCode::StorageConflict => StatusCode::CONFLICT,
+        ErrorCode::TooLarge | ErrorCode::StorageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::NotReady | ErrorCode::Draining | ErrorCode::Unavailable | ErrorCode::WorldNotOnline => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+type Answer<T> = Result<Json<T>, Failure>;
+type Node<O> = State<Arc<O>>;
+
+async fn ready<O: Operations>(State(node): Node<O>) -> Response {
+    match node.ready() {
+        Ok(()) => "ready\n".into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
+    }
+}
+
+fn render(metrics: &Metrics) -> Response {
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        metrics.render(),
+    )
+        .into_response()
+}
+
+async fn cluster<O: Operations>(State(node): Node<O>) -> Answer<ClusterView> {
+    Ok(Json(node.cluster().await?))
+}
+
+async fn join_peer<O: Operations>(
+    State(node): Node<O>,
+    request: Result<Json<JoinPeerRequest>, JsonRejection>,
+) -> Answer<serde_json::Value> {
+    let Json(request) = request?;
+    node.join_peer(&request.peer).await?;
+    Ok(Json(json!({})))
+}
+
+async fn matches<O: Operations>(
+    State(node): Node<O>,
+    page: Result<Query<PageRequest>, QueryRejection>,
+) -> Answer<MatchPage> {
+    let Query(mut page) = page?;
+    page.limit = Some(page.limit.unwrap_or(PAGE_LEN).clamp(1, PAGE_LEN_MAX));
+    Ok(Json(node.matches(page).await?))
+}
+
+async fn match_view<O: Operations>(State(node): Node<O>, Path(target): Path<String>) -> Answer<MatchView> {
+    Ok(Json(node.match_view(&target).await?))
+}
+
+async fn end_match<O: Operations>(State(node): Node<O>, Path(target): Path<String>) -> Answer<serde_json::Value> {
+    node.end_match(&target).await?;
+    Ok(Json(json!({})))
+}
+
+async fn kick<O: Operations>(
+    State(node): Node<O>,
+    Path(target): Path<String>,
+    request: Result<Json<KickRequest>, JsonRejection>,
+) -> Answer<serde_json::Value> {
+    let Json(request) = request?;
+    node.kick(&target, request).await?;
+    Ok(Json(json!({})))
+}
+
+async fn modules<O: Operations>(State(node): Node<O>) -> Answer<ModulesView> {
+    Ok(Json(node.modules().await?))
+}
+
+async fn publish<O: Operations>(State(node): Node<O>, component: Result<Bytes, BytesRejection>) -> Answer<Published> {
+    Ok(Json(node.publish(component?).await?))
+}
+
+async fn queues<O: Operations>(State(node): Node<O>) -> Answer<QueuesView> {
+    Ok(Json(node.queues().await?))
+}
+
+async fn worlds<O: Operations>(State(node): Node<O>) -> Answer<WorldsView> {
+    Ok(Json(node.worlds().await?))
+}
+
+/// Paths of the contract whose capability this version does not have.
+async fn not_served() -> Failure {
+    Failure(Refusal::new(ErrorCode::Unavailable, "not served by this version"))
+}
+
+async fn method_not_allowed() -> Response {
+    let refusal = Refusal::new(ErrorCode::BadMessage, "this path has no such method");
+    (StatusCode::METHOD_NOT_ALLOWED, Json(refusal)).into_response()
+}

@@ -1,0 +1,330 @@
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use rookery_protocol::{Digest, MatchId};
+use serde_json::Value;
+
+use super::view::NodeView;
+use super::*;
+
+/// A node that does nothing but remember what it was told.
+#[derive(Default)]
+struct Node {
+    not_ready: Mutex<Option<String>>,
+    told: Mutex<Vec<String>>,
+}
+
+impl Node {
+    fn tell(&self, what: String) {
+        self.told.lock().unwrap().push(what);
+    }
+}
+
+fn known_match() -> MatchView {
+    MatchView {
+        id: MatchId::from_parts(1, 1),
+        module: "duel".into(),
+        digest: Digest([7; 32]),
+        name: Some("square".into()),
+        owner: "node-1".into(),
+        backup: None,
+        epoch: 3,
+        status: "running".into(),
+        players: 2,
+        durability: "replicated".into(),
+        state_hash: None,
+        outcome: None,
+        reason: None,
+    }
+}
+
+impl Operations for Node {
+    fn ready(&self) -> Result<(), String> {
+        self.not_ready.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+
+    async fn cluster(&self) -> Result<ClusterView, Refusal> {
+        let node = NodeView {
+            name: "node-1".into(),
+            generation: 5,
+            state: "ready".into(),
+            version: "0.1.0".into(),
+            client: "127.0.0.1:7700".into(),
+            peer: "127.0.0.1:7701".into(),
+            sessions: 1,
+            matches: 2,
+            rtt_ms: None,
+            why: None,
+        };
+        Ok(ClusterView {
+            cluster: "rookery".into(),
+            leader: None,
+            nodes: vec![node],
+        })
+    }
+
+    async fn matches(&self, page: PageRequest) -> Result<MatchPage, Refusal> {
+        self.tell(format!("matches {:?} {:?} {:?}", page.limit, page.cursor, page.module));
+        Ok(MatchPage {
+            matches: vec![known_match()],
+            cursor: Some("next".into()),
+        })
+    }
+
+    async fn match_view(&self, target: &str) -> Result<MatchView, Refusal> {
+        match target {
+            "square" => Ok(known_match()),
+            _ => Err(Refusal::new(ErrorCode::MatchNotFound, "no such match").with("match", target)),
+        }
+    }
+
+    async fn end_match(&self, target: &str) -> Result<(), Refusal> {
+        self.tell(format!("end {target}"));
+        Ok(())
+    }
+
+    async fn kick(&self, target: &str, request: KickRequest) -> Result<(), Refusal> {
+        self.tell(format!("kick {target} {} {:?}", request.player, request.reason));
+        Ok(())
+    }
+
+    async fn modules(&self) -> Result<ModulesView, Refusal> {
+        Err(Refusal::new(ErrorCode::Unavailable, "the database does not answer"))
+    }
+
+    async fn publish(&self, component: Bytes) -> Result<Published, Refusal> {
+        match component.len() {
+            3 => Err(Refusal::new(ErrorCode::ModuleInvalid, "not a component")),
+            length => Ok(Published {
+                name: format!("{length} bytes"),
+                version: "1.0.0".into(),
+                digest: Digest([1; 32]),
+            }),
+        }
+    }
+
+    async fn join_peer(&self, peer: &str) -> Result<(), Refusal> {
+        self.tell(format!("join {peer}"));
+        Ok(())
+    }
+}
+
+/// The listener on a free port, served until the test ends.
+struct Listener {
+    node: Arc<Node>,
+    address: SocketAddr,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+impl Listener {
+    async fn start(token: Option<&str>) -> Self {
+        let node = Arc::new(Node::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        tokio::spawn(serve(
+            listener,
+            router(node.clone(), Metrics::new(), token),
+            shutdown.clone(),
+        ));
+        Self {
+            node,
+            address,
+            _stop: shutdown.drop_guard(),
+        }
+    }
+
+    async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, String) {
+        let mut request = axum::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body.to_vec()).unwrap();
+        let sent = tokio::task::spawn_blocking(move || {
+            let agent = ureq::Agent::config_builder()
+                .http_status_as_error(false)
+                .allow_non_standard_methods(true);
+            let mut answer = agent.build().new_agent().run(request).unwrap();
+            (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+        });
+        sent.await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        self.request("GET", path, &[], b"").await
+    }
+}
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+#[tokio::test]
+async fn views_have_exactly_the_shape_of_the_contract() {
+    let listener = Listener::start(None).await;
+    let (status, body) = listener.get("/v1/cluster").await;
+    let cluster: Value = serde_json::from_str(&body).unwrap();
+    let expected = json!({"cluster": "rookery", "leader": null, "nodes": [{
+        "name": "node-1", "generation": 5, "state": "ready", "version": "0.1.0", "client": "127.0.0.1:7700",
+        "peer": "127.0.0.1:7701", "sessions": 1, "matches": 2, "rtt_ms": null,
+    }]});
+    assert_eq!((status, cluster), (200, expected));
+
+    let (status, body) = listener.get("/v1/matches/square").await;
+    let game_match: Value = serde_json::from_str(&body).unwrap();
+    let expected = json!({
+        "match": MatchId::from_parts(1, 1), "module": "duel", "digest": "07".repeat(32), "name": "square",
+        "owner": "node-1", "backup": null, "epoch": 3, "status": "running", "players": 2,
+        "durability": "replicated", "state_hash": null,
+    });
+    assert_eq!((status, &game_match), (200, &expected));
+
+    let (_, body) = listener.get("/v1/matches").await;
+    let page: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(page, json!({"matches": [expected], "cursor": "next"}));
+    for (path, expected) in [
+        ("/v1/queues", json!({"queues": []})),
+        ("/v1/worlds", json!({"worlds": []})),
+    ] {
+        let (status, body) = listener.get(path).await;
+        assert_eq!((status, serde_json::from_str::<Value>(&body).unwrap()), (200, expected));
+    }
+}
+
+#[tokio::test]
+async fn refusals_carry_code_message_and_details_under_a_fitting_status() {
+    let listener = Listener::start(None).await;
+    let too_much = vec![b' '; REQUEST_BYTES_MAX + 1];
+    let cases: &[(&str, &str, &[u8], u16, &str)] = &[
+        ("GET", "/v1/matches/none", b"", 404, "match.not_found"),
+        ("GET", "/v1/modules", b"", 503, "unavailable"),
+        ("GET", "/v1/matches?limit=many", b"", 400, "bad_message"),
+        ("PUT", "/v1/modules", b"abc", 400, "module.invalid"),
+        ("POST", "/v1/matches/square/kick", b"{", 400, "bad_message"),
+        ("POST", "/v1/matches/square/kick", b"{}", 400, "bad_message"),
+        ("POST", "/v1/cluster/join", b"", 400, "bad_message"),
+        ("POST", "/v1/cluster/join", &too_much, 413, "too_large"),
+        ("POST", "/v1/matches/square/move", b"", 503, "unavailable"),
+        ("POST", "/v1/nodes/node-1/drain", b"", 503, "unavailable"),
+        ("GET", "/v1/records?player=x", b"", 503, "unavailable"),
+        ("PUT", "/v1/content/items/sword", b"", 503, "unavailable"),
+        ("GET", "/v1/nothing", b"", 404, "unknown_type"),
+        ("DELETE", "/v1/cluster", b"", 405, "bad_message"),
+    ];
+    for (method, path, body, status, code) in cases {
+        let (found, text) = listener.request(method, path, &[JSON], body).await;
+        let refusal: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{method} {path}: {text}"));
+        assert_eq!(
+            (found, refusal["code"].as_str()),
+            (*status, Some(*code)),
+            "{method} {path}: {text}"
+        );
+        assert!(
+            refusal["message"].is_string() && refusal["details"].is_object(),
+            "{text}"
+        );
+    }
+    assert_eq!(
+        listener.node.told.lock().unwrap().len(),
+        0,
+        "a refused request did nothing"
+    );
+}
+
+#[tokio::test]
+async fn orders_reach_the_node() {
+    let listener = Listener::start(None).await;
+    for (path, body) in [
+        ("/v1/matches/village%2Fsquare/end", ""),
+        ("/v1/matches/square/kick", r#"{"player": "ana"}"#),
+        ("/v1/cluster/join", r#"{"peer": "10.0.0.1:7701"}"#),
+    ] {
+        let answer = listener.request("POST", path, &[JSON], body.as_bytes()).await;
+        assert_eq!(answer, (200, "{}".into()), "{path}");
+    }
+    listener.get("/v1/matches").await;
+    listener.get("/v1/matches?limit=5000&cursor=c&module=duel").await;
+    let expected = [
+        "end village/square",
+        "kick square ana \"\"",
+        "join 10.0.0.1:7701",
+        "matches Some(100) None None",
+        "matches Some(1000) Some(\"c\") Some(\"duel\")",
+    ];
+    assert_eq!(*listener.node.told.lock().unwrap(), expected);
+    let component = vec![0; REQUEST_BYTES_MAX * 3];
+    let (status, body) = listener.request("PUT", "/v1/modules", &[], &component).await;
+    let published: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(status, 200);
+    assert_eq!(
+        published,
+        json!({"name": "196608 bytes", "version": "1.0.0", "digest": "01".repeat(32)})
+    );
+}
+
+#[tokio::test]
+async fn readiness_says_why_not_and_health_does_not_care() {
+    let listener = Listener::start(None).await;
+    assert_eq!(listener.get("/readyz").await, (200, "ready\n".into()));
+    *listener.node.not_ready.lock().unwrap() = Some("the database does not answer".into());
+    assert_eq!(
+        listener.get("/readyz").await,
+        (503, "not ready: the database does not answer\n".into())
+    );
+    assert_eq!(listener.get("/healthz").await, (200, "alive\n".into()));
+    let (status, text) = listener.get("/metrics").await;
+    assert!(status == 200 && text.contains("rookery_build_info{version="), "{text}");
+}
+
+#[tokio::test]
+async fn with_a_token_everything_but_health_and_readiness_asks_for_it() {
+    let listener = Listener::start(Some("open sesame")).await;
+    let ask = async |path: &str, authorization: &str| {
+        let headers = [("authorization", authorization)];
+        let headers = if authorization.is_empty() {
+            &headers[..0]
+        } else {
+            &headers[..]
+        };
+        listener.request("GET", path, headers, b"").await.0
+    };
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(ask(path, "").await, 200, "{path}");
+    }
+    for path in ["/v1/cluster", "/metrics", "/v1/nothing", "/v1/records"] {
+        for wrong in [
+            "",
+            "Bearer",
+            "Bearer open",
+            "Bearer open sesame!",
+            "Basic open sesame",
+            "open sesame",
+        ] {
+            assert_eq!(ask(path, wrong).await, 401, "{path} with `{wrong}`");
+        }
+        assert_ne!(ask(path, "bearer open sesame").await, 401, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_no_page_of_another_origin_is_served() {
+    let listener = Listener::start(None).await;
+    let own = format!("http://{}", listener.address);
+    let cases: &[(&[(&str, &str)], u16)] = &[
+        (&[("origin", "https://evil.example")], 403),
+        (&[("origin", "null")], 403),
+        (&[("host", "evil.example:7702")], 403),
+        (
+            &[("host", "evil.example:7702"), ("origin", "http://evil.example:7702")],
+            403,
+        ),
+        (&[("host", "localhost:7702")], 200),
+        (&[("host", "[::1]:7702")], 200),
+        (&[("origin", &own)], 200),
+        (&[], 200),
+    ];
+    for (headers, status) in cases {
+        let (found, body) = listener.request("GET", "/v1/cluster", headers, b"").await;
+        assert_eq!(found, *status, "{headers:?}: {body}");
+    }
+}

@@ -1,0 +1,165 @@
+//! What the operators' HTTP says, as types: the shapes of the contract, written by the node and read by the commands.
+
+use rookery_protocol::client::PayloadCodec;
+use rookery_protocol::{Digest, MatchId};
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/cluster`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterView {
+    pub cluster: String,
+    /// The leading node's name; none before there is one.
+    pub leader: Option<String>,
+    pub nodes: Vec<NodeView>,
+}
+
+/// One node, as the answering node sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeView {
+    pub name: String,
+    pub generation: u64,
+    /// `joining`, `ready`, `draining`, `leaving`, `suspect` or `dead`.
+    pub state: String,
+    pub version: String,
+    /// Where players reach it.
+    pub client: String,
+    /// Where nodes reach it.
+    pub peer: String,
+    pub sessions: u64,
+    pub matches: u64,
+    /// None for the answering node itself, and before the first measurement.
+    pub rtt_ms: Option<f64>,
+    /// Why it is not ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// One match, live or over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MatchView {
+    #[serde(rename = "match")]
+    pub id: MatchId,
+    pub module: String,
+    pub digest: Digest,
+    pub name: Option<String>,
+    pub owner: String,
+    pub backup: Option<String>,
+    pub epoch: u64,
+    /// `starting`, `running`, `ended`, `failed` or `lost`.
+    pub status: String,
+    /// How many are seated.
+    pub players: u32,
+    /// `memory`, `replicated` or `stored`.
+    pub durability: String,
+    /// Hexadecimal; none when the match's owner could not be asked.
+    pub state_hash: Option<String>,
+    /// What the match came to, as the module wrote it; for matches that are over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<serde_json::Value>,
+    /// Why it failed or was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `GET /v1/matches`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct MatchPage {
+    pub matches: Vec<MatchView>,
+    /// Names the next page; none on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// Which part of a list is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct PageRequest {
+    pub cursor: Option<String>,
+    pub limit: Option<u32>,
+    pub module: Option<String>,
+}
+
+/// `GET /v1/modules`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModulesView {
+    pub modules: Vec<ModuleView>,
+}
+
+/// One version of a module.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModuleView {
+    pub name: String,
+    pub version: String,
+    pub digest: Digest,
+    /// Whether the bare name means this version.
+    pub newest: bool,
+    pub codec: PayloadCodec,
+    pub durability: String,
+    pub tick_hz: u32,
+    pub max_players: u32,
+    /// Unix milliseconds.
+    pub published_at: u64,
+}
+
+/// The answer to `PUT /v1/modules`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Published {
+    pub name: String,
+    pub version: String,
+    pub digest: Digest,
+}
+
+/// `POST /v1/matches/{id}/kick`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KickRequest {
+    pub player: String,
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// `POST /v1/cluster/join`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinPeerRequest {
+    /// `host:port` of the peer listener to join through.
+    pub peer: String,
+}
+
+/// `GET /v1/queues`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct QueuesView {
+    pub queues: Vec<QueueView>,
+}
+
+/// One queue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QueueView {
+    pub queue: String,
+    pub waiting: u64,
+    pub oldest_ms: u64,
+    /// The node that forms this queue's matches.
+    pub former: Option<String>,
+}
+
+/// `GET /v1/worlds`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorldsView {
+    pub worlds: Vec<WorldView>,
+}
+
+/// One world.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorldView {
+    pub world: String,
+    pub online: bool,
+    pub zones: Vec<ZoneView>,
+}
+
+/// One zone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ZoneView {
+    pub zone: String,
+    #[serde(rename = "match")]
+    pub id: Option<MatchId>,
+    pub owner: Option<String>,
+    pub state: String,
+    pub players: u32,
+}
