@@ -28,7 +28,7 @@ const painter = new Painter(find("arena"));
 const scores = new Scores(find("scores"), find("scores-count"));
 const cluster = new Cluster(
   { card: document.querySelector(".cluster"), picture: find("picture"), route: find("route"), age: find("cluster-age"), second: find("second") },
-  () => (body.dataset.owner = cluster.owner ?? ""),
+  () => owned(),
 );
 
 let connection = null;
@@ -61,6 +61,11 @@ function stand(state, status, notice = null) {
   button.textContent = notice?.action?.label ?? "";
   button.onclick = notice?.action?.run ?? null;
   if (notice?.action) button.focus({ preventScroll: true });
+  if (state !== "playing") {
+    find("hint").hidden = true;
+    find("latency-node").textContent = "–";
+    find("latency-match").textContent = "–";
+  }
 }
 
 /** Reaches a node and takes a seat; goes on trying, here first and then at every other node it knows of. */
@@ -110,6 +115,7 @@ async function reach(base) {
   connection?.close();
   connection = opening;
   body.dataset.node = node.name;
+  document.title = `${node.name} · Rookery arena`;
   body.dataset.player = player.player;
   cluster.place({ base, node: node.name });
 }
@@ -172,10 +178,16 @@ function seated(joined) {
   body.dataset.match = joined.match;
   body.dataset.seat = joined.seat;
   cluster.place({ match: joined.match });
-  body.dataset.owner = cluster.owner ?? "";
+  owned();
   if (hue !== null) inputs.push(plumage(hue));
   controls.repeat();
   playing();
+}
+
+/** Keeps the owner's name: when its match is lost, nobody owns it any more and people want to know who did. */
+function owned() {
+  body.dataset.owner = cluster.owner ?? "";
+  if (game && cluster.owner) game.owner = cluster.owner;
 }
 
 function playing() {
@@ -212,11 +224,11 @@ function hear(frame) {
       if (frame.match === game?.match) waiting(frame.why);
       break;
     case "match.kicked":
-      over(frame, "kicked", "You were taken out of the match.", "Out of the match", `The match gave your seat to nobody else, it said: ${frame.reason || "no reason"}.`);
+      over(frame, "kicked", "You were taken out of the match.", "Out of the match", frame.reason ? `It said: ${frame.reason}.` : "It gave no reason.");
       break;
     case "match.lost":
       over(frame, "match-lost", "The match was lost.", "The match is lost",
-        `${cluster.owner ?? "The node"} that ran it is gone, and arena matches live in that node’s memory only. Your connection is fine: the next match is one button away.`);
+        `${game?.owner ? `${game.owner}, which ran it,` : "The node that ran it"} is gone, and an arena lives in the memory of one node only. Your connection is fine, and the next match is one button away.`);
       break;
     case "match.failed":
       over(frame, "match-failed", "The match failed.", "The match failed", `The server stopped it: ${frame.reason || "no reason given"}.`);
@@ -277,6 +289,7 @@ function report(world) {
   scores.show(players);
   body.dataset.players = players.length;
   body.dataset.positions = JSON.stringify(Object.fromEntries([...world.movers].map(([id, { x, y }]) => [id, [x, y]])));
+  body.dataset.hues = JSON.stringify(Object.fromEntries([...world.movers].map(([id, { hue: one }]) => [id, one])));
   const mine = world.movers.get(game.seat);
   if (mine && hue === null) choose(mine.hue);
 }

@@ -206,12 +206,10 @@ export class Cluster {
     route.replaceChildren(...parts);
 
     const ready = this.nodes.filter((node) => node.state === "ready" && node.name !== here);
-    const next = shown ? ready.find((node) => node.name !== owner) ?? ready[0] : undefined;
-    second.hidden = !next;
-    if (next) {
-      second.href = sameNode(next.client);
-      second.textContent = `Open a second player on ${next.name}`;
-    }
+    const next = ready.find((node) => node.name !== owner) ?? ready[0];
+    second.hidden = !shown;
+    second.href = next ? sameNode(next.client) : this.#place.base;
+    second.textContent = next ? `Open a second player on ${next.name}` : "Open a second player";
   }
 }
 

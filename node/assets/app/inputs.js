@@ -9,6 +9,7 @@ export class Inputs {
   #next = 1;
   #open = [];
   #heldUntil = 0;
+  #release = null;
 
   /** `send(n, bytes)` puts one input on the wire. */
   constructor(send) {
@@ -19,7 +20,6 @@ export class Inputs {
   startAfter(n) {
     this.#open = [];
     this.#next = n + 1;
-    this.#heldUntil = 0;
   }
 
   /** Sends an input; returns whether there was room for it. */
@@ -50,19 +50,18 @@ export class Inputs {
     while (this.#open.length && this.#open[0].n <= n) this.#open.shift();
   }
 
-  /** The node is refusing inputs for now; the repeat that it asks for waits that long. */
+  /** The node refuses inputs for now: nothing is sent for so long, then all that is open, which the match takes up where it was. */
   hold(ms) {
-    this.#heldUntil = performance.now() + ms;
+    this.#heldUntil = Math.max(this.#heldUntil, performance.now() + ms);
+    clearTimeout(this.#release);
+    this.#release = setTimeout(() => {
+      this.#heldUntil = 0;
+      this.#sendFrom(0);
+    }, this.#heldUntil - performance.now());
   }
 
   /** Input `n` was refused or never came: everything from it on is sent again, in order. */
   resend(n) {
-    const wait = this.#heldUntil - performance.now();
-    if (wait > 0) {
-      setTimeout(() => this.resend(n), wait + 5);
-      return;
-    }
-    this.#heldUntil = 0;
     // The match may want a number that was never ours to keep (it was restored from less, say). What is open then takes the
     // numbers from there, because a gap would hold this seat up for good.
     const first = this.#open.length ? this.#open[0].n : this.#next;
@@ -72,6 +71,11 @@ export class Inputs {
       });
       this.#next = n + this.#open.length;
     }
+    this.#sendFrom(n);
+  }
+
+  #sendFrom(n) {
+    if (performance.now() < this.#heldUntil) return;
     for (const input of this.#open) if (input.n >= n) this.#send(input.n, input.bytes);
   }
 }

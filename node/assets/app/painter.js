@@ -212,7 +212,8 @@ export class Painter {
     const context = this.#context;
     this.#rings = this.#rings.filter((ring) => now - ring.now < RING_MS);
     for (const ring of this.#rings) {
-      const age = (now - ring.now) / RING_MS;
+      // A frame carries the time at which it was begun; what was heard since then is younger than nothing.
+      const age = Math.max(0, (now - ring.now) / RING_MS);
       context.globalAlpha = (1 - age) ** 1.5 * 0.8;
       context.strokeStyle = ring.wide ? this.#colours.ink : this.#colours.seed;
       context.lineWidth = 3 * (1 - age) + 0.5;
