@@ -7,17 +7,18 @@ const SVG = "http://www.w3.org/2000/svg";
 const POLL_MS = 1000;
 const STALE_MS = 4000;
 const BOX = { width: 138, height: 62 };
-const HERE = { x: 190, y: 192 };
-const YOU = { x: 190, y: 270 };
-// Where the others stand, by how many they are; this tab's node is always at the bottom, so that "you" are below it.
-const OTHERS = [
-  [],
-  [[190, 54]],
-  [[73, 62], [307, 62]],
-  [[73, 120], [190, 50], [307, 120]],
-  [[73, 128], [104, 50], [276, 50], [307, 128]],
+const WIDTH = 380;
+// Where the nodes stand, by how many there are beside this tab's own; that one is always at the bottom with "you" below it.
+const LAYOUTS = [
+  { here: 60, others: [] },
+  { here: 172, others: [[190, 54]] },
+  { here: 192, others: [[73, 62], [307, 62]] },
+  { here: 218, others: [[73, 134], [190, 50], [307, 134]] },
+  { here: 244, others: [[73, 150], [104, 50], [276, 50], [307, 150]] },
 ];
-const DRAWN_MAX = OTHERS.length;
+const DRAWN_MAX = LAYOUTS.length;
+const YOU_BELOW = 78;
+const FOOT = 26;
 const TRAVEL_MS = 750;
 const CROWN = "M-13 7L-14-6L-6 0L0-10L6 0L14-6L13 7Z";
 const LAMPS = { ready: "good", joining: "warn", draining: "warn", leaving: "warn", suspect: "warn", dead: "bad" };
@@ -131,18 +132,22 @@ export class Cluster {
     const rank = (node) => (node.name === here ? 0 : node.name === owner ? 1 : 2);
     const chosen = [...this.nodes].sort((a, b) => rank(a) - rank(b)).slice(0, DRAWN_MAX);
     const others = chosen.filter((node) => node.name !== here).slice(0, DRAWN_MAX - 1).sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
-    const at = new Map([[here, HERE]]);
+    const layout = LAYOUTS[others.length];
+    const home = { x: WIDTH / 2, y: layout.here };
+    const tab = { x: home.x, y: home.y + YOU_BELOW };
+    const at = new Map([[here, home]]);
     others.forEach((node, index) => {
-      const [x, y] = OTHERS[others.length][index];
+      const [x, y] = layout.others[index];
       at.set(node.name, { x, y });
     });
+    picture.setAttribute("viewBox", `0 0 ${WIDTH} ${tab.y + FOOT}`);
 
     const mesh = make("g", {});
     const places = [...at.values()];
     places.forEach((a, index) => {
       for (const b of places.slice(index + 1)) mesh.append(make("line", { x1: a.x, y1: a.y, x2: b.x, y2: b.y, class: "mesh" }));
     });
-    const stops = [YOU, HERE];
+    const stops = [tab, home];
     if (owner && owner !== here && at.has(owner)) stops.push(at.get(owner));
     const route = make("path", { d: `M${stops.map(({ x, y }) => `${x} ${y}`).join("L")}`, class: "way" });
     const dotLayer = make("g", {});
@@ -151,12 +156,12 @@ export class Cluster {
     const boxes = chosen.filter((node) => at.has(node.name)).map((node) => this.#box(node, at.get(node.name), { here: node.name === here, owner: node.name === owner }));
     const you = make("g", {});
     you.append(
-      make("circle", { cx: YOU.x, cy: YOU.y, r: 20, class: "you-disc" }),
-      text("you", YOU.x, YOU.y + 4.5, "you-text", "middle"),
-      text("are here, in this tab", YOU.x + 29, YOU.y + 4.5, "soft"),
+      make("circle", { cx: tab.x, cy: tab.y, r: 20, class: "you-disc" }),
+      text("you", tab.x, tab.y + 4.5, "you-text", "middle"),
+      text("are here, in this tab", tab.x + 29, tab.y + 4.5, "soft"),
     );
     const left = this.nodes.length - chosen.length;
-    if (left > 0) you.append(text(`and ${left} more`, 4, YOU.y + 4, "soft"));
+    if (left > 0) you.append(text(`and ${left} more`, 4, tab.y + 4, "soft"));
     picture.replaceChildren(mesh, route, dotLayer, ...boxes, you);
     this.#route = route;
     this.#dotLayer = dotLayer;
