@@ -402,6 +402,8 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 palette();
 find("dash").onclick = () => act(dash());
+// What is pressed by hand gives the keys back to the field; who goes through the page by keyboard stays where they are.
+document.querySelector(".controls").addEventListener("pointerup", () => setTimeout(() => find("arena").focus({ preventScroll: true })));
 setInterval(probe, PROBE_EVERY_MS);
 requestAnimationFrame(frame);
 stand("connecting", `Connecting to ${location.host}…`);

@@ -176,6 +176,7 @@ try {
     const wanted = Math.abs(old - 232) < 20 ? 132 : 232;
     await ana.page.locator(`#plumage label:has(input[value="${wanted}"])`).click();
     await eventually(`seat ${anaSeat} has hue ${wanted}`, async () => (await hue(ben)) === wanted);
+    await eventually("the field has the keys again", () => ana.page.evaluate(() => document.activeElement.id === "arena"));
   });
   await check("a reload keeps the player and the match", async () => {
     const before = await ben.data();
