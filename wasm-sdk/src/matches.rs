@@ -87,8 +87,9 @@ pub trait Match: Sized + 'static {
 }
 
 /// Writes [`Match::save`] and [`Match::load`] for a state that is `serde::Serialize` and `serde::Deserialize`; to be placed
-/// inside the `impl Match` block. The state travels as MessagePack with field names, so that a newer version may add fields
-/// (with `#[serde(default)]`), drop some, and change their order.
+/// inside the `impl Match` block. The state travels as JSON, so that a newer version may add fields (with `#[serde(default)]`),
+/// drop some, and change their order. Maps need keys that are strings or integers, and numbers must be finite; a state that has
+/// others writes the two methods itself.
 #[macro_export]
 macro_rules! serde_state {
     () => {

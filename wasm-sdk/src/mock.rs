@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde_json::Value;
 
@@ -147,12 +148,13 @@ impl<M: Match> fmt::Debug for Host<M> {
 
 /// How a mock match is created.
 #[derive(Debug, Clone)]
-pub struct Builder {
+pub struct Builder<M> {
     seed: u64,
     setup: Setup,
+    rules: PhantomData<M>,
 }
 
-impl Builder {
+impl<M: Match> Builder<M> {
     /// Sets the parameters: a `serde_json::Value`, JSON text, or bytes.
     pub fn params(mut self, params: impl Into<Payload>) -> Self {
         self.setup.params = params.into();
@@ -187,7 +189,7 @@ impl Builder {
     ///
     /// # Panics
     /// When the manifest has faults.
-    pub fn start<M: Match>(self) -> Result<Host<M>, Refusal> {
+    pub fn start(self) -> Result<Host<M>, Refusal> {
         let mut ctx = Context {
             host: Recorder::new(M::manifest(), self.seed),
             input_number: 0,
@@ -207,13 +209,14 @@ impl Builder {
 
 impl<M: Match> Host<M> {
     /// Returns a builder, for matches that need more than parameters.
-    pub fn builder() -> Builder {
+    pub fn builder() -> Builder<M> {
         Builder {
             seed: 1,
             setup: Setup {
                 match_id: "01MOCKMATCH".to_owned(),
                 ..Setup::default()
             },
+            rules: PhantomData,
         }
     }
 
