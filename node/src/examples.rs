@@ -1,1 +1,10 @@
-//! Placeholder.
+//! The example modules that the binary carries, so that the demo and the load generator need no files beside it. They are built
+//! from examples/ by scripts/build-modules and committed.
+
+/// Name and component of each module.
+pub const BUNDLED: &[(&str, &[u8])] = &[
+    ("duel", include_bytes!("../../examples/duel/duel.wasm")),
+    ("arena", include_bytes!("../../examples/arena/arena.wasm")),
+    ("echo", include_bytes!("../../examples/echo/echo.wasm")),
+    ("ticker", include_bytes!("../../examples/ticker/ticker.wasm")),
+];
