@@ -429,14 +429,17 @@ proptest! {
 
     #[test]
     fn any_float_of_a_ping_comes_back(t in any::<f64>().prop_filter("JSON has no others", |t| t.is_finite())) {
-        for encoding in BOTH {
-            let frame = ServerMessage::SessionPong { t: Some(t), now: 0 }.encode(None, encoding);
-            let back = match Tree::read(encoding, &frame).unwrap().get("t") {
-                Some(Tree::Int(int)) => *int as f64,
-                Some(Tree::Float(float)) => *float,
-                other => panic!("{other:?}"),
-            };
-            prop_assert_eq!(back, t);
-        }
+        let frame = ServerMessage::SessionPong { t: Some(t), now: 0 }.encode(None, Encoding::MsgPack);
+        let back = match Tree::read(Encoding::MsgPack, &frame).unwrap().get("t") {
+            Some(Tree::Int(int)) => *int as f64,
+            Some(Tree::Float(float)) => *float,
+            other => panic!("{other:?}"),
+        };
+        prop_assert_eq!(back, t);
+        // Read by the standard library: serde_json's reader is off by the last bit for some.
+        let frame = ServerMessage::SessionPong { t: Some(t), now: 0 }.encode(None, Encoding::Json);
+        let text = std::str::from_utf8(&frame).unwrap();
+        let text = text.split_once(r#""t":"#).and_then(|(_, rest)| rest.split_once(',')).unwrap().0;
+        prop_assert_eq!(text.parse(), Ok(t));
     }
 }
