@@ -14,3 +14,6 @@ pub use connection::{SessionHandle, SessionHost, SocketInfo};
 pub use http::serve;
 pub use outbox::{Close, Outbox};
 pub use settings::Settings;
+
+#[cfg(test)]
+mod tests;

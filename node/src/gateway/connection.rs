@@ -472,6 +472,3 @@ where
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

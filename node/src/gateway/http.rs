@@ -354,6 +354,3 @@ impl Drop for Listed {
             .remove(&self.number);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -191,6 +191,11 @@ impl Outbox {
         !self.lock().is_shut()
     }
 
+    /// How many frames wait.
+    pub fn waiting(&self) -> usize {
+        self.lock().queue.len()
+    }
+
     /// The next thing to write. When nothing waits the task is woken by the next push.
     pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Next> {
         let mut state = self.lock();
