@@ -19,8 +19,8 @@ pub enum ComponentError {
 
 /// The first eight bytes of a core module: magic number, version 1, layer 0.
 const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
-/// The custom sections in which `wit-bindgen` leaves the contract; each name goes on with the world's.
-const CONTRACT_SECTION: &[u8] = b"component-type:";
+/// The custom sections in which `wit-bindgen` leaves the contract; a name may go on with the world's.
+const CONTRACT_SECTION: &[u8] = b"component-type";
 
 /// Wraps a core module that was built with the SDK into a component.
 pub fn componentize(core_module: &[u8]) -> Result<Vec<u8>, ComponentError> {
@@ -46,3 +46,6 @@ pub fn componentize(core_module: &[u8]) -> Result<Vec<u8>, ComponentError> {
         .encode()
         .map_err(|error| refused(&error))
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,3 +8,6 @@ pub const BUNDLED: &[(&str, &[u8])] = &[
     ("echo", include_bytes!("../../examples/echo/echo.wasm")),
     ("ticker", include_bytes!("../../examples/ticker/ticker.wasm")),
 ];
+
+#[cfg(test)]
+mod tests;

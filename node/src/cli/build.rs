@@ -259,3 +259,6 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::write(&unfinished, bytes)?;
     std::fs::rename(&unfinished, path)
 }
+
+#[cfg(test)]
+mod tests;
