@@ -284,3 +284,6 @@ async fn watch_database(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

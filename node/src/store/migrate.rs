@@ -7,22 +7,19 @@ use super::sql::{Database, Sql, Transaction, args};
 use super::{BUILD, StoreError, transact};
 
 /// One step. Its number is its place in the list, counted from 1.
-struct Migration {
-    sql: Sql,
+pub(super) struct Migration {
+    pub(super) sql: Sql,
     /// The oldest build that can work with the database afterwards. It rises one release after something fell out of use.
-    min_build: u64,
+    pub(super) min_build: u64,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
+pub(super) const MIGRATIONS: &[Migration] = &[Migration {
     sql: Sql {
         sqlite: include_str!("../../../migrations/sqlite/0001_start.sql"),
         postgres: include_str!("../../../migrations/postgres/0001_start.sql"),
     },
     min_build: 1,
 }];
-
-/// The schema version that this build brings.
-pub(super) const NEWEST: u64 = MIGRATIONS.len() as u64;
 
 /// PostgreSQL: nodes that start at once wait here for each other, longer than a statement may usually take. SQLite's writer
 /// has its lock already.
@@ -52,34 +49,39 @@ const WRITE_META: Sql = Sql::both(
 
 /// Brings the database to this build's schema, or finds it newer and usable, or refuses it.
 pub(super) async fn run(database: &Database) -> Result<(), StoreError> {
-    transact(database, migrate).await
+    transact(database, async |transaction| {
+        migrate(transaction, MIGRATIONS, BUILD).await
+    })
+    .await
 }
 
-async fn migrate(transaction: &mut Transaction) -> Result<(), StoreError> {
+pub(super) async fn migrate(
+    transaction: &mut Transaction,
+    migrations: &[Migration],
+    build: u64,
+) -> Result<(), StoreError> {
     transaction.script(&LOCK).await?;
     transaction.script(&CREATE_META).await?;
     let (version, min_build) = match transaction.row(&READ_META, args![]).await? {
         Some(meta) => (meta.unsigned("schema_version")?, meta.unsigned("min_build")?),
         None => (0, 0),
     };
-    if min_build > BUILD {
-        return Err(StoreError::TooNew {
-            min_build,
-            build: BUILD,
-        });
+    if min_build > build {
+        return Err(StoreError::TooNew { min_build, build });
     }
-    if version >= NEWEST {
+    // Nothing is missing from a database that is as far as ours or further.
+    let Some(missing) = migrations.get(version as usize..).filter(|missing| !missing.is_empty()) else {
         return Ok(());
-    }
-    let missing = &MIGRATIONS[version as usize..];
+    };
     for migration in missing {
         transaction.script(&migration.sql).await?;
     }
+    let newest = migrations.len() as u64;
     let min_build = missing
         .iter()
         .map(|migration| migration.min_build)
         .fold(min_build, u64::max);
-    transaction.rows(&WRITE_META, args![NEWEST, min_build]).await?;
-    tracing::info!(from = version, to = NEWEST, "database migrated");
+    transaction.rows(&WRITE_META, args![newest, min_build]).await?;
+    tracing::info!(from = version, to = newest, "database migrated");
     Ok(())
 }

@@ -192,7 +192,7 @@ const ROTATE: Sql = Sql::both(
 /// A family that is alive, and whether this is the same rotation once more, shortly after the first.
 const REPEATED: Sql = Sql::both(
     "select player,
-         case when previous = $2 and hash = $3 and rotated_at > (select now_ms from clock) - $4 then 1 else 0 end as repeated
+         cast(case when previous = $2 and hash = $3 and rotated_at > (select now_ms from clock) - $4 then 1 else 0 end as bigint) as repeated
      from refresh_tokens where family = $1 and expires_at > (select now_ms from clock)",
 );
 

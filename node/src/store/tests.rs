@@ -1,0 +1,1331 @@
+//! One suite for both databases: each test runs on a SQLite file of its own, and in a PostgreSQL schema of its own when
+//! `ROOKERY_TEST_POSTGRES` names a server (scripts/with-postgres starts one).
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use rookery_protocol::{Digest, MatchId, NodeName, PlayerId};
+
+use super::migrate::{MIGRATIONS, Migration, migrate};
+use super::*;
+
+/// Where one test keeps its database.
+struct Place {
+    url: String,
+    _directory: Option<tempfile::TempDir>,
+}
+
+impl Place {
+    fn sqlite() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        Self {
+            url: format!("sqlite://{}/new/rookery.db", directory.path().display()),
+            _directory: Some(directory),
+        }
+    }
+
+    /// None when there is no server here, which in CI is a failure.
+    async fn postgres() -> Option<Self> {
+        let Ok(server) = std::env::var("ROOKERY_TEST_POSTGRES") else {
+            let message = "not run on PostgreSQL: start the tests by scripts/with-postgres";
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{message}");
+            eprintln!("{message}");
+            return None;
+        };
+        let schema = format!("t{:032x}", rand::random::<u128>());
+        let pool = sqlx::PgPool::connect(&server).await.unwrap();
+        let create = sqlx::AssertSqlSafe(format!("create schema {schema}"));
+        sqlx::raw_sql(create).execute(&pool).await.unwrap();
+        pool.close().await;
+        Some(Self {
+            url: format!("{server}?options[search_path]={schema}"),
+            _directory: None,
+        })
+    }
+
+    async fn open(&self) -> Store {
+        Store::open(&self.url, StoreOptions::default()).await.unwrap()
+    }
+}
+
+/// Each name is a test on both databases.
+macro_rules! suite {
+    ($($name:ident,)*) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(&super::Place::sqlite()).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                if let Some(place) = super::Place::postgres().await {
+                    super::$name(&place).await;
+                }
+            })*
+        }
+    };
+}
+
+suite! {
+    generations_rise_at_every_start,
+    a_superseded_life_cannot_renew,
+    a_match_reads_back_as_it_was_created,
+    a_name_is_unique_among_live_matches,
+    of_many_quick_creators_one_wins,
+    creating_again_with_the_same_id_is_answered_by_the_row,
+    a_creator_is_held_to_a_number_of_live_matches,
+    a_miss_fails_one_caller_and_not_the_group,
+    a_member_that_the_database_refuses_fails_alone,
+    what_waits_shares_a_transaction,
+    running_needs_the_epoch_and_the_life_of_the_row,
+    a_match_ends_once_and_frees_its_name,
+    of_two_swaps_from_one_epoch_one_wins,
+    a_dead_nodes_matches_are_lost_once_and_only_without_backup,
+    matches_that_never_began_go_to_another_owner,
+    claims_and_names_are_one_name_space,
+    a_module_is_stored_once_and_the_last_published_is_its_names_newest,
+    a_device_is_one_player,
+    a_registered_name_is_taken_once,
+    a_refresh_token_counts_once,
+    values_are_written_only_where_expected,
+    scans_go_by_prefix_in_key_order,
+    an_effect_is_applied_once_and_under_its_epoch_only,
+    ended_matches_are_forgotten_in_time,
+    nodes_may_open_an_empty_database_at_once,
+    an_older_database_is_migrated_and_keeps_its_rows,
+    a_newer_database_is_used_until_it_needs_a_newer_build,
+    a_writer_that_hangs_does_not_hold_others_up,
+    a_closed_store_is_unavailable,
+}
+
+fn node(name: &str, generation: u64) -> NodeLife {
+    NodeLife {
+        name: name.parse().unwrap(),
+        generation,
+    }
+}
+
+fn name(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+fn match_id() -> MatchId {
+    MatchId::from_parts(1_700_000_000_000, rand::random())
+}
+
+fn player_id() -> PlayerId {
+    PlayerId::from_parts(1_700_000_000_000, rand::random())
+}
+
+fn new_match() -> NewMatch {
+    NewMatch {
+        id: match_id(),
+        kind: MatchKind::Match,
+        name: None,
+        module: "duel".into(),
+        digest: Digest([7; 32]),
+        durability: Durability::Memory,
+        params: Bytes::new(),
+        seed: 1,
+        limits: "{}".into(),
+        invited: "[]".into(),
+        creator: None,
+        private: false,
+        owner: node("a", 1),
+        backup: None,
+        quick_key: None,
+        creator_alive_max: None,
+    }
+}
+
+fn named(name: &str) -> NewMatch {
+    NewMatch {
+        name: Some(name.into()),
+        ..new_match()
+    }
+}
+
+fn end_of(id: MatchId, epoch: u64) -> Finish {
+    Finish {
+        id,
+        epoch,
+        status: FinalStatus::Ended,
+        outcome: Some(Bytes::from_static(b"won\0")),
+        reason: None,
+    }
+}
+
+async fn row(store: &Store, id: MatchId) -> MatchRow {
+    store.read_match(id).await.unwrap().unwrap()
+}
+
+/// Runs all at once and returns the results in order.
+async fn all<T: Send + 'static>(work: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>) -> Vec<T> {
+    let tasks: Vec<_> = work.into_iter().map(tokio::spawn).collect();
+    let mut results = Vec::new();
+    for task in tasks {
+        results.push(task.await.unwrap());
+    }
+    results
+}
+
+async fn register(store: &Store, node: &str) -> u64 {
+    let registration = Registration {
+        name: name(node),
+        client: "http://127.0.0.1:7700".into(),
+        peer: "127.0.0.1:7701".into(),
+        version: "0.1.0".into(),
+    };
+    store.register_node(&registration).await.unwrap()
+}
+
+async fn generations_rise_at_every_start(place: &Place) {
+    let store = place.open().await;
+    let mut generations = Vec::new();
+    for _ in 0..20 {
+        generations.push(register(&store, "a").await);
+    }
+    assert!(generations.is_sorted_by(|a, b| a < b), "{generations:?}");
+    assert!(
+        generations[0] > 1_700_000_000_000,
+        "a generation begins at the time of the start"
+    );
+
+    // A machine whose clock ran ahead must not be able to start with a lower one.
+    let ahead = Sql::both("update nodes set generation = 9000000000000");
+    store
+        .write("renew_node", async |transaction| {
+            transaction.rows(&ahead, args![]).await.map(|_| ())
+        })
+        .await
+        .unwrap();
+    assert_eq!(register(&store, "a").await, 9_000_000_000_001);
+}
+
+async fn a_superseded_life_cannot_renew(place: &Place) {
+    let store = place.open().await;
+    let first = register(&store, "a").await;
+    assert!(store.renew_node(&node("a", first)).await.unwrap());
+    let second = register(&store, "a").await;
+    register(&store, "b").await;
+    assert!(!store.renew_node(&node("a", first)).await.unwrap());
+    assert!(store.renew_node(&node("a", second)).await.unwrap());
+    assert!(!store.renew_node(&node("c", 1)).await.unwrap());
+
+    let nodes = store.list_nodes().await.unwrap();
+    assert_eq!(nodes.len(), 2);
+    assert_eq!(nodes[0].life, node("a", second));
+    assert_eq!(nodes[0].peer, "127.0.0.1:7701");
+    assert!(nodes[0].silent_ms < 10_000);
+}
+
+async fn a_match_reads_back_as_it_was_created(place: &Place) {
+    let store = place.open().await;
+    let creator = player_id();
+    let new = NewMatch {
+        kind: MatchKind::Zone,
+        name: Some("village/square".into()),
+        durability: Durability::Stored,
+        params: Bytes::from_static(b"\0\xff 'quoted' \x7f"),
+        seed: u64::MAX - 1,
+        limits: r#"{"memory_bytes":67108864}"#.into(),
+        invited: r#"[{"player":"Zoë 🦀"}]"#.into(),
+        creator: Some(creator),
+        private: true,
+        backup: Some(node("b", 5)),
+        quick_key: Some("key".into()),
+        creator_alive_max: Some(200),
+        ..new_match()
+    };
+    let created = store.create_match(new.clone()).await.unwrap();
+    assert_eq!((created.id, created.epoch), (new.id, 1));
+
+    let expected = MatchRow {
+        id: new.id,
+        kind: new.kind,
+        name: new.name,
+        module: new.module,
+        digest: new.digest,
+        durability: new.durability,
+        params: new.params,
+        seed: new.seed,
+        limits: new.limits,
+        invited: new.invited,
+        creator: Some(creator),
+        private: true,
+        configuration: Configuration {
+            epoch: 1,
+            owner: new.owner,
+            backup: new.backup,
+        },
+        incarnation: 0,
+        status: MatchStatus::Starting,
+        outcome: None,
+        reason: None,
+        quick_key: new.quick_key,
+        created_at_ms: created.created_at_ms,
+        started_at_ms: None,
+        ended_at_ms: None,
+    };
+    assert_eq!(row(&store, new.id).await, expected);
+    assert_eq!(store.get_match("village/square").await.unwrap(), Some(expected.clone()));
+    assert_eq!(
+        store.get_match(&new.id.to_string()).await.unwrap(),
+        Some(expected.clone())
+    );
+    assert_eq!(store.get_match("village").await.unwrap(), None);
+    assert_eq!(store.starting_of(&node("a", 1), 10).await.unwrap(), [expected.clone()]);
+    assert_eq!(store.starting_of(&node("a", 2), 10).await.unwrap(), []);
+    assert_eq!(store.list_live_matches(None, 10).await.unwrap(), [expected]);
+    assert_eq!(store.list_live_matches(Some(new.id), 10).await.unwrap(), []);
+    assert_eq!(store.count_alive_created_by(creator).await.unwrap(), 1);
+
+    // A name that looks like an id is still found.
+    let looks = named("01arz3ndektsv4rrffq69g5fav");
+    store.create_match(looks.clone()).await.unwrap();
+    assert_eq!(
+        store.get_match("01arz3ndektsv4rrffq69g5fav").await.unwrap().unwrap().id,
+        looks.id
+    );
+}
+
+async fn a_name_is_unique_among_live_matches(place: &Place) {
+    let store = place.open().await;
+    let first = named("hall");
+    store.create_match(first.clone()).await.unwrap();
+    match store.create_match(named("hall")).await {
+        Err(CreateMatchError::NameTaken { existing }) => assert_eq!(existing, first.id),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(store.finish_match(end_of(first.id, 1)).await.unwrap(), Cas::Done);
+    let second = named("hall");
+    store.create_match(second.clone()).await.unwrap();
+    assert_eq!(store.get_match("hall").await.unwrap().unwrap().id, second.id);
+}
+
+async fn of_many_quick_creators_one_wins(place: &Place) {
+    let stores = [place.open().await, place.open().await];
+    let attempts = (0..60).map(|no: usize| {
+        let store = stores[no % 2].clone();
+        let new = NewMatch {
+            quick_key: Some("duel ranked".into()),
+            ..new_match()
+        };
+        async move { store.create_match(new).await }
+    });
+    let mut winners = BTreeSet::new();
+    let mut pointed_at = BTreeSet::new();
+    for answer in all(attempts).await {
+        match answer {
+            Ok(created) => assert!(winners.insert(created.id)),
+            Err(CreateMatchError::QuickTaken { existing }) => {
+                pointed_at.insert(existing);
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(winners.len(), 1);
+    assert_eq!(pointed_at, winners);
+
+    // A match that is full gives the key up, and lives on.
+    let full = *winners.first().unwrap();
+    stores[0].clear_quick_key(full).await.unwrap();
+    let next = NewMatch {
+        quick_key: Some("duel ranked".into()),
+        ..new_match()
+    };
+    stores[1].create_match(next).await.unwrap();
+    assert!(row(&stores[0], full).await.status.is_live());
+}
+
+async fn creating_again_with_the_same_id_is_answered_by_the_row(place: &Place) {
+    let store = place.open().await;
+    let new = NewMatch {
+        quick_key: Some("key".into()),
+        creator: Some(player_id()),
+        creator_alive_max: Some(1),
+        ..named("hall")
+    };
+    let first = store.create_match(new.clone()).await.unwrap();
+    assert_eq!(store.create_match(new).await.unwrap(), first);
+}
+
+async fn a_creator_is_held_to_a_number_of_live_matches(place: &Place) {
+    let store = place.open().await;
+    let creator = player_id();
+    let new = move || NewMatch {
+        creator: Some(creator),
+        creator_alive_max: Some(5),
+        ..new_match()
+    };
+    let mut made = Vec::new();
+    for answer in all((0..20).map(|_| {
+        let store = store.clone();
+        async move { store.create_match(new()).await }
+    }))
+    .await
+    {
+        match answer {
+            Ok(created) => made.push(created.id),
+            Err(CreateMatchError::TooMany { alive }) => assert!(alive >= 5),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(made.len(), 5);
+    assert_eq!(store.count_alive_created_by(creator).await.unwrap(), 5);
+    // Others are not held up, and an ended match makes room.
+    store.create_match(new_match()).await.unwrap();
+    store.finish_match(end_of(made[0], 1)).await.unwrap();
+    store.create_match(new()).await.unwrap();
+}
+
+async fn a_miss_fails_one_caller_and_not_the_group(place: &Place) {
+    let store = place.open().await;
+    store.create_match(named("taken")).await.unwrap();
+    let answers = all((0..100).map(|no| {
+        let store = store.clone();
+        async move {
+            let new = if no % 10 == 0 { named("taken") } else { new_match() };
+            (no, store.create_match(new).await)
+        }
+    }))
+    .await;
+    for (no, answer) in answers {
+        let is_taken = matches!(answer, Err(CreateMatchError::NameTaken { .. }));
+        assert_eq!(is_taken, no % 10 == 0, "{no}: {answer:?}");
+        assert_eq!(answer.is_ok(), no % 10 != 0);
+    }
+}
+
+async fn a_member_that_the_database_refuses_fails_alone(place: &Place) {
+    let store = place.open().await;
+    let refused = NewAccount {
+        player: player_id(),
+        name: "nul \0 in a text".into(),
+        rename: false,
+        credential: None,
+        on_existing: OnExisting::Adopt,
+        family: None,
+    };
+    let is_postgres = place.url.starts_with("postgres");
+    let answers = all((0..50).map(|no| {
+        let store = store.clone();
+        let refused = refused.clone();
+        async move {
+            if no == 25 {
+                store.open_account(refused).await.is_ok()
+            } else {
+                store.create_match(new_match()).await.is_ok()
+            }
+        }
+    }))
+    .await;
+    for (no, is_ok) in answers.into_iter().enumerate() {
+        // PostgreSQL has no NUL in texts; SQLite does not mind.
+        assert_eq!(is_ok, no != 25 || !is_postgres, "{no}");
+    }
+}
+
+async fn what_waits_shares_a_transaction(place: &Place) {
+    let groups = Arc::new(AtomicUsize::new(0));
+    let counted = groups.clone();
+    let options = StoreOptions {
+        observe: Some(Arc::new(move |operation, _| {
+            assert!(OPERATIONS.contains(&operation), "{operation}");
+            if operation == "batch" {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        })),
+        ..StoreOptions::default()
+    };
+    let store = Store::open(&place.url, options).await.unwrap();
+    let answers = all((0..1000).map(|_| {
+        let store = store.clone();
+        async move {
+            let id = store.create_match(new_match()).await.unwrap().id;
+            store.set_running(id, 1, &node("a", 1)).await
+        }
+    }))
+    .await;
+    assert!(answers.into_iter().all(|answer| answer.unwrap() == Cas::Done));
+    let groups = groups.load(Ordering::Relaxed);
+    assert!(groups < 500, "2,000 writes took {groups} transactions");
+}
+
+async fn running_needs_the_epoch_and_the_life_of_the_row(place: &Place) {
+    let store = place.open().await;
+    let id = store.create_match(new_match()).await.unwrap().id;
+    for (epoch, life) in [(2, node("a", 1)), (1, node("a", 2)), (1, node("b", 1))] {
+        match store.set_running(id, epoch, &life).await.unwrap() {
+            Cas::Superseded(Some(row)) => assert_eq!(row.status, MatchStatus::Starting),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(store.set_running(id, 1, &node("a", 1)).await.unwrap(), Cas::Done);
+    let started = row(&store, id).await;
+    assert_eq!(started.status, MatchStatus::Running);
+    assert!(started.started_at_ms.unwrap() >= started.created_at_ms);
+    // The answer was lost, the caller asks again.
+    assert_eq!(store.set_running(id, 1, &node("a", 1)).await.unwrap(), Cas::Done);
+    assert_eq!(
+        store.set_running(match_id(), 1, &node("a", 1)).await.unwrap(),
+        Cas::Superseded(None)
+    );
+}
+
+async fn a_match_ends_once_and_frees_its_name(place: &Place) {
+    let store = place.open().await;
+    let id = store.create_match(named("hall")).await.unwrap().id;
+    store.claim_name("smith", id, 1).await.unwrap();
+    assert!(matches!(
+        store.finish_match(end_of(id, 2)).await.unwrap(),
+        Cas::Superseded(Some(_))
+    ));
+    assert_eq!(store.finish_match(end_of(id, 1)).await.unwrap(), Cas::Done);
+    assert_eq!(store.finish_match(end_of(id, 1)).await.unwrap(), Cas::Done);
+    let lost = Finish {
+        status: FinalStatus::Lost,
+        ..end_of(id, 1)
+    };
+    assert!(matches!(
+        store.finish_match(lost).await.unwrap(),
+        Cas::Superseded(Some(_))
+    ));
+    let ended = row(&store, id).await;
+    assert_eq!(ended.status, MatchStatus::Ended);
+    assert_eq!(ended.outcome.as_deref(), Some(&b"won\0"[..]));
+    assert!(ended.ended_at_ms.unwrap() >= ended.created_at_ms);
+    assert_eq!(store.get_match("hall").await.unwrap(), None);
+    assert_eq!(store.get_match("smith").await.unwrap(), None);
+    assert_eq!(store.list_live_matches(None, 10).await.unwrap(), []);
+    assert!(matches!(
+        store.set_running(id, 1, &node("a", 1)).await.unwrap(),
+        Cas::Superseded(Some(_))
+    ));
+}
+
+async fn of_two_swaps_from_one_epoch_one_wins(place: &Place) {
+    let store = place.open().await;
+    let new = NewMatch {
+        backup: Some(node("b", 1)),
+        ..new_match()
+    };
+    let id = store.create_match(new).await.unwrap().id;
+    let from = row(&store, id).await.configuration;
+    let to = |owner: &str, backup: Option<&str>| Configuration {
+        epoch: 2,
+        owner: node(owner, 1),
+        backup: backup.map(|backup| node(backup, 1)),
+    };
+    let swap = |to: Configuration| Swap {
+        id,
+        from: from.clone(),
+        to,
+        new_incarnation: true,
+    };
+    let swaps = [swap(to("b", None)), swap(to("a", Some("c")))];
+    let tries = swaps.clone().map(|swap| {
+        let store = store.clone();
+        async move { store.swap_owner(&swap).await.unwrap() }
+    });
+    let answers = all(tries).await;
+    let winner = answers.iter().position(|answer| *answer == Cas::Done).unwrap();
+    let now = row(&store, id).await;
+    assert_eq!(now.configuration, swaps[winner].to);
+    assert_eq!(now.incarnation, 1);
+    assert_eq!(answers[1 - winner], Cas::Superseded(Some(Box::new(now.clone()))));
+    // Once more: done already, and not twice.
+    assert_eq!(store.swap_owner(&swaps[winner]).await.unwrap(), Cas::Done);
+    assert_eq!(row(&store, id).await, now);
+    // Every part of the old configuration counts.
+    for from in [
+        Configuration {
+            epoch: 1,
+            ..now.configuration.clone()
+        },
+        Configuration {
+            owner: node("z", 1),
+            ..now.configuration.clone()
+        },
+        Configuration {
+            owner: node(now.configuration.owner.name.as_str(), 9),
+            ..now.configuration.clone()
+        },
+        Configuration {
+            backup: Some(node("z", 1)),
+            ..now.configuration.clone()
+        },
+    ] {
+        let swap = Swap {
+            id,
+            from,
+            to: Configuration {
+                epoch: 3,
+                owner: node("z", 3),
+                backup: None,
+            },
+            new_incarnation: false,
+        };
+        assert!(matches!(
+            store.swap_owner(&swap).await.unwrap(),
+            Cas::Superseded(Some(_))
+        ));
+    }
+    // What ran under the old epoch can neither start nor end it.
+    assert!(matches!(
+        store.finish_match(end_of(id, 1)).await.unwrap(),
+        Cas::Superseded(Some(_))
+    ));
+}
+
+async fn a_dead_nodes_matches_are_lost_once_and_only_without_backup(place: &Place) {
+    let store = place.open().await;
+    let mut create = Vec::new();
+    for (owner, backup, runs) in [
+        (node("a", 1), None, true),
+        (node("a", 2), None, true),
+        (node("a", 3), None, true),
+        (node("a", 1), Some(node("b", 1)), true),
+        (node("a", 1), None, false),
+        (node("b", 1), None, true),
+    ] {
+        let new = NewMatch {
+            owner: owner.clone(),
+            backup,
+            name: Some(format!("m{}", create.len())),
+            ..new_match()
+        };
+        let id = store.create_match(new).await.unwrap().id;
+        if runs {
+            assert_eq!(store.set_running(id, 1, &owner).await.unwrap(), Cas::Done);
+        }
+        create.push(id);
+    }
+    let asks = (0..4).map(|_| {
+        let store = store.clone();
+        async move { store.lose_matches_of(&name("a"), 2).await.unwrap() }
+    });
+    let mut lost: Vec<MatchId> = all(asks).await.concat();
+    lost.sort();
+    let mut expected = vec![create[0], create[1]];
+    expected.sort();
+    assert_eq!(lost, expected, "each is returned to exactly one of those who asked");
+    assert_eq!(row(&store, create[0]).await.status, MatchStatus::Lost);
+    assert_eq!(row(&store, create[0]).await.reason.as_deref(), Some("node_died"));
+    assert_eq!(store.list_live_matches(None, 10).await.unwrap().len(), 4);
+    store.create_match(named("m0")).await.unwrap();
+}
+
+async fn matches_that_never_began_go_to_another_owner(place: &Place) {
+    let store = place.open().await;
+    let mut starting = BTreeSet::new();
+    for _ in 0..10 {
+        starting.insert(store.create_match(new_match()).await.unwrap().id);
+    }
+    let running = store.create_match(new_match()).await.unwrap().id;
+    store.set_running(running, 1, &node("a", 1)).await.unwrap();
+    let asks = ["b", "c", "d"].map(|to| {
+        let store = store.clone();
+        async move { store.reassign_starting(&name("a"), 1, &node(to, 1), 4).await.unwrap() }
+    });
+    let given = all(asks).await.concat();
+    let ids: BTreeSet<MatchId> = given.iter().map(|row| row.id).collect();
+    assert_eq!(ids.len(), given.len(), "no match was given to two owners");
+    assert!(ids.is_subset(&starting));
+    assert!(
+        given
+            .iter()
+            .all(|row| row.configuration.epoch == 2 && row.configuration.owner.name != name("a"))
+    );
+    // The old owner comes too late.
+    let first = given[0].clone();
+    assert!(matches!(
+        store.set_running(first.id, 1, &node("a", 1)).await.unwrap(),
+        Cas::Superseded(Some(_))
+    ));
+    assert_eq!(
+        store
+            .set_running(first.id, 2, &first.configuration.owner)
+            .await
+            .unwrap(),
+        Cas::Done
+    );
+    assert_eq!(row(&store, running).await.configuration.owner, node("a", 1));
+}
+
+async fn claims_and_names_are_one_name_space(place: &Place) {
+    let store = place.open().await;
+    let hall = store.create_match(named("hall")).await.unwrap().id;
+    let other = store.create_match(new_match()).await.unwrap().id;
+    store.claim_name("smith", hall, 1).await.unwrap();
+    store.claim_name("smith", hall, 1).await.unwrap();
+    assert_eq!(store.get_match("smith").await.unwrap().unwrap().id, hall);
+
+    let is_taken =
+        |answer: Result<(), ClaimError>| matches!(answer, Err(ClaimError::Taken { existing }) if existing == hall);
+    assert!(is_taken(store.claim_name("smith", other, 1).await));
+    assert!(is_taken(store.claim_name("hall", other, 1).await));
+    match store.create_match(named("smith")).await {
+        Err(CreateMatchError::NameTaken { existing }) => assert_eq!(existing, hall),
+        answer => panic!("{answer:?}"),
+    }
+    assert!(matches!(
+        store.claim_name("baker", hall, 2).await,
+        Err(ClaimError::Fenced)
+    ));
+
+    // Only the holder gives up, and then the name is free.
+    store.release_name("smith", other).await.unwrap();
+    assert!(is_taken(store.claim_name("smith", other, 1).await));
+    store.release_name("smith", hall).await.unwrap();
+    store.claim_name("smith", other, 1).await.unwrap();
+
+    // The end of a match frees what it claimed.
+    store.finish_match(end_of(other, 1)).await.unwrap();
+    assert!(matches!(
+        store.claim_name("miller", other, 1).await,
+        Err(ClaimError::Fenced)
+    ));
+    store.claim_name("smith", hall, 1).await.unwrap();
+
+    // Of many who want one name at once, by both ways, one gets it.
+    let wants = (0..20).map(|no| {
+        let store = store.clone();
+        async move {
+            if no % 2 == 0 {
+                store.create_match(named("inn")).await.is_ok()
+            } else {
+                let id = store.create_match(new_match()).await.unwrap().id;
+                store.claim_name("inn", id, 1).await.is_ok()
+            }
+        }
+    });
+    assert_eq!(all(wants).await.into_iter().filter(|got| *got).count(), 1);
+}
+
+async fn a_module_is_stored_once_and_the_last_published_is_its_names_newest(place: &Place) {
+    let store = place.open().await;
+    let module = |fill: u8, version: &str| NewModule {
+        digest: Digest([fill; 32]),
+        name: "duel".into(),
+        version: version.into(),
+        manifest: r#"{"tick_hz":0}"#.into(),
+        component: vec![fill; 300_000].into(),
+    };
+    let (old, new) = (module(1, "1.0.0"), module(2, "1.1.0"));
+    assert!(store.put_module(&old).await.unwrap());
+    assert!(!store.put_module(&old).await.unwrap());
+    assert!(store.put_module(&new).await.unwrap());
+    assert_eq!(store.find_module("duel").await.unwrap().unwrap().digest, new.digest);
+    assert_eq!(store.find_module("arena").await.unwrap(), None);
+    let by_digest = format!("duel@{}", old.digest);
+    let found = store.find_module(&by_digest).await.unwrap().unwrap();
+    assert_eq!((found.version.as_str(), found.is_head), ("1.0.0", false));
+    assert_eq!(store.find_module(&format!("arena@{}", old.digest)).await.unwrap(), None);
+    assert_eq!(store.find_module("duel@beef").await.unwrap(), None);
+    let stored = store.get_module(&new.digest).await.unwrap().unwrap();
+    assert_eq!(
+        (stored.component, stored.module.manifest),
+        (new.component, new.manifest)
+    );
+    assert!(store.get_module(&Digest([9; 32])).await.unwrap().is_none());
+
+    // Going back is publishing the old one again.
+    assert!(!store.put_module(&old).await.unwrap());
+    let heads: Vec<_> = store
+        .list_modules()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|m| (m.digest, m.is_head))
+        .collect();
+    assert_eq!(heads.len(), 2);
+    assert!(heads.contains(&(old.digest, true)) && heads.contains(&(new.digest, false)));
+}
+
+fn account(kind: CredentialKind, key: &str, name: &str) -> NewAccount {
+    NewAccount {
+        player: player_id(),
+        name: name.into(),
+        rename: false,
+        credential: Some(NewCredential {
+            kind,
+            key: key.into(),
+            secret: Some("hash".into()),
+        }),
+        on_existing: OnExisting::Adopt,
+        family: None,
+    }
+}
+
+fn opened(outcome: AccountOutcome) -> Account {
+    match outcome {
+        AccountOutcome::Opened(account) => account,
+        AccountOutcome::Taken => panic!("taken"),
+    }
+}
+
+async fn a_device_is_one_player(place: &Place) {
+    let stores = [place.open().await, place.open().await];
+    let opens = (0..40).map(|no: usize| {
+        let store = stores[no % 2].clone();
+        async move {
+            opened(
+                store
+                    .open_account(account(CredentialKind::Device, "device", "guest"))
+                    .await
+                    .unwrap(),
+            )
+        }
+    });
+    let accounts = all(opens).await;
+    let players: BTreeSet<PlayerId> = accounts.iter().map(|account| account.player.id).collect();
+    assert_eq!(players.len(), 1);
+    assert_eq!(accounts.iter().filter(|account| account.is_new).count(), 1);
+    let id = *players.first().unwrap();
+    assert_eq!(stores[0].read_player(id).await.unwrap().unwrap().name, "guest");
+
+    let renamed = NewAccount {
+        rename: true,
+        ..account(CredentialKind::Device, "device", "Ana")
+    };
+    let renamed = opened(stores[0].open_account(renamed).await.unwrap());
+    assert_eq!(
+        (renamed.player.id, renamed.player.name.as_str(), renamed.is_new),
+        (id, "Ana", false)
+    );
+    assert_eq!(stores[1].read_player(id).await.unwrap().unwrap().name, "Ana");
+
+    // Without a credential everybody is somebody else; the same key of another kind too.
+    let nobody = NewAccount {
+        credential: None,
+        ..account(CredentialKind::Device, "", "x")
+    };
+    assert!(opened(stores[0].open_account(nobody).await.unwrap()).is_new);
+    assert!(
+        opened(
+            stores[0]
+                .open_account(account(CredentialKind::External, "device", "x"))
+                .await
+                .unwrap()
+        )
+        .is_new
+    );
+}
+
+async fn a_registered_name_is_taken_once(place: &Place) {
+    let store = place.open().await;
+    let registration = || NewAccount {
+        on_existing: OnExisting::Refuse,
+        ..account(CredentialKind::Password, "ana", "Ana")
+    };
+    let tries = (0..10).map(|_| {
+        let (store, registration) = (store.clone(), registration());
+        async move { (registration.player, store.open_account(registration).await.unwrap()) }
+    });
+    let mut winners = all(tries)
+        .await
+        .into_iter()
+        .filter(|(_, outcome)| *outcome != AccountOutcome::Taken);
+    let (winner, _) = winners.next().unwrap();
+    assert!(winners.next().is_none());
+    let found = store
+        .find_credential(CredentialKind::Password, "ana")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((found.player.id, found.secret.as_deref()), (winner, Some("hash")));
+    // The answer was lost, the same request comes again.
+    let again = NewAccount {
+        player: winner,
+        ..registration()
+    };
+    assert_eq!(opened(store.open_account(again).await.unwrap()).player.id, winner);
+    assert_eq!(
+        store.find_credential(CredentialKind::Password, "bob").await.unwrap(),
+        None
+    );
+}
+
+async fn a_refresh_token_counts_once(place: &Place) {
+    let store = place.open().await;
+    let family = |family: &str, hash: &str| NewFamily {
+        family: family.into(),
+        hash: hash.into(),
+        expires_in_ms: 60_000,
+    };
+    let new = NewAccount {
+        family: Some(family("f", "h1")),
+        ..account(CredentialKind::Device, "d", "guest")
+    };
+    let player = opened(store.open_account(new).await.unwrap()).player;
+    let shown = |hash: &'static str, repeat_within_ms: u64| ShownToken {
+        family: "f",
+        hash,
+        repeat_within_ms,
+    };
+    assert_eq!(
+        store.rotate(&shown("h1", 9_000), &family("f", "h2")).await.unwrap(),
+        Rotation::Done(player.clone())
+    );
+    assert_eq!(
+        store.rotate(&shown("h1", 9_000), &family("f", "h2")).await.unwrap(),
+        Rotation::Done(player.clone())
+    );
+    assert_eq!(
+        store.rotate(&shown("h2", 9_000), &family("f", "h3")).await.unwrap(),
+        Rotation::Done(player.clone())
+    );
+    assert_eq!(store.revocations_since(0).await.unwrap().families, Vec::<String>::new());
+
+    // Two steps back is a copy: the family ends.
+    assert_eq!(
+        store.rotate(&shown("h1", 9_000), &family("f", "h2")).await.unwrap(),
+        Rotation::Reused
+    );
+    assert_eq!(
+        store.rotate(&shown("h3", 9_000), &family("f", "h4")).await.unwrap(),
+        Rotation::Unknown
+    );
+    let revoked = store.revocations_since(0).await.unwrap();
+    assert_eq!(revoked.families, ["f"]);
+    assert_eq!(
+        store.revocations_since(revoked.as_of_ms + 1).await.unwrap().families,
+        Vec::<String>::new()
+    );
+
+    // So is a repeat that comes too late.
+    store.start_family(player.id, &family("g", "h1")).await.unwrap();
+    let shown_g = |repeat_within_ms| ShownToken {
+        family: "g",
+        hash: "h1",
+        repeat_within_ms,
+    };
+    assert_eq!(
+        store.rotate(&shown_g(0), &family("g", "h2")).await.unwrap(),
+        Rotation::Done(player.clone())
+    );
+    assert_eq!(
+        store.rotate(&shown_g(0), &family("g", "h2")).await.unwrap(),
+        Rotation::Reused
+    );
+
+    // An expired token is nobody's, and is swept with revocations that are old enough.
+    let expired = NewFamily {
+        expires_in_ms: 0,
+        ..family("e", "h1")
+    };
+    store.start_family(player.id, &expired).await.unwrap();
+    let shown_e = ShownToken {
+        family: "e",
+        ..shown("h1", 9_000)
+    };
+    assert_eq!(
+        store.rotate(&shown_e, &family("e", "h2")).await.unwrap(),
+        Rotation::Unknown
+    );
+    store.revoke_family("e").await.unwrap();
+    store.revoke_family("e").await.unwrap();
+    assert_eq!(store.revocations_since(0).await.unwrap().families.len(), 3);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    store.sweep_tokens(0).await.unwrap();
+    assert_eq!(store.revocations_since(0).await.unwrap().families.len(), 0);
+}
+
+fn value_key(key: &str) -> ValueKey {
+    ValueKey {
+        module: Some("duel".into()),
+        owner: None,
+        collection: "c".into(),
+        key: key.into(),
+    }
+}
+
+fn put(key: &str, value: &'static [u8], expect: Expect) -> ValueWrite {
+    ValueWrite {
+        key: value_key(key),
+        value: Some(Bytes::from_static(value)),
+        expect,
+        effect: None,
+    }
+}
+
+fn delete(key: &str, expect: Expect) -> ValueWrite {
+    ValueWrite {
+        value: None,
+        ..put(key, b"", expect)
+    }
+}
+
+async fn write(store: &Store, write: ValueWrite) -> WriteOutcome {
+    store.write_value(write).await.unwrap().unwrap()
+}
+
+async fn stored(store: &Store, write: ValueWrite) -> String {
+    match self::write(store, write).await {
+        WriteOutcome::Stored { version } => version,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn values_are_written_only_where_expected(place: &Place) {
+    let store = place.open().await;
+    assert_eq!(
+        write(&store, put("k", b"x", Expect::Version("0".into()))).await,
+        WriteOutcome::Conflict
+    );
+    assert_eq!(
+        write(&store, delete("k", Expect::Anything)).await,
+        WriteOutcome::NotFound
+    );
+    assert_eq!(write(&store, delete("k", Expect::Absent)).await, WriteOutcome::NotFound);
+    let first = stored(&store, put("k", b"1\0", Expect::Absent)).await;
+    assert_eq!(
+        write(&store, put("k", b"2", Expect::Absent)).await,
+        WriteOutcome::Conflict
+    );
+    let read = store.read_value(&value_key("k")).await.unwrap().unwrap();
+    assert_eq!((read.value.as_ref(), &read.version), (&b"1\0"[..], &first));
+    let second = stored(&store, put("k", b"2", Expect::Version(first.clone()))).await;
+    assert_ne!(first, second);
+    assert_eq!(
+        write(&store, put("k", b"3", Expect::Version(first.clone()))).await,
+        WriteOutcome::Conflict
+    );
+    let third = stored(&store, put("k", b"", Expect::Anything)).await;
+    assert_eq!(
+        store.read_value(&value_key("k")).await.unwrap().unwrap().value,
+        Bytes::new()
+    );
+    assert_eq!(
+        write(&store, delete("k", Expect::Version(second))).await,
+        WriteOutcome::Conflict
+    );
+    assert_eq!(write(&store, delete("k", Expect::Absent)).await, WriteOutcome::Conflict);
+    assert_eq!(
+        write(&store, delete("k", Expect::Version(third))).await,
+        WriteOutcome::Deleted
+    );
+    assert_eq!(store.read_value(&value_key("k")).await.unwrap(), None);
+
+    // Of many who expect the same version one wins, within a group and across processes.
+    let version = stored(&store, put("race", b"0", Expect::Anything)).await;
+    let other = place.open().await;
+    let tries = (0..40).map(|no| {
+        let store = if no % 2 == 0 { store.clone() } else { other.clone() };
+        let write = put("race", b"1", Expect::Version(version.clone()));
+        async move { store.write_value(write).await.unwrap().unwrap() }
+    });
+    let won = all(tries)
+        .await
+        .into_iter()
+        .filter(|outcome| *outcome != WriteOutcome::Conflict)
+        .count();
+    assert_eq!(won, 1);
+}
+
+async fn scans_go_by_prefix_in_key_order(place: &Place) {
+    let store = place.open().await;
+    let owner = player_id();
+    for key in ["a", "a/2", "a/10", "a/Z", "a/ü", "a/a", "b", "a%", "a_"] {
+        stored(&store, put(key, b"v", Expect::Anything)).await;
+        let mut of_player = put(key, b"v", Expect::Anything);
+        of_player.key.owner = Some(owner);
+        stored(&store, of_player).await;
+    }
+    let scan = async |prefix: &str, after: Option<&str>, limit: u32| {
+        let scan = Scan {
+            module: Some("duel"),
+            owner: Some(owner),
+            collection: "c",
+            prefix,
+            after,
+            limit,
+        };
+        let rows = store.scan_values(&scan).await.unwrap();
+        rows.into_iter().map(|row| row.key).collect::<Vec<_>>()
+    };
+    assert_eq!(scan("a/", None, 10).await, ["a/10", "a/2", "a/Z", "a/a", "a/ü"]);
+    assert_eq!(scan("a/", Some("a/2"), 2).await, ["a/Z", "a/a"]);
+    assert_eq!(scan("a%", None, 10).await, ["a%"]);
+    assert_eq!(scan("", None, 100).await.len(), 9);
+    assert_eq!(scan("c", None, 10).await, Vec::<String>::new());
+}
+
+async fn an_effect_is_applied_once_and_under_its_epoch_only(place: &Place) {
+    let store = place.open().await;
+    let id = store.create_match(new_match()).await.unwrap().id;
+    let effect = |event: u64, epoch: u64, write: ValueWrite| ValueWrite {
+        effect: Some((
+            EffectId {
+                match_id: id,
+                incarnation: 0,
+                event,
+                index: 0,
+            },
+            epoch,
+        )),
+        ..write
+    };
+    let first = store
+        .write_value(effect(1, 1, put("k", b"1", Expect::Anything)))
+        .await
+        .unwrap()
+        .unwrap();
+    let version = stored(&store, put("k", b"changed since", Expect::Anything)).await;
+    // The repeat says what the first said and touches nothing.
+    let again = store
+        .write_value(effect(1, 1, put("k", b"1", Expect::Anything)))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(again, first);
+    assert_eq!(
+        store.read_value(&value_key("k")).await.unwrap().unwrap().version,
+        version
+    );
+    // A refusal is an answer, too.
+    let refused = store
+        .write_value(effect(2, 1, put("k", b"2", Expect::Absent)))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(refused, WriteOutcome::Conflict);
+    write(&store, delete("k", Expect::Anything)).await;
+    let refused = store
+        .write_value(effect(2, 1, put("k", b"2", Expect::Absent)))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(refused, WriteOutcome::Conflict);
+
+    // Another epoch is another owner's business.
+    assert_eq!(
+        store
+            .write_value(effect(3, 2, put("k", b"3", Expect::Anything)))
+            .await
+            .unwrap(),
+        Err(Fenced)
+    );
+    assert_eq!(store.read_value(&value_key("k")).await.unwrap(), None);
+    let from = row(&store, id).await.configuration;
+    let swap = Swap {
+        id,
+        to: Configuration {
+            epoch: 2,
+            ..from.clone()
+        },
+        from,
+        new_incarnation: false,
+    };
+    assert_eq!(store.swap_owner(&swap).await.unwrap(), Cas::Done);
+    assert_eq!(
+        store
+            .write_value(effect(3, 1, put("k", b"3", Expect::Anything)))
+            .await
+            .unwrap(),
+        Err(Fenced)
+    );
+    // The new owner sends what the old one may have sent already.
+    let again = store
+        .write_value(effect(1, 2, put("k", b"1", Expect::Anything)))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(again, first);
+}
+
+async fn ended_matches_are_forgotten_in_time(place: &Place) {
+    let store = place.open().await;
+    let live = store.create_match(new_match()).await.unwrap().id;
+    let over = store.create_match(new_match()).await.unwrap().id;
+    store.finish_match(end_of(over, 1)).await.unwrap();
+    assert_eq!(store.sweep_matches(60_000, 10).await.unwrap(), 0);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(store.sweep_matches(0, 10).await.unwrap(), 1);
+    assert_eq!(store.read_match(over).await.unwrap(), None);
+    assert!(store.read_match(live).await.unwrap().is_some());
+}
+
+async fn nodes_may_open_an_empty_database_at_once(place: &Place) {
+    let opens = (0..6).map(|no| {
+        let url = place.url.clone();
+        async move {
+            let store = Store::open(&url, StoreOptions::default()).await.unwrap();
+            register(&store, &format!("n{no}")).await;
+            store
+        }
+    });
+    let stores = all(opens).await;
+    assert_eq!(stores[0].list_nodes().await.unwrap().len(), 6);
+    assert!(*stores[0].up().borrow());
+    stores[0].ping().await.unwrap();
+}
+
+async fn an_older_database_is_migrated_and_keeps_its_rows(place: &Place) {
+    let store = place.open().await;
+    let id = store.create_match(named("hall")).await.unwrap().id;
+    let addition = Sql::both("create table addition (id bigint primary key); insert into addition (id) values (7);");
+    let migrations: Vec<Migration> = MIGRATIONS
+        .iter()
+        .map(|migration| Migration {
+            sql: migration.sql,
+            min_build: migration.min_build,
+        })
+        .chain([Migration {
+            sql: addition,
+            min_build: BUILD + 1,
+        }])
+        .collect();
+    // A build that knows one migration more comes, twice.
+    for _ in 0..2 {
+        let newer = async |transaction: &mut Transaction| migrate(transaction, &migrations, BUILD + 1).await;
+        transact(&store.inner.database, newer).await.unwrap();
+    }
+    let rows = store
+        .inner
+        .database
+        .rows(&Sql::both("select id from addition"), args![])
+        .await
+        .unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(store.get_match("hall").await.unwrap().unwrap().id, id);
+    // It needs its own build from now on.
+    match Store::open(&place.url, StoreOptions::default()).await.map(|_| ()) {
+        Err(StoreError::TooNew { min_build, build }) => assert_eq!((min_build, build), (BUILD + 1, BUILD)),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_newer_database_is_used_until_it_needs_a_newer_build(place: &Place) {
+    let store = place.open().await;
+    let set = async |version: u64, min_build: u64| {
+        let sql = Sql::both("update meta set schema_version = $1, min_build = $2");
+        let update =
+            async |transaction: &mut Transaction| transaction.rows(&sql, args![version, min_build]).await.map(|_| ());
+        transact(&store.inner.database, update).await.unwrap();
+    };
+    set(99, BUILD).await;
+    place.open().await.create_match(new_match()).await.unwrap();
+    set(99, BUILD + 41).await;
+    let refusal = Store::open(&place.url, StoreOptions::default())
+        .await
+        .map(|_| ())
+        .unwrap_err()
+        .to_string();
+    assert!(refusal.contains(&format!("build {}", BUILD + 41)), "{refusal}");
+    assert!(refusal.contains(&format!("this is build {BUILD}")), "{refusal}");
+    assert!(refusal.contains("upgrade this node"), "{refusal}");
+}
+
+async fn a_writer_that_hangs_does_not_hold_others_up(place: &Place) {
+    let store = place.open().await;
+    let hung = place.open().await;
+    let id = store.create_match(new_match()).await.unwrap().id;
+    let (held, is_held) = tokio::sync::oneshot::channel();
+    let holder = {
+        let hung = hung.clone();
+        tokio::spawn(async move {
+            let hold = async |transaction: &mut Transaction| {
+                let lock = Sql::both("update matches set reason = 'held' where id = $1");
+                transaction.rows(&lock, args![id.to_string()]).await?;
+                held.send(()).unwrap();
+                std::future::pending::<Result<(), StoreError>>().await
+            };
+            transact(&hung.inner.database, hold).await
+        })
+    };
+    is_held.await.unwrap();
+    let asked = Instant::now();
+    let answer = store.set_running(id, 1, &node("a", 1)).await;
+    if place.url.starts_with("postgres") {
+        // The server gives up waiting for the lock, or ends the idle transaction; either way it takes less than our deadline.
+        assert!(answer.is_ok() || answer.unwrap_err().is_unavailable());
+    } else {
+        assert!(answer.unwrap_err().is_unavailable());
+    }
+    assert!(asked.elapsed() < Duration::from_secs(7), "{:?}", asked.elapsed());
+    // Reads never wait.
+    assert_eq!(row(&store, id).await.reason, None);
+    // When the holder is gone, all is well again.
+    holder.abort();
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        match store.set_running(id, 1, &node("a", 1)).await {
+            Ok(cas) => break assert_eq!(cas, Cas::Done),
+            Err(error) => assert!(error.is_unavailable() && Instant::now() < until, "{error:?}"),
+        }
+    }
+    assert_eq!(row(&store, id).await.reason, None);
+}
+
+async fn a_closed_store_is_unavailable(place: &Place) {
+    let store = place.open().await;
+    store.create_match(new_match()).await.unwrap();
+    store.close().await;
+    match store.create_match(new_match()).await {
+        Err(CreateMatchError::Store(error)) => assert!(error.is_unavailable()),
+        other => panic!("{other:?}"),
+    }
+    assert!(store.list_nodes().await.unwrap_err().is_unavailable());
+}
+
+/// Opening must fail within the time that a node has to say so.
+async fn refused(url: &str) -> String {
+    let asked = Instant::now();
+    let options = StoreOptions {
+        reach_within: Duration::from_secs(2),
+        ..StoreOptions::default()
+    };
+    let error = Store::open(url, options).await.map(|_| ()).unwrap_err();
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    error.to_string()
+}
+
+#[tokio::test]
+async fn an_unreachable_database_is_named_in_time_and_without_its_password() {
+    // A listener that never answers, and a port where nobody listens.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let closed = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    for port in [port, closed] {
+        let message = refused(&format!("postgres://rookery:hunter2@127.0.0.1:{port}/rookery")).await;
+        assert!(message.contains(&format!("127.0.0.1:{port}")), "{message}");
+        assert!(message.contains("store.url"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_file_that_cannot_be_is_named() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let message = refused(&format!("sqlite://{}/rookery.db", file.path().display())).await;
+    assert!(message.contains(&file.path().display().to_string()), "{message}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(
+        file.path(),
+        "this is no database, and long enough to be seen as none by its first bytes".repeat(20),
+    )
+    .unwrap();
+    refused(&format!("sqlite://{}", file.path().display())).await;
+}
+
+#[tokio::test]
+async fn a_url_that_is_none_is_refused() {
+    for url in [
+        "mysql://x",
+        "rookery.db",
+        "sqlite://",
+        "sqlite://:memory:",
+        "sqlite://a.db?mode=ro",
+    ] {
+        let message = refused(url).await;
+        assert!(message.contains("store.url"), "{url}: {message}");
+    }
+}
