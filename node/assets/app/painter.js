@@ -1,7 +1,8 @@
 // Draws the arena on its canvas: field, seeds, birds, and what just happened. It decides nothing and keeps only what drawing
 // needs from frame to frame: headings, trails, rings that fade.
 
-const BIRD = 15;
+// The radius of a mover in the module: birds touch when the match says that they bump.
+const BIRD = 16;
 const TRAIL_MS = 420;
 const RING_MS = 480;
 
