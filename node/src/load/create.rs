@@ -17,7 +17,7 @@ const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Options of `load create`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example: rookery load create --workers 64 --server-pid 4711\n\n\
+#[command(after_help = "Example:\n  rookery load create --workers 64 --server-pid 4711\n\n\
     The node under test needs room: limits.control above a worker's rate, limits.created_per_player above what it creates in \
     matches.empty_after.")]
 pub struct Create {

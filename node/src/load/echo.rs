@@ -6,7 +6,7 @@ use super::{Clock, Common};
 
 /// Options of `load echo`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example: rookery load echo --connections 1000 --seconds 10 --server-pid 4711")]
+#[command(after_help = "Example:\n  rookery load echo --connections 1000 --seconds 10 --server-pid 4711")]
 pub struct Echo {
     #[command(flatten)]
     pub common: Common,

@@ -6,7 +6,7 @@ use super::{Clock, Common};
 
 /// Options of `load fanout`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example: rookery load fanout --connections 500 --room-size 10 --rate 10 --server-pid 4711")]
+#[command(after_help = "Example:\n  rookery load fanout --connections 500 --room-size 10 --rate 10 --server-pid 4711")]
 pub struct Fanout {
     #[command(flatten)]
     pub common: Common,
