@@ -1,1 +1,42 @@
-//! The mesh.
+//! The mesh: who is here, what each node says about itself, and bytes between nodes.
+//!
+//! [`Cluster`] is the handle: it is started with a [`Config`] and an [`Inbound`], keeps the [`Members`] up to date, carries ordered
+//! messages, requests and broadcasts, and says on a link's break what may be lost.
+//!
+//! This crate has never heard of a match or a player, makes no promise about ownership (a member that is `Dead` here may be alive
+//! elsewhere: whoever takes something over needs a fence of its own), and speaks nothing but mutual TLS 1.3 over QUIC: there is no
+//! plaintext mode. The invariants it keeps: one generation of a node at a time, messages of one (peer, channel) in order and never
+//! doubled, every queue bounded.
+
+mod cluster;
+mod collision;
+mod config;
+mod control;
+mod discovery;
+mod error;
+mod frame;
+mod group;
+mod inbound;
+mod link;
+mod member;
+mod own;
+mod peer;
+mod quic;
+mod refusal;
+mod secret;
+mod stats;
+mod suspicion;
+mod transport;
+mod view;
+
+pub use cluster::{Broadcast, Cluster, Fault, Membership};
+pub use config::{Config, Limits, Profile};
+pub use discovery::{SourceKind, SourceStatus};
+pub use error::{
+    AdvertiseError, FactError, GroupError, JoinPeerError, NodeIdError, RequestError, SecretError, SendError, StartError,
+};
+pub use inbound::{BoxFuture, Channel, Inbound, LinkEvent};
+pub use member::{Member, MemberState, Members};
+pub use peer::{NodeId, Peer};
+pub use secret::Secret;
+pub use stats::{RefusedCounts, Stats};

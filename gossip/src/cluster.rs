@@ -1,0 +1,510 @@
+//! The handle on the mesh: start it, ask it who is here, and send. What runs behind it is in `cluster/task.rs`.
+
+mod task;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::task::Command;
+use crate::config::{CLUSTER_NAME_LEN_MAX, Config};
+use crate::control::{self, Control};
+use crate::discovery::dns::Resolver;
+use crate::discovery::{Discovery, SourceKind, SourceStatus, Target};
+use crate::error::{AdvertiseError, FactError, GroupError, JoinPeerError, RequestError, SendError, StartError};
+use crate::inbound::{Channel, Inbound};
+use crate::link::{self, Links};
+use crate::member::{Member, MemberState, Members};
+use crate::own::Own;
+use crate::peer::{Identity, NodeId, Peer};
+use crate::quic::{CloseCode, DialError, Kind, Quic};
+use crate::refusal::Refusals;
+use crate::stats::{Counters, Stats};
+use crate::suspicion::Time;
+use crate::transport;
+
+/// Events and commands on their way to the membership task. Their senders wait when it is full, which no message path does.
+const EVENTS_LEN_MAX: usize = 1_024;
+
+/// Handshakes of others that may be under way at once; more are refused, and come again.
+const HANDSHAKES_MAX: usize = 256;
+
+/// How long leaving waits for queued messages to arrive, and for the goodbyes to be sent.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long joining through a peer waits for a dial that is already under way.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Is the mesh, as one node takes part in it. Cloning is cheap; the mesh runs until `leave`, or until the token that it was started
+/// with is cancelled, whatever becomes of the handles.
+#[derive(Clone)]
+pub struct Cluster {
+    shared: Arc<Shared>,
+}
+
+/// What the handles and the tasks share.
+struct Shared {
+    local: Identity,
+    started_at: Instant,
+    quic: Arc<Quic>,
+    control: Arc<Control>,
+    links: Links,
+    resolver: Resolver,
+    counters: Arc<Counters>,
+    own: Mutex<Own>,
+    own_changed: Notify,
+    members: watch::Sender<Arc<Members>>,
+    /// The other nodes with members in each group.
+    groups: ArcSwap<BTreeMap<String, Vec<NodeId>>>,
+    discovery_status: Mutex<Vec<SourceStatus>>,
+    commands: mpsc::Sender<Command>,
+    fault: watch::Sender<Option<Fault>>,
+    keys_soft: usize,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Says why the mesh ended by itself. A node without its mesh should stop.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The gossip library's task ended.
+    #[error("gossip ended: {why}")]
+    Gossip {
+        /// What it said.
+        why: String,
+    },
+    /// One of our own tasks ended.
+    #[error("the mesh's {task} task ended")]
+    Task {
+        /// Which.
+        task: &'static str,
+    },
+    /// A newer process bears our name. It is the real one.
+    #[error("a newer process bears the name of this node")]
+    Superseded,
+}
+
+/// Says how far a broadcast got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Broadcast {
+    /// Nodes that a copy was queued for.
+    pub copies: usize,
+    /// Nodes whose queue was full; they will not get it.
+    pub refused: usize,
+}
+
+/// Keeps this node in a group; dropping it leaves.
+pub struct Membership {
+    shared: Arc<Shared>,
+    group: String,
+}
+
+impl Membership {
+    /// Returns the group's name.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let now = self.shared.now();
+        self.shared.own().leave(now, &self.group);
+        self.shared.own_changed.notify_one();
+    }
+}
+
+impl Shared {
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.own.lock().expect("nothing panics under this lock")
+    }
+
+    fn now(&self) -> Time {
+        self.started_at.elapsed()
+    }
+
+    /// Notes the first fault and stops everything.
+    fn fail(&self, fault: Fault) {
+        if self.stop.is_cancelled() {
+            return;
+        }
+        self.fault.send_if_modified(|present| {
+            let first = present.is_none();
+            present.get_or_insert(fault);
+            first
+        });
+        self.stop.cancel();
+    }
+}
+
+impl Cluster {
+    /// Starts the mesh on a bound socket. It looks for other nodes from now on; that nobody is found is no error. Cancelling `shutdown`
+    /// stops it at once; `leave` does so with a goodbye.
+    pub async fn start(
+        config: Config,
+        inbound: Arc<dyn Inbound>,
+        shutdown: CancellationToken,
+    ) -> Result<Cluster, StartError> {
+        if config.cluster_name.is_empty() || config.cluster_name.len() > CLUSTER_NAME_LEN_MAX {
+            return Err(StartError::ClusterName {
+                max: CLUSTER_NAME_LEN_MAX,
+            });
+        }
+        let discovery = discovery(&config)?;
+        let gossip_addr = resolve_advertised(&config.advertise).await?;
+        let peer = Peer {
+            node: config.node,
+            generation: config.generation,
+            addr: config.advertise.clone(),
+        };
+        let local = Identity { peer, gossip_addr };
+        let counters = Arc::new(Counters::default());
+        let quic = Arc::new(Quic::new(
+            config.listen,
+            &config.secret,
+            config.secret_next.as_ref(),
+            &config.cluster_name,
+            local.clone(),
+            Refusals::new(counters.clone()),
+        )?);
+        let (runtime, tracker, stop) = (Handle::current(), TaskTracker::new(), shutdown.child_token());
+        let (events, event_inbox) = mpsc::channel(EVENTS_LEN_MAX);
+        let (commands, command_inbox) = mpsc::channel(EVENTS_LEN_MAX);
+        let (letters, letter_inbox) = mpsc::channel(transport::INBOX_LEN_MAX);
+        let control = Control::new(control::Surroundings {
+            quic: quic.clone(),
+            counters: counters.clone(),
+            inbound: inbound.clone(),
+            events,
+            gossip_inbox: letters,
+            message_bytes_max: config.limits.message_bytes,
+            runtime: runtime.clone(),
+            tracker: tracker.clone(),
+            stop: stop.clone(),
+        });
+        let links = Links::new(link::Surroundings {
+            quic: quic.clone(),
+            control: control.clone(),
+            counters: counters.clone(),
+            inbound,
+            queue_bytes_max: config.limits.queue_bytes,
+            message_bytes_max: config.limits.message_bytes,
+            runtime,
+            tracker: tracker.clone(),
+            stop: stop.clone(),
+        });
+        let own = Own::new(config.advertise, config.limits.clone());
+        let gossip = task::start_gossip(
+            &config.cluster_name,
+            config.profile,
+            &local,
+            &own,
+            control.clone(),
+            letter_inbox,
+        )
+        .await?;
+        let shared = Arc::new(Shared {
+            members: watch::Sender::new(Arc::new(Members::default())),
+            local,
+            started_at: Instant::now(),
+            quic,
+            control,
+            links,
+            resolver: Resolver::new(config.dns_server),
+            counters,
+            own: Mutex::new(own),
+            own_changed: Notify::new(),
+            groups: ArcSwap::default(),
+            discovery_status: Mutex::new(discovery.status()),
+            commands,
+            fault: watch::Sender::new(None),
+            keys_soft: config.limits.keys_soft,
+            tracker,
+            stop,
+        });
+        let itself = own_member(&shared);
+        let by_node = BTreeMap::from([(itself.peer.node.clone(), itself)]);
+        shared.members.send_replace(Arc::new(Members { by_node }));
+        task::spawn(
+            shared.clone(),
+            gossip,
+            discovery,
+            config.profile,
+            event_inbox,
+            command_inbox,
+        );
+        shared.tracker.spawn(accept(shared.clone()));
+        Ok(Cluster { shared })
+    }
+
+    /// Returns this node as its peers know it.
+    pub fn local(&self) -> &Peer {
+        &self.shared.local.peer
+    }
+
+    /// Returns the members and every later change of them. Round trips are refreshed without being announced as a change.
+    pub fn members(&self) -> watch::Receiver<Arc<Members>> {
+        self.shared.members.subscribe()
+    }
+
+    /// Says what this node does. `Suspect` and `Dead` are verdicts about others and are ignored here.
+    pub fn set_state(&self, state: MemberState) {
+        if MemberState::stated(state.as_str()).is_some() {
+            self.shared.own().set_state(state);
+            self.shared.own_changed.notify_one();
+        }
+    }
+
+    /// Says something about this node to all others. Keys are at most 126 printable ASCII characters, values at most 1,000 bytes.
+    pub fn set_fact(&self, key: &str, value: &str) -> Result<(), FactError> {
+        self.shared.own().set_fact(key, value)?;
+        self.shared.own_changed.notify_one();
+        Ok(())
+    }
+
+    /// Takes a fact back.
+    pub fn remove_fact(&self, key: &str) {
+        self.shared.own().remove_fact(key);
+        self.shared.own_changed.notify_one();
+    }
+
+    /// Joins through the peer at `addr` (`host:port`) and returns who answered. The address is kept as a seed, whatever happens now.
+    pub async fn join_peer(&self, addr: &str) -> Result<Peer, JoinPeerError> {
+        let malformed = || JoinPeerError::Malformed { addr: addr.to_owned() };
+        let target = match Target::parse(addr).ok_or_else(malformed)? {
+            Target::Service(_) => return Err(malformed()),
+            target => target,
+        };
+        let command = Command::AddSeed {
+            text: addr.to_owned(),
+            target: target.clone(),
+        };
+        self.shared
+            .commands
+            .send(command)
+            .await
+            .map_err(|_| JoinPeerError::Closed)?;
+        let unresolved = |why| JoinPeerError::Unresolved {
+            addr: addr.to_owned(),
+            why,
+        };
+        let candidates = self.shared.resolver.look_up(&target).await.map_err(unresolved)?;
+        let mut why = String::new();
+        for candidate in candidates {
+            match self.dial(candidate).await {
+                Ok(identity) => return Ok(identity.peer),
+                Err(error) => why = error.to_string(),
+            }
+        }
+        Err(JoinPeerError::NoAnswer {
+            addr: addr.to_owned(),
+            why,
+        })
+    }
+
+    async fn dial(&self, addr: SocketAddr) -> Result<Identity, DialError> {
+        let deadline = Instant::now() + JOIN_TIMEOUT;
+        loop {
+            match self.shared.control.dial(addr).await {
+                Err(DialError::UnderWay | DialError::Closed(CloseCode::Duplicate)) if Instant::now() < deadline => {
+                    sleep(Duration::from_millis(50)).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Joins a group, once more if this node is in it already.
+    pub fn join(&self, group: &str) -> Result<Membership, GroupError> {
+        self.shared.own().join(group)?;
+        self.shared.own_changed.notify_one();
+        Ok(Membership {
+            shared: self.shared.clone(),
+            group: group.to_owned(),
+        })
+    }
+
+    /// Returns how many memberships this node holds in the group.
+    pub fn local_members(&self, group: &str) -> u32 {
+        self.shared.own().members_of(group)
+    }
+
+    /// Returns the nodes with members in the group, this one included. What other nodes joined a moment ago may be missing.
+    pub fn nodes(&self, group: &str) -> Vec<NodeId> {
+        let mut nodes = self.shared.groups.load().get(group).cloned().unwrap_or_default();
+        if self.local_members(group) > 0 {
+            nodes.push(self.shared.local.peer.node.clone());
+        }
+        nodes
+    }
+
+    /// Sends one copy to each other node with members in the group; each gets it by `Inbound::broadcast`. Members on this node are the
+    /// caller's business: nothing comes back here. Broadcasts from one node to another keep their order; after a break of the
+    /// connection, or when a queue is full, some are missing.
+    pub fn broadcast(&self, group: &str, bytes: &Bytes) -> Broadcast {
+        let mut outcome = Broadcast::default();
+        let groups = self.shared.groups.load();
+        let Some(nodes) = groups.get(group) else {
+            return outcome;
+        };
+        let message = link::write_broadcast(group, bytes);
+        for node in nodes {
+            match self.shared.links.send(node, Channel::BROADCAST, message.clone()) {
+                Ok(()) => outcome.copies += 1,
+                Err(SendError::UnknownNode { .. } | SendError::Closed) => {}
+                Err(SendError::Full | SendError::TooLarge { .. }) => {
+                    outcome.refused += 1;
+                    self.shared.counters.dropped.add(1);
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Queues a message to another node. Never waits. Messages on one channel arrive in order and none twice; after a break of the
+    /// connection `LinkEvent::Lost` says what may be missing. A node cannot send to itself.
+    pub fn send(&self, to: &NodeId, channel: Channel, bytes: Bytes) -> Result<(), SendError> {
+        self.shared.links.send(to, channel, bytes)
+    }
+
+    /// Asks another node and waits for its answer, at most until the deadline. Requests are not ordered.
+    pub async fn request(&self, to: &NodeId, bytes: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
+        if self.shared.stop.is_cancelled() {
+            return Err(RequestError::Closed);
+        }
+        let unknown = || RequestError::UnknownNode { node: to.clone() };
+        let identity = self.shared.links.identity(to).ok_or_else(unknown)?;
+        self.shared.control.request(&identity, bytes, deadline).await
+    }
+
+    /// Returns the figures for metrics.
+    pub fn stats(&self) -> Stats {
+        let stats = self.shared.counters.snapshot(self.shared.control.round_trips());
+        Stats {
+            own_keys: self.shared.own().key_count() as u64,
+            ..stats
+        }
+    }
+
+    /// Returns how each seed and DNS name fares.
+    pub fn discovery_status(&self) -> Vec<SourceStatus> {
+        self.shared
+            .discovery_status
+            .lock()
+            .expect("nothing panics under this lock")
+            .clone()
+    }
+
+    /// Waits until the mesh ends by itself, and says why; for ever, when it is stopped on purpose.
+    pub async fn closed(&self) -> Fault {
+        let mut fault = self.shared.fault.subscribe();
+        loop {
+            if let Some(fault) = fault.borrow_and_update().clone() {
+                return fault;
+            }
+            if fault.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Says goodbye and stops: what is queued is sent, for at most a second, then all peers see this node leave at once.
+    pub async fn leave(&self) {
+        self.set_state(MemberState::Leaving);
+        // What does not arrive in time is lost; whoever needs more waits for its own confirmation before it leaves.
+        let _ = timeout(FLUSH_TIMEOUT, self.shared.links.flush()).await;
+        self.shared.quic.close();
+        let _ = timeout(GOODBYE_TIMEOUT, self.shared.quic.drained()).await;
+        self.shared.stop.cancel();
+        self.shared.tracker.close();
+        let _ = timeout(GOODBYE_TIMEOUT, self.shared.tracker.wait()).await;
+    }
+
+    /// Cuts every data connection of this node, as a fault of the network would. For tests and for operators who try what happens;
+    /// the connections come back when there is something to send.
+    #[doc(hidden)]
+    pub fn cut_data_links(&self) {
+        self.shared.links.cut();
+    }
+}
+
+/// Takes whatever connections others begin.
+async fn accept(shared: Arc<Shared>) {
+    let _vital = task::Vital::new(shared.clone(), "accept");
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    loop {
+        let incoming = tokio::select! {
+            incoming = shared.quic.incoming() => incoming,
+            () = shared.stop.cancelled() => return,
+        };
+        let Some(incoming) = incoming else {
+            return;
+        };
+        let Ok(permit) = handshakes.clone().try_acquire_owned() else {
+            incoming.refuse();
+            continue;
+        };
+        let accepting = shared.clone();
+        shared.tracker.spawn(async move {
+            let established = accepting.quic.accept(incoming).await;
+            drop(permit);
+            match established {
+                Some(established) if established.kind == Kind::Control => accepting.control.accept(established).await,
+                Some(established) => accepting.links.accept(established).await,
+                None => {}
+            }
+        });
+    }
+}
+
+fn discovery(config: &Config) -> Result<Discovery, StartError> {
+    let mut discovery = Discovery::new(config.poll_interval, rand::random());
+    let seeds = config.seeds.iter().map(|text| (SourceKind::Seed, text));
+    let names = config.dns.iter().map(|text| (SourceKind::Dns, text));
+    for (kind, text) in seeds.chain(names) {
+        let target =
+            Target::parse(text).filter(|target| kind == SourceKind::Dns || !matches!(target, Target::Service(_)));
+        let target = target.ok_or_else(|| StartError::Source { text: text.clone() })?;
+        discovery.source(text.clone(), kind, target);
+    }
+    Ok(discovery)
+}
+
+/// The one address under which gossip knows us.
+async fn resolve_advertised(advertise: &str) -> Result<SocketAddr, AdvertiseError> {
+    let addr = || advertise.to_owned();
+    let well_formed = advertise
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if !well_formed {
+        return Err(AdvertiseError::Malformed { addr: addr() });
+    }
+    let mut found = tokio::net::lookup_host(advertise)
+        .await
+        .map_err(|source| AdvertiseError::Unresolved { addr: addr(), source })?;
+    match found.next() {
+        Some(found) if found.port() != 0 && !found.ip().is_unspecified() => Ok(found),
+        _ => Err(AdvertiseError::Unreachable { addr: addr() }),
+    }
+}
+
+/// This node as its own member list shows it.
+fn own_member(shared: &Shared) -> Member {
+    let own = shared.own();
+    Member {
+        peer: shared.local.peer.clone(),
+        state: own.state(),
+        facts: own.facts().clone(),
+        rtt: None,
+    }
+}

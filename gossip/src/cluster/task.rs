@@ -1,0 +1,558 @@
+//! The task that owns the membership: it feeds gossip, connections, probes and look-ups to the machines (`view.rs`, `suspicion.rs`,
+//! `discovery.rs`) and does what they say. It holds no rules.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, Heartbeat, spawn_chitchat};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::{debug, info, warn};
+
+use super::{Fault, Shared, own_member};
+use crate::config::{Profile, Timing};
+use crate::control::{Control, Event};
+use crate::discovery::{self, Discovery, Outcome, SourceKind, Target};
+use crate::error::StartError;
+use crate::member::Members;
+use crate::own::Own;
+use crate::peer::{Identity, Life, NodeId};
+use crate::quic::{CloseCode, DialError};
+use crate::suspicion::{self, Sign, Suspicion, Timeouts};
+use crate::transport::{Carrier, Letter};
+use crate::view::{self, Report, View};
+
+/// How often gossip's state is read. A key's way through the cluster takes several gossip intervals, so this adds little.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often discovery, empty groups and round trips are looked at, in polls.
+const SLOW_EVERY: u32 = 4;
+
+/// How long gossip remembers the dead and deleted keys.
+const GRACE: Duration = Duration::from_secs(15 * 60);
+
+/// Heartbeats that the failure detector averages over, and the longest gap between two that still counts, in gossip intervals.
+const DETECTOR_WINDOW: usize = 100;
+const DETECTOR_GAP_MAX: u32 = 20;
+
+/// Between two tries of one round's probe.
+const PROBE_PAUSE: Duration = Duration::from_millis(100);
+
+/// To how many peers a change of our own is sent at once, instead of at the next gossip round.
+const EAGER_PEERS: usize = 3;
+
+/// Results of probes, look-ups and dials on their way back.
+const RESULTS_LEN_MAX: usize = 256;
+
+/// What the handle asks of the task.
+#[derive(Debug)]
+pub(super) enum Command {
+    AddSeed { text: String, target: Target },
+}
+
+/// What came of something that the task had begun.
+enum Done {
+    Alive(NodeId),
+    Resolved {
+        source: usize,
+        result: Result<Vec<SocketAddr>, String>,
+    },
+    Dialled {
+        source: usize,
+        addr: SocketAddr,
+        outcome: Outcome,
+    },
+}
+
+/// Notices when a task that must not end does, by itself or by a panic.
+pub(super) struct Vital {
+    shared: Arc<Shared>,
+    task: &'static str,
+}
+
+impl Vital {
+    pub(super) fn new(shared: Arc<Shared>, task: &'static str) -> Self {
+        Self { shared, task }
+    }
+}
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        self.shared.fail(Fault::Task { task: self.task });
+    }
+}
+
+/// Starts the gossip library over our control connections. It gets no seeds: finding others is our own business.
+pub(super) async fn start_gossip(
+    cluster_name: &str,
+    profile: Profile,
+    local: &Identity,
+    own: &Own,
+    control: Arc<Control>,
+    inbox: mpsc::Receiver<Letter>,
+) -> Result<ChitchatHandle, StartError> {
+    let timing = profile.timing();
+    let config = ChitchatConfig {
+        chitchat_id: ChitchatId::new(local.peer.node.as_str(), local.peer.generation, local.gossip_addr),
+        cluster_id: cluster_name.to_owned(),
+        gossip_interval: timing.gossip_interval,
+        listen_addr: local.gossip_addr,
+        seed_nodes: Vec::new(),
+        failure_detector_config: FailureDetectorConfig::new(
+            timing.phi_threshold,
+            DETECTOR_WINDOW,
+            timing.gossip_interval * DETECTOR_GAP_MAX,
+            timing.gossip_interval,
+            GRACE,
+        ),
+        marked_for_deletion_grace_period: GRACE,
+        catchup_callback: None,
+        extra_liveness_predicate: None,
+    };
+    let carrier = Carrier::new(control, inbox);
+    let keys = own.keys().into_iter().collect();
+    spawn_chitchat(config, keys, &carrier)
+        .await
+        .map_err(|error| StartError::Gossip(error.into()))
+}
+
+pub(super) fn spawn(
+    shared: Arc<Shared>,
+    gossip: ChitchatHandle,
+    discovery: Discovery,
+    profile: Profile,
+    events: mpsc::Receiver<Event>,
+    commands: mpsc::Receiver<Command>,
+) {
+    let timing = profile.timing();
+    let (done, results) = mpsc::channel(RESULTS_LEN_MAX);
+    let stated = shared.own().keys();
+    let task = Task {
+        view: View::new(shared.local.peer.life()),
+        suspicion: Suspicion::new(Timeouts {
+            direct_probe: timing.direct_probe,
+            confirm: timing.confirm,
+        }),
+        discovery,
+        timing,
+        gossip,
+        known: HashMap::new(),
+        stated,
+        warned_of_keys: false,
+        shown: Members::default(),
+        changed: true,
+        done,
+        shared: shared.clone(),
+    };
+    let tracker = shared.tracker.clone();
+    tracker.spawn(async move {
+        let _vital = Vital::new(shared, "membership");
+        task.run(events, commands, results).await;
+    });
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    view: View,
+    suspicion: Suspicion,
+    discovery: Discovery,
+    timing: Timing,
+    gossip: ChitchatHandle,
+    /// What gossip said of each life when it was last asked.
+    known: HashMap<ChitchatId, Known>,
+    /// What gossip carries for us.
+    stated: BTreeMap<String, String>,
+    warned_of_keys: bool,
+    shown: Members,
+    /// The members must be shown anew.
+    changed: bool,
+    done: mpsc::Sender<Done>,
+}
+
+#[derive(PartialEq, Eq, Clone, Copy)]
+struct Known {
+    heartbeat: Heartbeat,
+    /// Changes with every key that is set, deleted or forgotten.
+    version: (u64, u64, usize),
+    live: bool,
+}
+
+impl Task {
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut commands: mpsc::Receiver<Command>,
+        mut results: mpsc::Receiver<Done>,
+    ) {
+        let shared = self.shared.clone();
+        let terminated = self.gossip.termination_watcher();
+        tokio::pin!(terminated);
+        let mut polls = interval(POLL_INTERVAL);
+        // After a pause there is nothing to be gained from the polls that were missed.
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut count = 0u32;
+        loop {
+            self.show();
+            tokio::select! {
+                () = shared.stop.cancelled() => break,
+                ended = &mut terminated => {
+                    let why = ended.err().map_or_else(|| "it stopped".to_owned(), |error| error.to_string());
+                    shared.fail(Fault::Gossip { why });
+                    break;
+                }
+                _ = polls.tick() => {
+                    count = count.wrapping_add(1);
+                    self.poll(count.is_multiple_of(SLOW_EVERY)).await;
+                }
+                () = shared.own_changed.notified() => self.state_own().await,
+                Some(event) = events.recv() => self.event(event),
+                Some(command) = commands.recv() => self.command(command),
+                Some(done) = results.recv() => self.done(done),
+            }
+        }
+        // A caller that cancels without a goodbye still spares its peers the suspicion.
+        shared.quic.close();
+        let _ = self.gossip.initiate_shutdown();
+    }
+
+    async fn poll(&mut self, slow: bool) {
+        // The machine learns of our own lateness before it hears that everybody has been silent.
+        if self.shared.now() >= self.suspicion.next_wake() {
+            self.suspicion(suspicion::Input::Wake);
+        }
+        self.read_gossip().await;
+        if slow {
+            if self.shared.own().sweep(self.shared.now()) {
+                self.state_own().await;
+            }
+            self.refresh_round_trips();
+            let input = discovery::Input::Wake {
+                alone: self.view.is_alone(),
+                connected: self.shared.control.connected_addrs(),
+            };
+            self.discovery(input);
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.changed = true;
+        match event {
+            Event::Connected(identity) => {
+                let addr = identity.gossip_addr;
+                self.view(view::Input::Connected(identity));
+                self.gossip_with(addr);
+            }
+            Event::Disconnected { life, parting } => self.view(view::Input::Disconnected { life, parting }),
+            Event::Seen(life) => self.view(view::Input::Seen(life)),
+            Event::Superseded { by_generation } => self.superseded(by_generation),
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::AddSeed { text, target } => self.discovery(discovery::Input::Add { text, target }),
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Alive(node) => self.suspicion(suspicion::Input::Sign(node, Sign::Direct)),
+            Done::Resolved { source, result } => self.discovery(discovery::Input::Resolved { source, result }),
+            Done::Dialled { source, addr, outcome } => {
+                self.discovery(discovery::Input::Dialled { source, addr, outcome })
+            }
+        }
+    }
+
+    fn superseded(&mut self, by_generation: Option<u64>) {
+        warn!(
+            ?by_generation,
+            "a newer process bears the name of this node, which stops"
+        );
+        self.shared.fail(Fault::Superseded);
+    }
+
+    /// Starts an exchange with one peer now instead of at the next round.
+    fn gossip_with(&self, addr: SocketAddr) {
+        // An error means that gossip has ended, which the loop hears of by itself.
+        let _ = self.gossip.gossip(addr);
+    }
+
+    async fn read_gossip(&mut self) {
+        let gossip = self.gossip.chitchat();
+        let mut known = HashMap::with_capacity(self.known.len());
+        let mut reports = Vec::new();
+        {
+            let gossip = gossip.lock().await;
+            let live: HashSet<&ChitchatId> = gossip.live_nodes().collect();
+            for (id, state) in gossip.node_states() {
+                let Ok(node) = id.node_id.parse::<NodeId>() else {
+                    continue;
+                };
+                let life = Life {
+                    node,
+                    generation: id.generation_id,
+                };
+                if life == self.shared.local.peer.life() {
+                    continue;
+                }
+                let now = Known {
+                    heartbeat: state.heartbeat(),
+                    version: (state.max_version(), state.last_gc_version(), state.num_key_values()),
+                    live: live.contains(id),
+                };
+                let before = self.known.get(id);
+                let stated = before.is_none_or(|before| before.version != now.version);
+                let of_a_member = self
+                    .view
+                    .identity(&life.node)
+                    .is_some_and(|identity| identity.peer.life() == life);
+                // A life that is no member yet states everything when it becomes one.
+                let stated = (stated || !of_a_member).then(|| own_pairs(state.key_values()));
+                self.changed |= stated.is_some() || before.is_none_or(|before| before.live != now.live);
+                reports.push(Report {
+                    life,
+                    gossip_addr: id.gossip_advertise_addr,
+                    live: now.live,
+                    heard: before.is_some_and(|before| now.heartbeat > before.heartbeat),
+                    stated,
+                });
+                known.insert(id.clone(), now);
+            }
+        }
+        self.known = known;
+        self.view(view::Input::Gossip(reports));
+    }
+
+    /// Brings what gossip carries for us up to date.
+    async fn state_own(&mut self) {
+        self.changed = true;
+        let wanted = self.shared.own().keys();
+        if wanted == self.stated {
+            return;
+        }
+        let gossip = self.gossip.chitchat();
+        {
+            let mut gossip = gossip.lock().await;
+            let state = gossip.self_node_state();
+            for key in self.stated.keys().filter(|key| !wanted.contains_key(*key)) {
+                state.delete(key);
+            }
+            for (key, value) in wanted
+                .iter()
+                .filter(|(key, value)| self.stated.get(*key) != Some(value))
+            {
+                state.set(key, value);
+            }
+        }
+        self.stated = wanted;
+        let peers = self.shared.control.connected_addrs();
+        for addr in peers.into_iter().take(EAGER_PEERS) {
+            self.gossip_with(addr);
+        }
+        self.warn_of_keys();
+    }
+
+    fn warn_of_keys(&mut self) {
+        let (keys, soft) = (self.shared.own().key_count(), self.shared.keys_soft);
+        if keys > soft && !self.warned_of_keys {
+            warn!(
+                keys,
+                soft, "this node states many facts and groups, and every node keeps them all"
+            );
+        }
+        self.warned_of_keys = keys > soft;
+    }
+
+    fn view(&mut self, input: view::Input) {
+        let mut effects = Vec::new();
+        self.view.step(input, &mut effects);
+        for effect in effects {
+            // A sign of life changes nothing that is shown unless suspicion says so.
+            self.changed |= !matches!(effect, view::Effect::Sign(..));
+            match effect {
+                view::Effect::Arrived(identity) => {
+                    info!(peer = %identity.peer, addr = %identity.peer.addr, "member arrived");
+                    self.shared.control.note_generation(&identity.peer.life());
+                    self.shared.links.ensure(&identity);
+                }
+                view::Effect::Gone(life) => {
+                    info!(node = %life.node, generation = life.generation, "member gone");
+                    self.shared.links.retire(&life);
+                    self.shared.control.retire(&life);
+                }
+                view::Effect::Watch(node) => self.suspicion(suspicion::Input::Watch(node)),
+                view::Effect::Forget(node) => self.suspicion(suspicion::Input::Forget(node)),
+                view::Effect::Doubt(node) => self.suspicion(suspicion::Input::Doubt(node)),
+                view::Effect::Sign(node, sign) => self.suspicion(suspicion::Input::Sign(node, sign)),
+                view::Effect::Superseded { by_generation } => self.superseded(Some(by_generation)),
+            }
+        }
+    }
+
+    fn suspicion(&mut self, input: suspicion::Input) {
+        let mut effects = Vec::new();
+        self.suspicion.step(self.shared.now(), input, &mut effects);
+        for effect in effects {
+            self.changed = true;
+            match effect {
+                suspicion::Effect::Suspected(node) => {
+                    info!(%node, "member suspected");
+                    self.shared.counters.suspicions.add(1);
+                    self.view(view::Input::Suspected(node));
+                }
+                suspicion::Effect::Cleared(node) => {
+                    info!(%node, "suspicion cleared");
+                    self.shared.counters.false_suspicions.add(1);
+                    self.view(view::Input::Cleared(node));
+                }
+                suspicion::Effect::Died(node) => {
+                    warn!(%node, "member dead");
+                    self.view(view::Input::Died(node));
+                }
+                suspicion::Effect::Probe(node) => self.probe(node),
+                suspicion::Effect::ProbeThrough { node, helpers } => self.probe_through(&node, &helpers),
+                suspicion::Effect::Late => {
+                    warn!("this node was paused or starved for more than a second and trusts its view less");
+                    self.shared.counters.self_late.add(1);
+                }
+            }
+        }
+    }
+
+    /// Runs a piece of work whose result comes back to this task.
+    fn begin(&self, work: impl Future<Output = Option<Done>> + Send + 'static) {
+        let done = self.done.clone();
+        let work = async move {
+            if let Some(result) = work.await {
+                // The task has stopped: nobody waits for the result.
+                let _ = done.send(result).await;
+            }
+        };
+        self.shared
+            .tracker
+            .spawn(self.shared.stop.clone().run_until_cancelled_owned(work));
+    }
+
+    fn probe(&self, node: NodeId) {
+        let Some(identity) = self.view.identity(&node).cloned() else {
+            return;
+        };
+        let (shared, round) = (self.shared.clone(), self.timing.confirm);
+        self.begin(async move {
+            let life = identity.peer.life();
+            let answered = async {
+                while !shared.control.probe(&life, identity.gossip_addr).await {
+                    sleep(PROBE_PAUSE).await;
+                }
+            };
+            timeout(round, answered).await.ok().map(|()| Done::Alive(node))
+        });
+    }
+
+    fn probe_through(&self, node: &NodeId, helpers: &[NodeId]) {
+        let Some(suspect) = self.view.identity(node).cloned() else {
+            return;
+        };
+        for helper in helpers.iter().filter_map(|helper| self.view.identity(helper)).cloned() {
+            let (shared, suspect, round) = (self.shared.clone(), suspect.clone(), self.timing.confirm);
+            self.begin(async move {
+                let life = suspect.peer.life();
+                let asked = shared.control.probe_through(&helper, &life, suspect.gossip_addr);
+                let alive = timeout(round, asked).await.unwrap_or(false);
+                alive.then_some(Done::Alive(life.node))
+            });
+        }
+    }
+
+    fn discovery(&mut self, input: discovery::Input) {
+        let mut effects = Vec::new();
+        let waking = matches!(input, discovery::Input::Wake { .. });
+        self.discovery.step(self.shared.now(), input, &mut effects);
+        if !waking || !effects.is_empty() {
+            *self
+                .shared
+                .discovery_status
+                .lock()
+                .expect("nothing panics under this lock") = self.discovery.status();
+        }
+        for effect in effects {
+            match effect {
+                discovery::Effect::Resolve { source, target } => {
+                    let shared = self.shared.clone();
+                    self.begin(async move {
+                        let result = shared.resolver.look_up(&target).await;
+                        Some(Done::Resolved { source, result })
+                    });
+                }
+                discovery::Effect::Dial { source, addr } => {
+                    let shared = self.shared.clone();
+                    self.begin(async move {
+                        let outcome = match shared.control.dial(addr).await {
+                            // When both ends dial at once, the other one's connection is as good.
+                            Ok(_) | Err(DialError::Closed(CloseCode::Duplicate)) => Outcome::Reached,
+                            Err(DialError::UnderWay) => return None,
+                            Err(DialError::Ourselves) => Outcome::Ourselves,
+                            Err(error) => Outcome::Failed(error.to_string()),
+                        };
+                        debug!(peer_addr = %addr, ?outcome, "dialled");
+                        Some(Done::Dialled { source, addr, outcome })
+                    });
+                }
+                discovery::Effect::Failed { kind: SourceKind::Seed } => {
+                    self.shared.counters.discovery_failures_seed.add(1)
+                }
+                discovery::Effect::Failed { kind: SourceKind::Dns } => {
+                    self.shared.counters.discovery_failures_dns.add(1)
+                }
+                discovery::Effect::Warn { source, why } => warn!(%source, %why, "no peer found"),
+                discovery::Effect::Recovered { source } => info!(%source, "the source works again"),
+            }
+        }
+    }
+
+    /// Shows the members to whoever watches, if they have changed.
+    fn show(&mut self) {
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
+        self.shared
+            .counters
+            .cluster_keys
+            .set((self.view.keys() + self.stated.len()) as u64);
+        self.shared.groups.store(Arc::new(self.view.groups()));
+        let members = self.view.members(own_member(&self.shared));
+        if members != self.shown {
+            self.shown = members.clone();
+            self.shared
+                .members
+                .send_replace(Arc::new(self.with_round_trips(members)));
+        }
+    }
+
+    /// Round trips change all the time, so nobody is woken for them.
+    fn refresh_round_trips(&self) {
+        if !self.shown.is_empty() {
+            let members = Arc::new(self.with_round_trips(self.shown.clone()));
+            self.shared.members.send_if_modified(|shown| {
+                *shown = members;
+                false
+            });
+        }
+    }
+
+    fn with_round_trips(&self, mut members: Members) -> Members {
+        for (node, rtt) in self.shared.control.round_trips() {
+            if let Some(member) = members.by_node.get_mut(&node) {
+                member.rtt = Some(rtt);
+            }
+        }
+        members
+    }
+}
+
+fn own_pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<(String, String)> {
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}

@@ -1,0 +1,797 @@
+//! Control connections: one to each peer, for gossip, probes and requests. Dials on demand, keeps one connection of two that cross
+//! (`collision.rs` rules), and tells the membership who is connected.
+//!
+//! It does not know who is a member, and nothing here is ordered: what must be ordered goes through `link.rs`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{Connection, ConnectionError, ReadToEndError, RecvStream, SendDatagramError, SendStream, VarInt};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::collision::{self, Begun, Present, Ruling};
+use crate::error::RequestError;
+use crate::inbound::Inbound;
+use crate::peer::{Identity, Life, NodeId};
+use crate::quic::{CloseCode, DialError, Established, Kind, Quic};
+use crate::stats::Counters;
+use crate::transport::Letter;
+use crate::view::Parting;
+
+/// Gossip that waits for one peer; when it is full the oldest goes, because old gossip only delays new gossip.
+const GOSSIP_QUEUE_LEN: usize = 16;
+
+/// The longest gossip message. The library keeps to 64 KiB but for its digest, which grows by 55 bytes a node.
+const GOSSIP_LEN_MAX: usize = 1 << 20;
+
+/// How long a stream with a gossip message or a probe may take.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection that another one replaces stays open for what is under way on it.
+const REPLACED_GRACE: Duration = Duration::from_secs(1);
+
+/// How long an address that did not answer is left alone: 0.2 s after the first time, doubling up to 5 s.
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Addresses whose failures are remembered.
+const BACKOFFS_MAX: usize = 1_024;
+
+/// How long a helper probes on behalf of another node.
+const HELPER_TIMEOUT: Duration = Duration::from_millis(900);
+
+/// What stands first on a stream or datagram.
+const TAG_GOSSIP: u8 = 2;
+const TAG_REQUEST: u8 = 3;
+const TAG_PROBE: u8 = 4;
+const TAG_PROBE_FOR: u8 = 5;
+
+/// The answer to a probe, and of a helper whose probe was answered.
+const ALIVE: u8 = 1;
+const SILENT: u8 = 0;
+
+/// Tells an asker that its request was too long, so that it does not take it for a broken connection.
+const STOP_TOO_LONG: VarInt = VarInt::from_u32(1);
+
+/// What the membership hears of.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Connected(Identity),
+    Disconnected {
+        life: Life,
+        parting: Parting,
+    },
+    /// The life was seen on a data connection.
+    Seen(Life),
+    /// A newer process bears our name.
+    Superseded {
+        by_generation: Option<u64>,
+    },
+}
+
+/// What control connections need of the rest.
+pub(crate) struct Surroundings {
+    pub(crate) quic: Arc<Quic>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) inbound: Arc<dyn Inbound>,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) gossip_inbox: mpsc::Sender<Letter>,
+    pub(crate) message_bytes_max: usize,
+    pub(crate) runtime: Handle,
+    pub(crate) tracker: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+pub(crate) struct Control {
+    around: Surroundings,
+    table: Mutex<Table>,
+    /// Rings whenever somebody connected or a dial ended.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Table {
+    active: BTreeMap<NodeId, Active>,
+    by_addr: BTreeMap<SocketAddr, NodeId>,
+    /// Gossip that waits for a dial.
+    dialling: BTreeMap<SocketAddr, VecDeque<Bytes>>,
+    backoffs: BTreeMap<SocketAddr, Backoff>,
+    /// The highest generation seen of each node.
+    newest: BTreeMap<NodeId, u64>,
+}
+
+struct Active {
+    identity: Identity,
+    connection: Connection,
+    begun: Begun,
+    since: Instant,
+    gossip: Arc<GossipQueue>,
+    /// The address by which we came to the peer, if we did and if it is not the one that the peer advertises.
+    reached_by: Option<SocketAddr>,
+}
+
+#[derive(Default)]
+struct GossipQueue {
+    letters: Mutex<VecDeque<Bytes>>,
+    ready: Notify,
+}
+
+struct Backoff {
+    failures: u32,
+    not_before: Instant,
+}
+
+impl Control {
+    pub(crate) fn new(around: Surroundings) -> Arc<Self> {
+        Arc::new(Self {
+            around,
+            table: Mutex::default(),
+            changed: Notify::new(),
+        })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("nothing panics under this lock")
+    }
+
+    /// Every address that leads to a connected peer.
+    pub(crate) fn connected_addrs(&self) -> BTreeSet<SocketAddr> {
+        let table = self.table();
+        let reached = table.active.values().filter_map(|active| active.reached_by);
+        table.by_addr.keys().copied().chain(reached).collect()
+    }
+
+    /// The round trip to each connected peer.
+    pub(crate) fn round_trips(&self) -> BTreeMap<NodeId, Duration> {
+        self.table()
+            .active
+            .iter()
+            .map(|(node, active)| (node.clone(), active.connection.rtt()))
+            .collect()
+    }
+
+    /// Passes a gossip message on to whoever is at `to`, dialling if need be. Never waits.
+    pub(crate) fn gossip(self: &Arc<Self>, to: SocketAddr, bytes: Bytes) {
+        if to == self.around.quic.local().gossip_addr {
+            // A former life of ours, which gossip still remembers.
+            return;
+        }
+        let mut table = self.table();
+        let table = &mut *table;
+        if let Some(active) = table.by_addr.get(&to).and_then(|node| table.active.get(node)) {
+            let dropped = active.gossip.push(bytes);
+            self.around.counters.gossip_dropped.add(dropped);
+            return;
+        }
+        if self.begin_dial(table, to, Patience::Backoff) {
+            let waiting = table.dialling.get_mut(&to).expect("a dial is under way");
+            self.around.counters.gossip_dropped.add(enqueue(waiting, bytes));
+        } else {
+            self.around.counters.gossip_dropped.add(1);
+        }
+    }
+
+    /// Sees to it that a dial to `addr` is under way; false when the address is being left alone after failures.
+    fn begin_dial(self: &Arc<Self>, table: &mut Table, addr: SocketAddr, patience: Patience) -> bool {
+        if table.dialling.contains_key(&addr) {
+            return true;
+        }
+        let backed_off = table
+            .backoffs
+            .get(&addr)
+            .is_some_and(|backoff| Instant::now() < backoff.not_before);
+        if (backed_off && patience == Patience::Backoff) || self.around.stop.is_cancelled() {
+            return false;
+        }
+        table.dialling.insert(addr, VecDeque::new());
+        let control = self.clone();
+        let dial = async move {
+            if let Err(error) = control.finish_dial(addr).await {
+                debug!(peer_addr = %addr, %error, "no control connection");
+            }
+        };
+        self.around.tracker.spawn_on(
+            self.around.stop.clone().run_until_cancelled_owned(dial),
+            &self.around.runtime,
+        );
+        true
+    }
+
+    /// Connects to whoever is at `addr` and says who that is.
+    pub(crate) async fn dial(self: &Arc<Self>, addr: SocketAddr) -> Result<Identity, DialError> {
+        {
+            let mut table = self.table();
+            let table = &mut *table;
+            if let Some(active) = table.by_addr.get(&addr).and_then(|node| table.active.get(node)) {
+                return Ok(active.identity.clone());
+            }
+            if table.dialling.contains_key(&addr) {
+                return Err(DialError::UnderWay);
+            }
+            table.dialling.insert(addr, VecDeque::new());
+        }
+        self.finish_dial(addr).await
+    }
+
+    /// The dial proper; `addr` has been entered as being dialled.
+    async fn finish_dial(self: &Arc<Self>, addr: SocketAddr) -> Result<Identity, DialError> {
+        let guard = DialGuard { control: self, addr };
+        let result = self.around.quic.dial(addr, Kind::Control).await;
+        let waiting = guard.finish(&result);
+        let established = match result {
+            Ok(established) => established,
+            Err(error) => {
+                if error == DialError::Closed(CloseCode::Superseded) {
+                    self.tell(Event::Superseded { by_generation: None }).await;
+                }
+                if !matches!(error, DialError::Closed(CloseCode::Duplicate) | DialError::Ourselves) {
+                    self.around.counters.dial_failures.add(1);
+                }
+                return Err(error);
+            }
+        };
+        let identity = established.identity.clone();
+        match self.adopt(&established, (addr != identity.gossip_addr).then_some(addr)) {
+            Ok(queue) => {
+                for letter in waiting {
+                    queue.push(letter);
+                }
+                self.serve(established, queue).await;
+                Ok(identity)
+            }
+            Err(code) => {
+                code.close(&established.connection);
+                if code == CloseCode::Duplicate {
+                    Ok(identity)
+                } else {
+                    Err(DialError::Closed(code))
+                }
+            }
+        }
+    }
+
+    /// Takes a control connection that a peer began.
+    pub(crate) async fn accept(self: &Arc<Self>, established: Established) {
+        match self.adopt(&established, None) {
+            Ok(queue) => {
+                // If it broke meanwhile, serving ends at once and says so.
+                let _ = established.welcome().await;
+                self.serve(established, queue).await;
+            }
+            Err(code) => {
+                let peer = &established.identity.peer;
+                if code == CloseCode::Superseded {
+                    self.around.counters.refused_superseded.add(1);
+                    warn!(%peer, addr = %established.connection.remote_address(), "peer refused: a newer process bears its name");
+                }
+                if peer.node == self.around.quic.local().peer.node && code == CloseCode::Gone {
+                    self.tell(Event::Superseded {
+                        by_generation: Some(peer.generation),
+                    })
+                    .await;
+                }
+                code.close(&established.connection);
+            }
+        }
+    }
+
+    /// Whether this life of a node is over because a newer one is known, or is a namesake of ours.
+    pub(crate) fn turn_away(&self, life: &Life) -> Option<CloseCode> {
+        let local = &self.around.quic.local().peer;
+        if life.node == local.node {
+            // The newer of two namesakes stays; it must not be told that it is the one to go.
+            return Some(if life.generation < local.generation {
+                CloseCode::Superseded
+            } else {
+                CloseCode::Gone
+            });
+        }
+        let newest = self.table().newest.get(&life.node).copied();
+        newest
+            .is_some_and(|newest| newest > life.generation)
+            .then_some(CloseCode::Superseded)
+    }
+
+    /// Makes a connection the one that is used, or says with which code to close it.
+    fn adopt(&self, established: &Established, reached_by: Option<SocketAddr>) -> Result<Arc<GossipQueue>, CloseCode> {
+        let Established {
+            connection,
+            identity,
+            begun,
+            ..
+        } = established;
+        let life = identity.peer.life();
+        if let Some(code) = self.turn_away(&life) {
+            return Err(code);
+        }
+        let mut table = self.table();
+        let present = table.active.get(&life.node).map(|active| Present {
+            generation: active.identity.peer.generation,
+            begun: active.begun,
+            age: active.since.elapsed(),
+        });
+        match collision::rule(&self.around.quic.local().peer.node, &life, present.as_ref(), *begun) {
+            Ruling::Use => {}
+            Ruling::Duplicate => return Err(CloseCode::Duplicate),
+            Ruling::Superseded => return Err(CloseCode::Superseded),
+        }
+        let queue = Arc::new(GossipQueue::default());
+        let active = Active {
+            identity: identity.clone(),
+            connection: connection.clone(),
+            begun: *begun,
+            since: Instant::now(),
+            gossip: queue.clone(),
+            reached_by,
+        };
+        table.newest.insert(life.node.clone(), life.generation);
+        let replaced = table.active.insert(life.node.clone(), active);
+        if let Some(replaced) = replaced {
+            if table.by_addr.get(&replaced.identity.gossip_addr) == Some(&life.node) {
+                table.by_addr.remove(&replaced.identity.gossip_addr);
+            }
+            self.replaced(&replaced, life.generation);
+        }
+        table.by_addr.insert(identity.gossip_addr, life.node);
+        table.backoffs.remove(&identity.gossip_addr);
+        self.around.counters.control_connections.set(table.active.len() as u64);
+        Ok(queue)
+    }
+
+    fn replaced(&self, active: &Active, by_generation: u64) {
+        let connection = active.connection.clone();
+        if active.identity.peer.generation < by_generation {
+            CloseCode::Superseded.close(&connection);
+            return;
+        }
+        let close_later = async move {
+            tokio::select! {
+                _ = connection.closed() => {}
+                () = sleep(REPLACED_GRACE) => CloseCode::Duplicate.close(&connection),
+            }
+        };
+        self.around.tracker.spawn_on(close_later, &self.around.runtime);
+    }
+
+    /// Starts what runs for as long as a connection does.
+    async fn serve(self: &Arc<Self>, established: Established, queue: Arc<GossipQueue>) {
+        self.tell(Event::Connected(established.identity.clone())).await;
+        self.changed.notify_waiters();
+        let writer = write_gossip(established.connection.clone(), queue);
+        self.around.tracker.spawn_on(writer, &self.around.runtime);
+        let control = self.clone();
+        let reader = async move {
+            let error = control.read(&established).await;
+            control.ended(&established, &error).await;
+        };
+        self.around.tracker.spawn_on(reader, &self.around.runtime);
+    }
+
+    async fn tell(&self, event: Event) {
+        // The membership has stopped: so do we.
+        let _ = self.around.events.send(event).await;
+    }
+
+    /// Tells that a life was seen on a data connection.
+    pub(crate) async fn seen(&self, life: Life) {
+        self.tell(Event::Seen(life)).await;
+    }
+
+    async fn read(self: &Arc<Self>, established: &Established) -> ConnectionError {
+        let Established {
+            connection, identity, ..
+        } = established;
+        loop {
+            tokio::select! {
+                stream = connection.accept_uni() => match stream {
+                    Ok(stream) => {
+                        let (control, from) = (self.clone(), identity.gossip_addr);
+                        self.spawn_on_connection(connection, async move { control.read_uni(from, stream).await });
+                    }
+                    Err(error) => return error,
+                },
+                stream = connection.accept_bi() => match stream {
+                    Ok((send, receive)) => {
+                        let (control, identity) = (self.clone(), identity.clone());
+                        self.spawn_on_connection(connection, async move { control.answer(identity, send, receive).await });
+                    }
+                    Err(error) => return error,
+                },
+                datagram = connection.read_datagram() => match datagram {
+                    Ok(datagram) => self.take_gossip(identity.gossip_addr, datagram),
+                    Err(error) => return error,
+                },
+            }
+        }
+    }
+
+    /// Runs until the connection closes; how many of these there are is bounded by the streams that a peer may open.
+    fn spawn_on_connection(&self, connection: &Connection, task: impl Future<Output = ()> + Send + 'static) {
+        let connection = connection.clone();
+        let task = async move {
+            tokio::select! {
+                () = task => {}
+                _ = connection.closed() => {}
+            }
+        };
+        self.around.tracker.spawn_on(task, &self.around.runtime);
+    }
+
+    async fn ended(self: &Arc<Self>, established: &Established, error: &ConnectionError) {
+        let life = established.identity.peer.life();
+        let code = CloseCode::of(error);
+        if code == Some(CloseCode::Superseded) {
+            self.tell(Event::Superseded { by_generation: None }).await;
+        }
+        let was_active = {
+            let mut table = self.table();
+            let id = established.connection.stable_id();
+            let was_active = table
+                .active
+                .get(&life.node)
+                .is_some_and(|active| active.connection.stable_id() == id);
+            if was_active {
+                table.remove(&life.node);
+                self.around.counters.control_connections.set(table.active.len() as u64);
+            }
+            was_active
+        };
+        if was_active {
+            debug!(peer = %established.identity.peer, %error, "control connection lost");
+            let parting = if code == Some(CloseCode::Leaving) {
+                Parting::Goodbye
+            } else {
+                Parting::Lost
+            };
+            self.tell(Event::Disconnected { life, parting }).await;
+        }
+    }
+
+    /// Closes the connection to a life that is over.
+    pub(crate) fn retire(&self, life: &Life) {
+        let mut table = self.table();
+        let over = table
+            .active
+            .get(&life.node)
+            .is_some_and(|active| active.identity.peer.generation == life.generation);
+        if over {
+            let active = table.remove(&life.node).expect("it was just there");
+            CloseCode::Gone.close(&active.connection);
+            self.around.counters.control_connections.set(table.active.len() as u64);
+        }
+    }
+
+    /// Takes note of a generation that gossip knows.
+    pub(crate) fn note_generation(&self, life: &Life) {
+        let mut table = self.table();
+        let newest = table.newest.entry(life.node.clone()).or_default();
+        *newest = life.generation.max(*newest);
+    }
+
+    async fn read_uni(&self, from: SocketAddr, mut stream: RecvStream) {
+        match timeout(STREAM_TIMEOUT, stream.read_to_end(GOSSIP_LEN_MAX)).await {
+            Ok(Ok(bytes)) => self.take_gossip(from, bytes.into()),
+            Ok(Err(error)) => debug!(peer_addr = %from, %error, "a gossip message did not come"),
+            Err(_) => debug!(peer_addr = %from, "a gossip message did not come in time"),
+        }
+    }
+
+    fn take_gossip(&self, from: SocketAddr, mut bytes: Bytes) {
+        if bytes.first() != Some(&TAG_GOSSIP) {
+            // Of a later version, perhaps.
+            return;
+        }
+        let message = bytes.split_off(1);
+        if self.around.gossip_inbox.try_send((from, message)).is_err() {
+            self.around.counters.gossip_dropped.add(1);
+        }
+    }
+
+    async fn answer(self: Arc<Self>, from: Identity, send: SendStream, mut receive: RecvStream) {
+        let mut tag = [0];
+        if timeout(STREAM_TIMEOUT, receive.read_exact(&mut tag))
+            .await
+            .is_ok_and(|read| read.is_ok())
+        {
+            match tag[0] {
+                TAG_REQUEST => self.answer_request(from, send, receive).await,
+                TAG_PROBE => reply(send, &[ALIVE]).await,
+                TAG_PROBE_FOR => self.answer_helper(send, receive).await,
+                // Of a later version: dropping the streams resets them, and the asker hears that at once.
+                _ => {}
+            }
+        }
+    }
+
+    async fn answer_request(&self, from: Identity, send: SendStream, mut receive: RecvStream) {
+        match receive.read_to_end(self.around.message_bytes_max).await {
+            Ok(request) => {
+                let answering = self.around.inbound.request(from.peer.clone(), request.into());
+                // In a task of its own: what a request began must not stop half-way because the asker's connection broke.
+                let Ok(answer) = self.around.tracker.spawn_on(answering, &self.around.runtime).await else {
+                    return;
+                };
+                if answer.len() <= self.around.message_bytes_max {
+                    reply(send, &answer).await;
+                } else {
+                    warn!(peer = %from.peer.node, len = answer.len(), "an answer is too long to be sent");
+                }
+            }
+            Err(ReadToEndError::TooLong) => {
+                // The asker checks the length as well; one that does not finds its stream stopped.
+                let _ = receive.stop(STOP_TOO_LONG);
+            }
+            Err(ReadToEndError::Read(_)) => {}
+        }
+    }
+
+    /// Probes a node on behalf of another one.
+    async fn answer_helper(self: &Arc<Self>, send: SendStream, mut receive: RecvStream) {
+        let Ok(Ok(bytes)) = timeout(STREAM_TIMEOUT, receive.read_to_end(256)).await else {
+            return;
+        };
+        let Some((life, addr)) = decode_suspect(&bytes) else {
+            return;
+        };
+        let alive = timeout(HELPER_TIMEOUT, self.probe(&life, addr)).await.unwrap_or(false);
+        reply(send, &[if alive { ALIVE } else { SILENT }]).await;
+    }
+
+    /// Asks a life whether it is there. The caller bounds the time.
+    pub(crate) async fn probe(self: &Arc<Self>, life: &Life, addr: SocketAddr) -> bool {
+        self.ask(life, addr, &[&[TAG_PROBE]], 1)
+            .await
+            .is_ok_and(|answer| answer[..] == [ALIVE])
+    }
+
+    /// Asks `helper` to probe `life`.
+    pub(crate) async fn probe_through(self: &Arc<Self>, helper: &Identity, life: &Life, addr: SocketAddr) -> bool {
+        let suspect = encode_suspect(life, addr);
+        let question: [&[u8]; 2] = [&[TAG_PROBE_FOR], &suspect];
+        let answer = self.ask(&helper.peer.life(), helper.gossip_addr, &question, 1).await;
+        answer.is_ok_and(|answer| answer[..] == [ALIVE])
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(crate) async fn request(
+        self: &Arc<Self>,
+        to: &Identity,
+        request: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, RequestError> {
+        let max = self.around.message_bytes_max;
+        if request.len() > max {
+            return Err(RequestError::TooLarge { max });
+        }
+        let life = to.peer.life();
+        let question: [&[u8]; 2] = [&[TAG_REQUEST], &request];
+        let asked = self.ask(&life, to.gossip_addr, &question, max);
+        tokio::select! {
+            answer = timeout(deadline, asked) => answer.unwrap_or(Err(RequestError::Deadline)).map(Bytes::from),
+            () = self.around.stop.cancelled() => Err(RequestError::Closed),
+        }
+    }
+
+    async fn ask(
+        self: &Arc<Self>,
+        life: &Life,
+        addr: SocketAddr,
+        question: &[&[u8]],
+        answer_len_max: usize,
+    ) -> Result<Vec<u8>, RequestError> {
+        let connection = self
+            .connection(life, addr)
+            .await
+            .ok_or_else(|| RequestError::UnknownNode {
+                node: life.node.clone(),
+            })?;
+        let (mut send, mut receive) = connection.open_bi().await.map_err(|_| RequestError::Lost)?;
+        for part in question {
+            send.write_all(part).await.map_err(|_| RequestError::Lost)?;
+        }
+        send.finish().map_err(|_| RequestError::Lost)?;
+        receive.read_to_end(answer_len_max).await.map_err(|error| match error {
+            ReadToEndError::TooLong => RequestError::TooLarge { max: answer_len_max },
+            ReadToEndError::Read(_) => RequestError::Lost,
+        })
+    }
+
+    /// The control connection to a life, dialling until there is one; none when another life of the node is connected. The caller
+    /// bounds the time.
+    async fn connection(self: &Arc<Self>, life: &Life, addr: SocketAddr) -> Option<Connection> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let mut table = self.table();
+                if let Some(active) = table.active.get(&life.node) {
+                    return (active.identity.peer.generation == life.generation).then(|| active.connection.clone());
+                }
+                self.begin_dial(&mut table, addr, Patience::None);
+            }
+            // A dial that ended without a connection rings too; the pause keeps a peer that refuses us from being dialled in a loop.
+            changed.await;
+            if !self.table().active.contains_key(&life.node) {
+                sleep(BACKOFF_MIN).await;
+            }
+        }
+    }
+}
+
+/// Whether an address that has just failed is dialled anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Backoff,
+    None,
+}
+
+impl Table {
+    fn remove(&mut self, node: &NodeId) -> Option<Active> {
+        let active = self.active.remove(node)?;
+        if self.by_addr.get(&active.identity.gossip_addr) == Some(node) {
+            self.by_addr.remove(&active.identity.gossip_addr);
+        }
+        Some(active)
+    }
+
+    fn note_failure(&mut self, addr: SocketAddr) {
+        let now = Instant::now();
+        if self.backoffs.len() >= BACKOFFS_MAX {
+            self.backoffs
+                .retain(|_, backoff| now < backoff.not_before + BACKOFF_MAX);
+        }
+        if self.backoffs.len() >= BACKOFFS_MAX {
+            self.backoffs.pop_first();
+        }
+        let backoff = self.backoffs.entry(addr).or_insert(Backoff {
+            failures: 0,
+            not_before: now,
+        });
+        let wait = BACKOFF_MIN
+            .saturating_mul(1 << backoff.failures.min(10))
+            .min(BACKOFF_MAX);
+        backoff.failures += 1;
+        backoff.not_before = now + wait.mul_f64(rand::random_range(0.8..1.2));
+    }
+}
+
+/// Takes an address out of the table of dials, also when the dial is dropped half-way.
+struct DialGuard<'a> {
+    control: &'a Control,
+    addr: SocketAddr,
+}
+
+impl DialGuard<'_> {
+    /// Ends the dial and returns the gossip that waited for it.
+    fn finish<T>(self, result: &Result<T, DialError>) -> VecDeque<Bytes> {
+        let mut table = self.control.table();
+        let waiting = table.dialling.remove(&self.addr).unwrap_or_default();
+        match result {
+            Ok(_) => {
+                table.backoffs.remove(&self.addr);
+            }
+            // The peer is dialling us: there will be a connection in a moment.
+            Err(DialError::Closed(CloseCode::Duplicate)) => {}
+            Err(_) => table.note_failure(self.addr),
+        }
+        waiting
+    }
+}
+
+impl Drop for DialGuard<'_> {
+    fn drop(&mut self) {
+        self.control.table().dialling.remove(&self.addr);
+        self.control.changed.notify_waiters();
+    }
+}
+
+impl GossipQueue {
+    /// Returns how many letters were dropped to make room.
+    fn push(&self, letter: Bytes) -> u64 {
+        let dropped = enqueue(
+            &mut self.letters.lock().expect("nothing panics under this lock"),
+            letter,
+        );
+        self.ready.notify_one();
+        dropped
+    }
+}
+
+fn enqueue(queue: &mut VecDeque<Bytes>, letter: Bytes) -> u64 {
+    queue.push_back(letter);
+    let dropped = queue.len().saturating_sub(GOSSIP_QUEUE_LEN);
+    queue.drain(..dropped);
+    dropped as u64
+}
+
+async fn write_gossip(connection: Connection, queue: Arc<GossipQueue>) {
+    loop {
+        let letter = queue
+            .letters
+            .lock()
+            .expect("nothing panics under this lock")
+            .pop_front();
+        let Some(letter) = letter else {
+            tokio::select! {
+                () = queue.ready.notified() => continue,
+                _ = connection.closed() => return,
+            }
+        };
+        let mut framed = Vec::with_capacity(1 + letter.len());
+        framed.push(TAG_GOSSIP);
+        framed.extend_from_slice(&letter);
+        let framed = Bytes::from(framed);
+        match connection.send_datagram(framed.clone()) {
+            Ok(()) => {}
+            Err(SendDatagramError::ConnectionLost(_)) => return,
+            Err(SendDatagramError::TooLarge | SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled) => {
+                // An error of the stream is one of the connection, and then the loop ends at the next turn.
+                let _ = timeout(STREAM_TIMEOUT, write_stream(&connection, framed)).await;
+            }
+        }
+    }
+}
+
+async fn write_stream(connection: &Connection, bytes: Bytes) -> Result<(), quinn::WriteError> {
+    let mut stream = connection.open_uni().await?;
+    stream.write_chunk(bytes).await?;
+    let _ = stream.finish();
+    Ok(())
+}
+
+async fn reply(mut send: SendStream, bytes: &[u8]) {
+    // Who asked and went away needs no answer.
+    if send.write_all(bytes).await.is_ok() {
+        let _ = send.finish();
+    }
+}
+
+/// `generation|address|node`.
+fn encode_suspect(life: &Life, addr: SocketAddr) -> Vec<u8> {
+    format!("{}|{addr}|{}", life.generation, life.node).into_bytes()
+}
+
+fn decode_suspect(bytes: &[u8]) -> Option<(Life, SocketAddr)> {
+    let mut parts = std::str::from_utf8(bytes).ok()?.splitn(3, '|');
+    let generation = parts.next()?.parse().ok()?;
+    let addr = parts.next()?.parse().ok()?;
+    let node = parts.next()?.parse().ok()?;
+    Some((Life { node, generation }, addr))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suspect_survives_the_wire() {
+        let life = Life {
+            node: "n-1".parse().unwrap(),
+            generation: u64::MAX,
+        };
+        let addr = "[::1]:7701".parse().unwrap();
+        assert_eq!(decode_suspect(&encode_suspect(&life, addr)), Some((life, addr)));
+        for wrong in [&b""[..], b"1|2|3", b"1|1.2.3.4:5|a b", b"x|1.2.3.4:5|a", b"\xff"] {
+            assert_eq!(decode_suspect(wrong), None);
+        }
+    }
+
+    #[test]
+    fn a_full_gossip_queue_drops_the_oldest() {
+        let mut queue = VecDeque::new();
+        let dropped: u64 = (0..20u8)
+            .map(|index| enqueue(&mut queue, Bytes::copy_from_slice(&[index])))
+            .sum();
+        assert_eq!(dropped, 4);
+        assert_eq!((queue.len(), queue[0][0]), (GOSSIP_QUEUE_LEN, 4));
+    }
+}

@@ -1,0 +1,468 @@
+//! QUIC connections between nodes: one endpoint on one UDP port, dialling and accepting, up to the point where both ends know who the
+//! other one is. What a connection is used for is decided elsewhere (`control.rs`, `link.rs`).
+//!
+//! The invariant: an [`Established`] connection is to a node that holds our secret and bears our cluster's name. For a dialler that
+//! takes a frame of the acceptor: in TLS 1.3 a dial succeeds before the acceptor has seen the dialler's certificate, so a dial that
+//! merely succeeded says nothing.
+
+pub(crate) mod name;
+pub(crate) mod tls;
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::HandshakeData;
+use quinn::{ConnectionError, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
+use rustls_pki_types::CertificateDer;
+use tokio::time::timeout;
+use tracing::debug;
+
+use self::tls::{Credentials, Mistrust};
+use crate::collision::Begun;
+use crate::error::StartError;
+use crate::peer::Identity;
+use crate::refusal::{Refusal, Refusals};
+use crate::secret::Secret;
+
+/// How long a dial may take, the acceptor's first frame included. A handshake takes 2 ms on loopback; quinn's own limit would be the
+/// idle timeout.
+pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A connection that is silent for this long is lost. With a keep-alive each second a pause of 2 s is survived.
+const IDLE_TIMEOUT_MS: u32 = 3_000;
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// The default of 333 ms makes one lost first packet cost a second.
+const INITIAL_RTT: Duration = Duration::from_millis(50);
+
+/// Streams that a peer may have open at once. Gossip and requests use one each for a moment; more than this waits at the peer.
+const UNI_STREAMS_MAX: u32 = 1_024;
+const BIDI_STREAMS_MAX: u32 = 256;
+
+/// Flow control: on loopback and in a data centre 4 MiB in flight are more than the path holds, and they bound what a peer can make us
+/// keep.
+const STREAM_WINDOW: u32 = 4 << 20;
+const RECEIVE_WINDOW: u32 = 16 << 20;
+const SEND_WINDOW: u64 = 4 << 20;
+
+/// What the kernel is asked to keep of a burst; it may grant less.
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// The first stream of the acceptor, which says that it has let the dialler in.
+const WELCOME: u8 = 1;
+
+/// The version of everything on these connections; said in the welcome, so that later versions can tell.
+const WIRE_VERSION: u8 = 1;
+
+/// Which of the two connections to a peer this is. Bulk data on one shared connection delayed gossip by 300 ms, hence two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Gossip, probes and requests.
+    Control,
+    /// Channels of messages.
+    Data,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Kind; 2] = [Kind::Control, Kind::Data];
+
+    pub(crate) fn protocol(self) -> &'static [u8] {
+        match self {
+            Kind::Control => b"rookery-control/1",
+            Kind::Data => b"rookery-data/1",
+        }
+    }
+}
+
+/// Says why a connection was closed on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CloseCode {
+    /// The node leaves the mesh.
+    Leaving,
+    /// Another connection is used instead.
+    Duplicate,
+    /// We dialled ourselves.
+    Ourselves,
+    /// A newer life of the node is known.
+    Superseded,
+    /// The cluster's names differ.
+    OtherCluster,
+    /// The life that this connection belongs to is over for us.
+    Gone,
+    /// What came did not follow the format.
+    Malformed,
+    /// Cut by hand, in a test or by an operator.
+    Cut,
+}
+
+impl CloseCode {
+    const ALL: [CloseCode; 8] = [
+        CloseCode::Leaving,
+        CloseCode::Duplicate,
+        CloseCode::Ourselves,
+        CloseCode::Superseded,
+        CloseCode::OtherCluster,
+        CloseCode::Gone,
+        CloseCode::Malformed,
+        CloseCode::Cut,
+    ];
+
+    /// Codes on the wire start at one: zero is what a dropped connection says by itself.
+    fn wire(self) -> VarInt {
+        let index = Self::ALL
+            .iter()
+            .position(|code| *code == self)
+            .expect("every code is listed");
+        VarInt::from_u32(index as u32 + 1)
+    }
+
+    fn from_wire(code: VarInt) -> Option<Self> {
+        let index = usize::try_from(code.into_inner()).ok()?.checked_sub(1)?;
+        Self::ALL.get(index).copied()
+    }
+
+    /// Closes a connection with this code.
+    pub(crate) fn close(self, connection: &quinn::Connection) {
+        connection.close(self.wire(), format!("{self:?}").as_bytes());
+    }
+
+    /// The code with which the other end closed a connection on purpose.
+    pub(crate) fn of(error: &ConnectionError) -> Option<Self> {
+        match error {
+            ConnectionError::ApplicationClosed(close) => Self::from_wire(close.error_code),
+            _ => None,
+        }
+    }
+}
+
+/// A connection to a node that has proved who it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Established {
+    pub(crate) connection: quinn::Connection,
+    pub(crate) identity: Identity,
+    pub(crate) kind: Kind,
+    pub(crate) begun: Begun,
+}
+
+impl Established {
+    /// Tells the dialler that it is in. Only then does its dial succeed.
+    pub(crate) async fn welcome(&self) -> Result<(), ConnectionError> {
+        let mut stream = self.connection.open_uni().await?;
+        // An error here is an error of the connection, which its own task hears of.
+        let _ = stream.write_all(&[WELCOME, WIRE_VERSION]).await;
+        let _ = stream.finish();
+        Ok(())
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DialError {
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("that is this node itself")]
+    Ourselves,
+    #[error("the peer closed the connection: {0:?}")]
+    Closed(CloseCode),
+    #[error("{0}")]
+    Failed(String),
+    #[error("no answer within {} s", DIAL_TIMEOUT.as_secs())]
+    TimedOut,
+    #[error("another dial to that address is under way")]
+    UnderWay,
+}
+
+impl From<ConnectionError> for DialError {
+    fn from(error: ConnectionError) -> Self {
+        match CloseCode::of(&error) {
+            Some(CloseCode::Ourselves) => DialError::Ourselves,
+            Some(code) => DialError::Closed(code),
+            None => DialError::Failed(error.to_string()),
+        }
+    }
+}
+
+/// The endpoint and what it needs to tell friend from stranger.
+pub(crate) struct Quic {
+    endpoint: Endpoint,
+    credentials: Credentials,
+    transport: Arc<TransportConfig>,
+    cluster_name: String,
+    local: Identity,
+    refusals: Refusals,
+}
+
+impl Quic {
+    pub(crate) fn new(
+        socket: UdpSocket,
+        secret: &Secret,
+        secret_next: Option<&Secret>,
+        cluster_name: &str,
+        local: Identity,
+        refusals: Refusals,
+    ) -> Result<Self, StartError> {
+        let credentials =
+            Credentials::new(secret, secret_next, cluster_name, &local).map_err(StartError::Certificates)?;
+        let transport = Arc::new(transport_config());
+        let crypto = credentials.server_config().map_err(StartError::Certificates)?;
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        server.transport_config(transport.clone()).migration(false);
+        socket.set_nonblocking(true).map_err(StartError::Socket)?;
+        grow_buffers(&socket);
+        let config = endpoint_config(secret, &local);
+        let endpoint =
+            Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime)).map_err(StartError::Socket)?;
+        Ok(Self {
+            endpoint,
+            credentials,
+            transport,
+            cluster_name: cluster_name.to_owned(),
+            local,
+            refusals,
+        })
+    }
+
+    /// Who we are to our peers.
+    pub(crate) fn local(&self) -> &Identity {
+        &self.local
+    }
+
+    /// The next connection that somebody begins; none when the endpoint is closed.
+    pub(crate) async fn incoming(&self) -> Option<quinn::Incoming> {
+        self.endpoint.accept().await
+    }
+
+    /// Closes everything, telling the peers that we leave.
+    pub(crate) fn close(&self) {
+        self.endpoint.close(CloseCode::Leaving.wire(), b"leaving");
+    }
+
+    /// Waits until the goodbyes have been sent.
+    pub(crate) async fn drained(&self) {
+        self.endpoint.wait_idle().await;
+    }
+
+    /// Connects to whoever is at `addr`.
+    pub(crate) async fn dial(&self, addr: SocketAddr, kind: Kind) -> Result<Established, DialError> {
+        timeout(DIAL_TIMEOUT, self.dial_unbounded(addr, kind))
+            .await
+            .unwrap_or(Err(DialError::TimedOut))
+    }
+
+    async fn dial_unbounded(&self, addr: SocketAddr, kind: Kind) -> Result<Established, DialError> {
+        let failed = |error: &dyn std::fmt::Display| DialError::Failed(error.to_string());
+        let (crypto, slot) = self.credentials.client_config(kind).map_err(|error| failed(&error))?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(self.transport.clone());
+        let server_name = tls::server_name(self.credentials.fingerprint());
+        let connecting = self
+            .endpoint
+            .connect_with(config, addr, &server_name)
+            .map_err(|error| failed(&error))?;
+        let connection = match connecting.await {
+            Ok(connection) => connection,
+            Err(error) => {
+                let mistrust = slot.lock().expect("nothing panics under this lock").take();
+                return Err(match mistrust {
+                    Some(mistrust) => self.mistrusted(addr, mistrust),
+                    None => error.into(),
+                });
+            }
+        };
+        let identity = match self.identify(&connection) {
+            Ok(identity) => identity,
+            Err(refusal) => {
+                self.refusals.note(addr, &refusal);
+                // The acceptor comes to the same conclusion and closes; when we closed first it might not get to say so in its log.
+                connection.closed().await;
+                return Err(DialError::Refused(refusal));
+            }
+        };
+        if identity.peer.life() == self.local.peer.life() {
+            CloseCode::Ourselves.close(&connection);
+            return Err(DialError::Ourselves);
+        }
+        let mut stream = connection.accept_uni().await?;
+        let mut welcome = [0; 2];
+        match stream.read_exact(&mut welcome).await {
+            Ok(()) if welcome[0] == WELCOME => {}
+            Ok(()) => {
+                CloseCode::Malformed.close(&connection);
+                return Err(DialError::Failed("the peer did not say welcome".into()));
+            }
+            Err(error) => {
+                return Err(connection
+                    .close_reason()
+                    .map_or_else(|| failed(&error), DialError::from));
+            }
+        }
+        Ok(Established {
+            connection,
+            identity,
+            kind,
+            begun: Begun::ByUs,
+        })
+    }
+
+    fn mistrusted(&self, addr: SocketAddr, mistrust: Mistrust) -> DialError {
+        let refusal = match mistrust {
+            Mistrust::OtherSecret { theirs } => Refusal::Secret {
+                ours: self.credentials.fingerprint().to_owned(),
+                theirs,
+            },
+            Mistrust::Stranger => Refusal::Certificate { from: addr },
+        };
+        self.refusals.note(addr, &refusal);
+        DialError::Refused(refusal)
+    }
+
+    /// Completes a connection that somebody began; none when it came to nothing, which has then been noted. The caller must still say
+    /// welcome, or close it.
+    pub(crate) async fn accept(&self, incoming: quinn::Incoming) -> Option<Established> {
+        let from = incoming.remote_address();
+        match timeout(DIAL_TIMEOUT, self.accept_unbounded(incoming)).await {
+            Ok(Ok(established)) => Some(established),
+            Ok(Err(Some(refusal))) => {
+                self.refusals.note(from, &refusal);
+                None
+            }
+            Ok(Err(None)) => None,
+            Err(_) => {
+                debug!(peer_addr = %from, "a handshake was not completed in time");
+                None
+            }
+        }
+    }
+
+    async fn accept_unbounded(&self, incoming: quinn::Incoming) -> Result<Established, Option<Refusal>> {
+        let from = incoming.remote_address();
+        let mut connecting = incoming.accept().map_err(|_| None)?;
+        let mut server_name = None;
+        let mut kind = None;
+        let handshake = connecting
+            .handshake_data()
+            .await
+            .map_err(|error| self.turned_away(from, None, &error))?;
+        if let Ok(data) = handshake.downcast::<HandshakeData>() {
+            kind = Kind::ALL
+                .into_iter()
+                .find(|kind| data.protocol.as_deref() == Some(kind.protocol()));
+            server_name = data.server_name;
+        }
+        let connection = connecting
+            .await
+            .map_err(|error| self.turned_away(from, server_name.as_deref(), &error))?;
+        let identity = self
+            .identify(&connection)
+            .inspect_err(|_| CloseCode::OtherCluster.close(&connection))
+            .map_err(Some)?;
+        let Some(kind) = kind else {
+            CloseCode::Malformed.close(&connection);
+            return Err(None);
+        };
+        if identity.peer.life() == self.local.peer.life() {
+            CloseCode::Ourselves.close(&connection);
+            return Err(None);
+        }
+        Ok(Established {
+            connection,
+            identity,
+            kind,
+            begun: Begun::ByThem,
+        })
+    }
+
+    /// Why a handshake that somebody began came to nothing; none when it was the network's fault.
+    fn turned_away(&self, from: SocketAddr, server_name: Option<&str>, error: &ConnectionError) -> Option<Refusal> {
+        let by_tls = match error {
+            ConnectionError::TransportError(error) => is_tls_alert(error.code.into()),
+            ConnectionError::ConnectionClosed(close) => is_tls_alert(close.error_code.into()),
+            // One that hung up by itself has looked at our certificate and gone away.
+            ConnectionError::ApplicationClosed(_) => false,
+            _ => false,
+        };
+        if !by_tls {
+            debug!(peer_addr = %from, %error, "a handshake was not completed");
+            return None;
+        }
+        match server_name.and_then(tls::fingerprint_in) {
+            Some(theirs) if !self.credentials.holds(theirs) => Some(Refusal::Secret {
+                ours: self.credentials.fingerprint().to_owned(),
+                theirs: theirs.to_owned(),
+            }),
+            Some(_) | None => Some(Refusal::Certificate { from }),
+        }
+    }
+
+    /// Reads who is at the other end of a connection whose certificate has been verified.
+    fn identify(&self, connection: &quinn::Connection) -> Result<Identity, Refusal> {
+        let from = connection.remote_address();
+        let chain = connection
+            .peer_identity()
+            .and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
+        let leaf = chain.as_deref().and_then(|chain| chain.first());
+        let Some((identity, cluster_name)) = leaf.and_then(|leaf| tls::identify(leaf)) else {
+            return Err(Refusal::Certificate { from });
+        };
+        if cluster_name != self.cluster_name {
+            return Err(Refusal::ClusterName {
+                ours: self.cluster_name.clone(),
+                theirs: cluster_name,
+            });
+        }
+        Ok(identity)
+    }
+}
+
+/// TLS alerts travel as QUIC error codes 0x100 to 0x1ff.
+fn is_tls_alert(code: u64) -> bool {
+    (0x100..0x200).contains(&code)
+}
+
+fn transport_config() -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .initial_rtt(INITIAL_RTT)
+        .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
+        .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS_MAX))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
+        .send_window(SEND_WINDOW);
+    config
+}
+
+/// With keys that depend only on secret and node, a restarted node recognises the connections of its former life and resets them: the
+/// peers notice in 22 ms, and otherwise only after the idle timeout.
+fn endpoint_config(secret: &Secret, local: &Identity) -> EndpointConfig {
+    let reset_key = secret.derive_key(&format!("stateless reset {}", local.peer.node));
+    let id_key = secret.derive_key(&format!("connection id {}", local.peer.node));
+    let id_key = u64::from_le_bytes(*id_key.first_chunk().expect("a key has 32 bytes"));
+    let mut config = EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &reset_key)));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
+    config
+}
+
+fn grow_buffers(socket: &UdpSocket) {
+    let socket = socket2::SockRef::from(socket);
+    // Best effort: a smaller buffer costs throughput under bursts, nothing else.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn close_codes_survive_the_wire() {
+        for code in CloseCode::ALL {
+            assert_eq!(CloseCode::from_wire(code.wire()), Some(code));
+        }
+        assert_eq!(CloseCode::from_wire(VarInt::from_u32(0)), None);
+        assert_eq!(CloseCode::from_wire(VarInt::MAX), None);
+    }
+}

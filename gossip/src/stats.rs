@@ -1,0 +1,147 @@
+//! Counters of the mesh, kept where things happen and read as one snapshot. They count; they decide nothing.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::peer::NodeId;
+
+/// Counts refused peers by what they lacked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RefusedCounts {
+    /// The peer holds another secret.
+    pub secret: u64,
+    /// The peer belongs to a cluster of another name.
+    pub cluster_name: u64,
+    /// The peer has no certificate of this cluster.
+    pub certificate: u64,
+    /// A newer life of the peer is known.
+    pub superseded: u64,
+}
+
+/// Holds the figures of the mesh at one moment; what ends in `_total` only rises.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Control connections that are up.
+    pub control_connections: u64,
+    /// Data connections that are up.
+    pub data_connections: u64,
+    /// Facts and groups that this node states.
+    pub own_keys: u64,
+    /// Facts and groups of all nodes.
+    pub cluster_keys: u64,
+    /// Refused peers.
+    pub refused_total: RefusedCounts,
+    /// Messages handed to data connections.
+    pub messages_sent_total: u64,
+    /// Messages that came from data connections.
+    pub messages_received_total: u64,
+    /// Sends refused because a queue was full.
+    pub queue_full_total: u64,
+    /// Messages dropped because their peer was gone, and broadcasts that found a full queue.
+    pub dropped_total: u64,
+    /// Gossip messages dropped; gossip repairs itself.
+    pub gossip_dropped_total: u64,
+    /// Breaks of data connections.
+    pub links_lost_total: u64,
+    /// Failed attempts to connect.
+    pub dial_failures_total: u64,
+    /// Failed look-ups of seeds and failed attempts to reach them.
+    pub discovery_failures_seed_total: u64,
+    /// Failed look-ups of DNS names.
+    pub discovery_failures_dns_total: u64,
+    /// Members that were suspected.
+    pub suspicions_total: u64,
+    /// Suspicions that proved wrong.
+    pub false_suspicions_total: u64,
+    /// Times that this node found itself late and trusted itself less.
+    pub self_late_total: u64,
+    /// The round trip to each peer with a control connection.
+    pub rtt: BTreeMap<NodeId, Duration>,
+}
+
+macro_rules! counters {
+    ($($name:ident,)*) => {
+        /// The counters behind [`Stats`].
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)*
+        }
+    };
+}
+
+counters! {
+    control_connections,
+    data_connections,
+    own_keys,
+    cluster_keys,
+    refused_secret,
+    refused_cluster_name,
+    refused_certificate,
+    refused_superseded,
+    messages_sent,
+    messages_received,
+    queue_full,
+    dropped,
+    gossip_dropped,
+    links_lost,
+    dial_failures,
+    discovery_failures_seed,
+    discovery_failures_dns,
+    suspicions,
+    false_suspicions,
+    self_late,
+}
+
+/// A number that several tasks count on.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn subtract(&self, count: u64) {
+        self.0.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, count: u64) {
+        self.0.store(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Counters {
+    /// Takes the snapshot.
+    pub(crate) fn snapshot(&self, rtt: BTreeMap<NodeId, Duration>) -> Stats {
+        Stats {
+            control_connections: self.control_connections.get(),
+            data_connections: self.data_connections.get(),
+            own_keys: self.own_keys.get(),
+            cluster_keys: self.cluster_keys.get(),
+            refused_total: RefusedCounts {
+                secret: self.refused_secret.get(),
+                cluster_name: self.refused_cluster_name.get(),
+                certificate: self.refused_certificate.get(),
+                superseded: self.refused_superseded.get(),
+            },
+            messages_sent_total: self.messages_sent.get(),
+            messages_received_total: self.messages_received.get(),
+            queue_full_total: self.queue_full.get(),
+            dropped_total: self.dropped.get(),
+            gossip_dropped_total: self.gossip_dropped.get(),
+            links_lost_total: self.links_lost.get(),
+            dial_failures_total: self.dial_failures.get(),
+            discovery_failures_seed_total: self.discovery_failures_seed.get(),
+            discovery_failures_dns_total: self.discovery_failures_dns.get(),
+            suspicions_total: self.suspicions.get(),
+            false_suspicions_total: self.false_suspicions.get(),
+            self_late_total: self.self_late.get(),
+            rtt,
+        }
+    }
+}

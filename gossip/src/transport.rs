@@ -1,0 +1,108 @@
+//! The seam between the gossip library and our connections: the library's messages as bytes, and nothing else of it. `send` only puts
+//! a message into a queue: the library's one task awaits it between receiving and ticking, and dialling in there held up the failure
+//! detector for seconds.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use chitchat::transport::{Socket, Transport};
+use chitchat::{ChitchatMessage, Deserializable, Serializable};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use crate::control::Control;
+use crate::inbound::BoxFuture;
+
+/// Gossip that came and that the library has not taken yet; further messages are dropped, gossip repairs itself.
+pub(crate) const INBOX_LEN_MAX: usize = 256;
+
+/// A gossip message as it came.
+pub(crate) type Letter = (SocketAddr, Bytes);
+
+/// Hands the library its socket, once.
+pub(crate) struct Carrier {
+    control: Arc<Control>,
+    inbox: Mutex<Option<mpsc::Receiver<Letter>>>,
+}
+
+impl Carrier {
+    pub(crate) fn new(control: Arc<Control>, inbox: mpsc::Receiver<Letter>) -> Self {
+        Self {
+            control,
+            inbox: Mutex::new(Some(inbox)),
+        }
+    }
+}
+
+impl Transport for Carrier {
+    fn open<'life, 'future>(&'life self, _: SocketAddr) -> BoxFuture<'future, anyhow::Result<Box<dyn Socket>>>
+    where
+        'life: 'future,
+        Self: 'future,
+    {
+        Box::pin(async {
+            let inbox = self.inbox.lock().expect("nothing panics under this lock").take();
+            let inbox = inbox.ok_or_else(|| anyhow::anyhow!("the mesh has one socket"))?;
+            let socket: Box<dyn Socket> = Box::new(Post {
+                control: self.control.clone(),
+                inbox,
+            });
+            Ok(socket)
+        })
+    }
+}
+
+struct Post {
+    control: Arc<Control>,
+    inbox: mpsc::Receiver<Letter>,
+}
+
+impl Socket for Post {
+    fn send<'life, 'future>(
+        &'life mut self,
+        to: SocketAddr,
+        message: ChitchatMessage,
+    ) -> BoxFuture<'future, anyhow::Result<()>>
+    where
+        'life: 'future,
+        Self: 'future,
+    {
+        self.control.gossip(to, message.serialize_to_vec().into());
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn recv<'life, 'future>(&'life mut self) -> BoxFuture<'future, anyhow::Result<(SocketAddr, ChitchatMessage)>>
+    where
+        'life: 'future,
+        Self: 'future,
+    {
+        Box::pin(async {
+            loop {
+                let (from, bytes) = self
+                    .inbox
+                    .recv()
+                    .await
+                    .ok_or_else(|| anyhow::anyhow!("the mesh has stopped"))?;
+                match ChitchatMessage::deserialize(&mut &bytes[..]) {
+                    Ok(message) => return Ok((from, message)),
+                    Err(error) => warn!(peer_addr = %from, %error, "a gossip message cannot be read"),
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The version is pinned because later ones hide this; the test fails to compile when the pin is lifted by mistake.
+    #[test]
+    fn gossip_messages_survive_the_wire() {
+        let message = ChitchatMessage::BadCluster;
+        let bytes = message.serialize_to_vec();
+        assert_eq!(ChitchatMessage::deserialize(&mut &bytes[..]).unwrap(), message);
+    }
+}

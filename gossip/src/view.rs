@@ -1,0 +1,370 @@
+//! Which life of which node is a member. Pure. Gossip, connections and the verdicts of `suspicion.rs` go in; who arrived, who is gone
+//! and who gives reason to doubt comes out.
+//!
+//! The invariant: of one node there is at most one life, and a higher generation, once seen alive, ends every lower one for good.
+#![deny(clippy::disallowed_methods)]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::group;
+use crate::member::{Member, MemberState, Members};
+use crate::own;
+use crate::peer::{Identity, Life, NodeId, Peer};
+use crate::suspicion::Sign;
+
+/// What gossip knows of one life of a node.
+#[derive(Debug, Clone)]
+pub(crate) struct Report {
+    pub(crate) life: Life,
+    pub(crate) gossip_addr: SocketAddr,
+    /// Gossip's failure detector takes it for alive.
+    pub(crate) live: bool,
+    /// Its heartbeat has risen since the last report.
+    pub(crate) heard: bool,
+    /// Everything it states, when that has changed since the last report.
+    pub(crate) stated: Option<Vec<(String, String)>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Everything that gossip knows now.
+    Gossip(Vec<Report>),
+    /// There is a control connection.
+    Connected(Identity),
+    /// There is none any more.
+    Disconnected {
+        life: Life,
+        parting: Parting,
+    },
+    /// The life was seen at the other end of a data connection.
+    Seen(Life),
+    Suspected(NodeId),
+    Cleared(NodeId),
+    Died(NodeId),
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// The peer said goodbye.
+    Goodbye,
+    /// It broke.
+    Lost,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// This life is a member from now on, or again.
+    Arrived(Identity),
+    /// This life is over: dead, left or superseded.
+    Gone(Life),
+    /// Suspicion should watch the node, or forget it.
+    Watch(NodeId),
+    Forget(NodeId),
+    Doubt(NodeId),
+    Sign(NodeId, Sign),
+    /// A newer life bears our own name.
+    Superseded {
+        by_generation: u64,
+    },
+}
+
+#[derive(Debug)]
+struct Entry {
+    identity: Identity,
+    state: MemberState,
+    facts: Arc<BTreeMap<String, String>>,
+    groups: Vec<String>,
+    keys: usize,
+    live: bool,
+    connected: bool,
+    condition: Condition,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    Well,
+    Suspect,
+    Dead,
+    Left,
+}
+
+impl Entry {
+    fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            state: MemberState::Joining,
+            facts: Arc::default(),
+            groups: Vec::new(),
+            keys: 0,
+            live: false,
+            connected: false,
+            condition: Condition::Well,
+        }
+    }
+
+    fn hear(&mut self, stated: Vec<(String, String)>) {
+        let mut facts = BTreeMap::new();
+        self.groups.clear();
+        self.keys = stated.len();
+        for (key, value) in stated {
+            if key == own::STATE_KEY {
+                // A state of a later version reads as the most careful one of ours.
+                self.state = MemberState::stated(&value).unwrap_or(MemberState::Joining);
+            } else if key == own::ADDR_KEY {
+                self.identity.peer.addr = value;
+            } else if let Some(fact) = key.strip_prefix(own::FACT_PREFIX) {
+                facts.insert(fact.to_owned(), value);
+            } else if let Some(group) = key.strip_prefix(own::GROUP_PREFIX).and_then(group::decode) {
+                // A group that has just become empty is still stated, with no members.
+                if value != "0" {
+                    self.groups.push(group);
+                }
+            }
+        }
+        self.facts = Arc::new(facts);
+    }
+
+    fn shown_state(&self) -> MemberState {
+        match self.condition {
+            Condition::Well => self.state,
+            Condition::Suspect => MemberState::Suspect,
+            Condition::Dead => MemberState::Dead,
+            Condition::Left => MemberState::Leaving,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct View {
+    local: Life,
+    entries: BTreeMap<NodeId, Entry>,
+}
+
+impl View {
+    pub(crate) fn new(local: Life) -> Self {
+        Self {
+            local,
+            entries: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn step(&mut self, input: Input, out: &mut Vec<Effect>) {
+        match input {
+            Input::Gossip(reports) => self.gossip(reports, out),
+            Input::Connected(identity) => self.connected(identity, out),
+            Input::Disconnected { life, parting } => self.disconnected(&life, parting, out),
+            Input::Seen(life) => {
+                if self.entry(&life).is_some() {
+                    out.push(Effect::Sign(life.node, Sign::Direct));
+                }
+            }
+            Input::Suspected(node) => self.condition(&node, Condition::Suspect),
+            Input::Cleared(node) => self.cleared(&node, out),
+            Input::Died(node) => {
+                self.condition(&node, Condition::Dead);
+                if let Some(entry) = self.entries.get(&node) {
+                    out.push(Effect::Gone(entry.identity.peer.life()));
+                }
+            }
+        }
+    }
+
+    /// All members, ourselves as given.
+    pub(crate) fn members(&self, own: Member) -> Members {
+        let mut by_node: BTreeMap<NodeId, Member> = BTreeMap::new();
+        for (node, entry) in &self.entries {
+            let member = Member {
+                peer: entry.identity.peer.clone(),
+                state: entry.shown_state(),
+                facts: (*entry.facts).clone(),
+                rtt: None,
+            };
+            by_node.insert(node.clone(), member);
+        }
+        by_node.insert(own.peer.node.clone(), own);
+        Members { by_node }
+    }
+
+    /// The other nodes with members in each group. One that is merely suspected still gets what is meant for it.
+    pub(crate) fn groups(&self) -> BTreeMap<String, Vec<NodeId>> {
+        let mut groups: BTreeMap<String, Vec<NodeId>> = BTreeMap::new();
+        for (node, entry) in &self.entries {
+            if matches!(entry.condition, Condition::Well | Condition::Suspect) {
+                for group in &entry.groups {
+                    groups.entry(group.clone()).or_default().push(node.clone());
+                }
+            }
+        }
+        groups
+    }
+
+    /// Where to reach a node, if it is a member.
+    pub(crate) fn identity(&self, node: &NodeId) -> Option<&Identity> {
+        self.entries.get(node).map(|entry| &entry.identity)
+    }
+
+    /// How many keys the other nodes state.
+    pub(crate) fn keys(&self) -> usize {
+        self.entries.values().map(|entry| entry.keys).sum()
+    }
+
+    /// Whether nobody else is here.
+    pub(crate) fn is_alone(&self) -> bool {
+        !self
+            .entries
+            .values()
+            .any(|entry| matches!(entry.condition, Condition::Well | Condition::Suspect))
+    }
+
+    fn entry(&mut self, life: &Life) -> Option<&mut Entry> {
+        self.entries
+            .get_mut(&life.node)
+            .filter(|entry| entry.identity.peer.generation == life.generation)
+    }
+
+    fn condition(&mut self, node: &NodeId, condition: Condition) {
+        if let Some(entry) = self.entries.get_mut(node) {
+            if entry.condition != Condition::Left {
+                entry.condition = condition;
+            }
+        }
+    }
+
+    fn cleared(&mut self, node: &NodeId, out: &mut Vec<Effect>) {
+        let Some(entry) = self.entries.get_mut(node) else {
+            return;
+        };
+        match entry.condition {
+            Condition::Dead => {
+                entry.condition = Condition::Well;
+                out.push(Effect::Arrived(entry.identity.clone()));
+            }
+            Condition::Suspect => entry.condition = Condition::Well,
+            Condition::Well | Condition::Left => {}
+        }
+    }
+
+    /// Makes the life the node's only one, unless a newer one is known; returns its entry.
+    fn admit(&mut self, identity: Identity, out: &mut Vec<Effect>) -> Option<&mut Entry> {
+        let life = identity.peer.life();
+        if life.node == self.local.node {
+            if life.generation > self.local.generation {
+                out.push(Effect::Superseded {
+                    by_generation: life.generation,
+                });
+            }
+            return None;
+        }
+        match self
+            .entries
+            .get(&life.node)
+            .map(|entry| (entry.identity.peer.generation, entry.condition))
+        {
+            Some((generation, _)) if generation > life.generation => return None,
+            Some((generation, _)) if generation == life.generation => {}
+            present => {
+                if let Some((generation, condition)) = present {
+                    if matches!(condition, Condition::Well | Condition::Suspect) {
+                        out.push(Effect::Gone(Life {
+                            node: life.node.clone(),
+                            generation,
+                        }));
+                    }
+                    out.push(Effect::Forget(life.node.clone()));
+                }
+                out.push(Effect::Watch(life.node.clone()));
+                out.push(Effect::Arrived(identity.clone()));
+                self.entries.insert(life.node.clone(), Entry::new(identity));
+            }
+        }
+        self.entry(&life)
+    }
+
+    fn connected(&mut self, identity: Identity, out: &mut Vec<Effect>) {
+        let life = identity.peer.life();
+        if let Some(entry) = self.admit(identity, out) {
+            entry.connected = true;
+            out.push(Effect::Sign(life.node, Sign::Direct));
+        }
+    }
+
+    fn disconnected(&mut self, life: &Life, parting: Parting, out: &mut Vec<Effect>) {
+        let Some(entry) = self.entry(life) else {
+            return;
+        };
+        entry.connected = false;
+        match (parting, entry.condition) {
+            (Parting::Lost, Condition::Well) => out.push(Effect::Doubt(life.node.clone())),
+            (Parting::Lost, _) | (Parting::Goodbye, Condition::Left) => {}
+            (Parting::Goodbye, before) => {
+                entry.condition = Condition::Left;
+                if before != Condition::Dead {
+                    out.push(Effect::Gone(life.clone()));
+                }
+                out.push(Effect::Forget(life.node.clone()));
+            }
+        }
+    }
+
+    fn gossip(&mut self, reports: Vec<Report>, out: &mut Vec<Effect>) {
+        let mut remembered = BTreeMap::new();
+        for report in reports {
+            remembered.insert(report.life.clone(), ());
+            self.report(report, out);
+        }
+        // Who is gone and whom gossip has forgotten as well is remembered no longer.
+        self.entries.retain(|node, entry| {
+            let over = match entry.condition {
+                Condition::Left => !entry.live && !entry.connected,
+                Condition::Dead => !remembered.contains_key(&entry.identity.peer.life()) && !entry.connected,
+                Condition::Well | Condition::Suspect => false,
+            };
+            if over && entry.condition == Condition::Dead {
+                out.push(Effect::Forget(node.clone()));
+            }
+            !over
+        });
+    }
+
+    fn report(&mut self, report: Report, out: &mut Vec<Effect>) {
+        let Report {
+            life,
+            gossip_addr,
+            live,
+            heard,
+            stated,
+        } = report;
+        if self.entry(&life).is_none() {
+            // Gossip remembers the dead of the last quarter of an hour; only who shows signs of life becomes a member.
+            if !live || !heard {
+                return;
+            }
+            let addr = gossip_addr.to_string();
+            let peer = Peer {
+                node: life.node.clone(),
+                generation: life.generation,
+                addr,
+            };
+            if self.admit(Identity { peer, gossip_addr }, out).is_none() {
+                return;
+            }
+        }
+        let entry = self.entry(&life).expect("it is there or has just been admitted");
+        if let Some(stated) = stated {
+            entry.hear(stated);
+        }
+        let fell_silent = entry.live && !live;
+        entry.live = live;
+        if heard {
+            out.push(Effect::Sign(life.node, Sign::Heartbeat));
+        } else if fell_silent && entry.condition == Condition::Well {
+            out.push(Effect::Doubt(life.node));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,275 @@
+//! Who is a member, through restarts, deaths, goodbyes and late news.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn life(name: &str, generation: u64) -> Life {
+    Life {
+        node: name.parse().unwrap(),
+        generation,
+    }
+}
+
+fn identity(name: &str, generation: u64) -> Identity {
+    Identity {
+        peer: Peer {
+            node: name.parse().unwrap(),
+            generation,
+            addr: "10.0.0.9:1".into(),
+        },
+        gossip_addr: "10.0.0.9:1".parse().unwrap(),
+    }
+}
+
+fn report(name: &str, generation: u64, live: bool, heard: bool) -> Report {
+    Report {
+        life: life(name, generation),
+        gossip_addr: "10.0.0.9:1".parse().unwrap(),
+        live,
+        heard,
+        stated: None,
+    }
+}
+
+fn stated(name: &str, generation: u64, pairs: &[(&str, &str)]) -> Report {
+    let stated = pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+    Report {
+        stated: Some(stated),
+        ..report(name, generation, true, true)
+    }
+}
+
+fn view() -> View {
+    View::new(life("self", 5))
+}
+
+fn step(view: &mut View, input: Input) -> Vec<Effect> {
+    let mut out = Vec::new();
+    view.step(input, &mut out);
+    out
+}
+
+fn gossip(view: &mut View, reports: &[Report]) -> Vec<Effect> {
+    step(view, Input::Gossip(reports.to_vec()))
+}
+
+fn members(view: &View) -> Members {
+    let peer = Peer {
+        node: "self".parse().unwrap(),
+        generation: 5,
+        addr: "10.0.0.1:1".into(),
+    };
+    view.members(Member {
+        peer,
+        state: MemberState::Ready,
+        facts: BTreeMap::new(),
+        rtt: None,
+    })
+}
+
+fn state(view: &View, name: &str) -> Option<MemberState> {
+    members(view).get(&name.parse().unwrap()).map(|member| member.state)
+}
+
+#[test]
+fn who_connects_or_is_heard_of_alive_is_a_member() {
+    let mut view = view();
+    let a: NodeId = "a".parse().unwrap();
+    let arrived = step(&mut view, Input::Connected(identity("a", 1)));
+    assert_eq!(
+        arrived,
+        [
+            Effect::Watch(a.clone()),
+            Effect::Arrived(identity("a", 1)),
+            Effect::Sign(a, Sign::Direct)
+        ]
+    );
+    assert_eq!(state(&view, "a"), Some(MemberState::Joining));
+    gossip(
+        &mut view,
+        &[stated(
+            "a",
+            1,
+            &[("st", "ready"), ("f/load", "7"), ("addr", "a.example:1")],
+        )],
+    );
+    let shown = members(&view);
+    let member = shown.get(&"a".parse().unwrap()).unwrap();
+    assert_eq!(
+        (member.state, member.facts["load"].as_str(), member.peer.addr.as_str()),
+        (MemberState::Ready, "7", "a.example:1")
+    );
+    // Gossip's memory of the long dead makes no members.
+    assert_eq!(
+        gossip(
+            &mut view,
+            &[report("old", 1, false, false), report("b", 1, true, false)]
+        ),
+        []
+    );
+    assert_eq!(state(&view, "old"), None);
+    gossip(&mut view, &[report("b", 1, true, true)]);
+    assert_eq!(state(&view, "b"), Some(MemberState::Joining));
+    assert_eq!(members(&view).len(), 3);
+}
+
+#[test]
+fn a_newer_life_ends_the_older_one_at_once_and_for_good() {
+    let mut view = view();
+    step(&mut view, Input::Connected(identity("a", 1)));
+    let out = step(&mut view, Input::Connected(identity("a", 2)));
+    assert!(out.contains(&Effect::Gone(life("a", 1))), "{out:?}");
+    assert!(out.contains(&Effect::Arrived(identity("a", 2))), "{out:?}");
+    // What is still on its way about the older life changes nothing.
+    assert_eq!(gossip(&mut view, &[report("a", 1, true, true)]), []);
+    assert_eq!(step(&mut view, Input::Connected(identity("a", 1))), []);
+    assert_eq!(
+        step(
+            &mut view,
+            Input::Disconnected {
+                life: life("a", 1),
+                parting: Parting::Lost
+            }
+        ),
+        []
+    );
+    assert_eq!(members(&view).get(&"a".parse().unwrap()).unwrap().peer.generation, 2);
+}
+
+#[test]
+fn silence_and_lost_connections_are_doubts_and_a_goodbye_is_not() {
+    let mut view = view();
+    let a: NodeId = "a".parse().unwrap();
+    step(&mut view, Input::Connected(identity("a", 1)));
+    gossip(&mut view, &[report("a", 1, true, true)]);
+    assert_eq!(
+        gossip(&mut view, &[report("a", 1, false, false)]),
+        [Effect::Doubt(a.clone())]
+    );
+    step(&mut view, Input::Suspected(a.clone()));
+    assert_eq!(state(&view, "a"), Some(MemberState::Suspect));
+    step(&mut view, Input::Cleared(a.clone()));
+    let lost = Input::Disconnected {
+        life: life("a", 1),
+        parting: Parting::Lost,
+    };
+    assert_eq!(step(&mut view, lost), [Effect::Doubt(a.clone())]);
+    step(&mut view, Input::Connected(identity("a", 1)));
+    let goodbye = Input::Disconnected {
+        life: life("a", 1),
+        parting: Parting::Goodbye,
+    };
+    assert_eq!(
+        step(&mut view, goodbye),
+        [Effect::Gone(life("a", 1)), Effect::Forget(a)]
+    );
+    assert_eq!(state(&view, "a"), None.or(Some(MemberState::Leaving)));
+    // Its last heartbeats still go round; then it is forgotten.
+    gossip(&mut view, &[report("a", 1, true, true)]);
+    assert_eq!(state(&view, "a"), Some(MemberState::Leaving));
+    gossip(&mut view, &[report("a", 1, false, false)]);
+    assert_eq!(state(&view, "a"), None);
+}
+
+#[test]
+fn the_dead_are_shown_until_gossip_forgets_them_and_may_come_back() {
+    let mut view = view();
+    let a: NodeId = "a".parse().unwrap();
+    step(&mut view, Input::Connected(identity("a", 1)));
+    step(
+        &mut view,
+        Input::Disconnected {
+            life: life("a", 1),
+            parting: Parting::Lost,
+        },
+    );
+    step(&mut view, Input::Suspected(a.clone()));
+    assert_eq!(step(&mut view, Input::Died(a.clone())), [Effect::Gone(life("a", 1))]);
+    gossip(&mut view, &[report("a", 1, false, false)]);
+    assert_eq!(state(&view, "a"), Some(MemberState::Dead));
+    assert!(view.is_alone());
+    assert_eq!(
+        step(&mut view, Input::Cleared(a.clone())),
+        [Effect::Arrived(identity("a", 1))]
+    );
+    assert!(!view.is_alone());
+    step(&mut view, Input::Died(a.clone()));
+    assert_eq!(gossip(&mut view, &[]), [Effect::Forget(a)]);
+    assert_eq!(state(&view, "a"), None);
+}
+
+#[test]
+fn groups_name_the_living_with_members() {
+    let mut view = view();
+    for name in ["a", "b", "c"] {
+        gossip(&mut view, &[stated(name, 1, &[("g/room%3A1", "1"), ("g/empty", "0")])]);
+    }
+    step(&mut view, Input::Suspected("b".parse().unwrap()));
+    step(&mut view, Input::Died("c".parse().unwrap()));
+    let expected = BTreeMap::from([("room:1".to_owned(), vec!["a".parse().unwrap(), "b".parse().unwrap()])]);
+    assert_eq!(view.groups(), expected);
+}
+
+#[test]
+fn a_newer_namesake_is_noticed_and_an_older_one_is_not() {
+    let mut view = view();
+    assert_eq!(gossip(&mut view, &[report("self", 4, true, true)]), []);
+    assert_eq!(
+        gossip(&mut view, &[report("self", 6, true, true)]),
+        [Effect::Superseded { by_generation: 6 }]
+    );
+    assert_eq!(members(&view).len(), 1);
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    let name = prop_oneof![Just("a"), Just("b")];
+    (name, 1..4u64, any::<bool>(), any::<bool>(), 0..8u8).prop_map(|(name, generation, live, heard, kind)| match kind {
+        0 | 1 => Input::Gossip(vec![report(name, generation, live, heard)]),
+        2 => Input::Connected(identity(name, generation)),
+        3 => Input::Disconnected {
+            life: life(name, generation),
+            parting: if live { Parting::Lost } else { Parting::Goodbye },
+        },
+        4 => Input::Seen(life(name, generation)),
+        5 => Input::Suspected(name.parse().unwrap()),
+        6 => Input::Cleared(name.parse().unwrap()),
+        _ => Input::Died(name.parse().unwrap()),
+    })
+}
+
+proptest! {
+    /// Whatever happens: generations only rise while a node is remembered, and every life that arrives is told gone exactly once
+    /// before it, or a newer one, arrives again.
+    #[test]
+    fn lives_arrive_and_go_in_turn(inputs in prop::collection::vec(input(), 0..80)) {
+        let mut view = view();
+        let mut present: BTreeMap<NodeId, Option<u64>> = BTreeMap::new();
+        for input in inputs {
+            let before: BTreeMap<NodeId, u64> = members(&view).iter().map(|m| (m.peer.node.clone(), m.peer.generation)).collect();
+            for effect in step(&mut view, input) {
+                match effect {
+                    Effect::Arrived(identity) => {
+                        let slot = present.entry(identity.peer.node.clone()).or_default();
+                        prop_assert_eq!(*slot, None, "{} arrived twice", identity.peer);
+                        *slot = Some(identity.peer.generation);
+                    }
+                    Effect::Gone(life) => {
+                        let slot = present.entry(life.node.clone()).or_default();
+                        prop_assert_eq!(*slot, Some(life.generation), "{:?} went without being here", life);
+                        *slot = None;
+                    }
+                    _ => {}
+                }
+            }
+            for member in members(&view).iter() {
+                if let Some(before) = before.get(&member.peer.node) {
+                    prop_assert!(member.peer.generation >= *before);
+                }
+            }
+        }
+    }
+}
