@@ -6,10 +6,13 @@ use rookery_protocol::client::{LeaveReason, Role};
 use rookery_protocol::{PlayerId, Seat, SessionId};
 use serde::{Deserialize, Serialize};
 
+use super::effect::EffectId;
+
 /// One input of the deterministic machine. What the host decided before (which seat, which team) is part of the event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// The first event. The set-up (id, name, params, invited) is in the match's [`StartRecord`](super::part::StartRecord).
+    #[default]
     Start,
     Join {
         seat: Seat,
@@ -36,9 +39,15 @@ pub enum Event {
         sender: String,
         data: Bytes,
     },
+    /// `effect` leaves the outbox; none when the request never got there (the outbox was full).
     Answer {
         request: u32,
+        effect: Option<EffectId>,
         outcome: Result<Vec<Entry>, String>,
+    },
+    /// An effect that nobody waits for (`say`, `release`, mail that arrived) is done and leaves the outbox. No guest call.
+    Settled {
+        effect: EffectId,
     },
     Signal {
         topic: Topic,
@@ -48,6 +57,11 @@ pub enum Event {
     Resync {
         seat: Seat,
         attach: Option<Attachment>,
+    },
+    /// An operator throws a player out; `Leave` follows. No guest call.
+    Kick {
+        seat: Seat,
+        reason: String,
     },
     /// The operator or the node ends the match; no guest call.
     End {
@@ -102,13 +116,16 @@ pub struct Entry {
 }
 
 /// What became of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
+    #[default]
     Applied,
     /// `start` or `join` returned an error: the guest ran and its state may have changed, the seat was not given.
     Refused,
     /// Undone: a trap, or a budget that ran out.
     Trapped(TrapKind),
+    /// No guest call: the seat, timer or effect it speaks of is not there (any more), or the match is over.
+    Stale,
 }
 
 /// Why a call was cut off. The metric label is [`TrapKind::as_str`].
@@ -150,7 +167,7 @@ impl TrapKind {
 }
 
 /// The record of one event: replaying records on a snapshot gives the same effects, bit for bit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Counted from 1 (`start`) in one match, over all incarnations.
     pub no: u64,

@@ -1,0 +1,604 @@
+//! A match: the guest, the host's part, and what each event does to both. Deterministic: the same start record and the same events
+//! at the same times give the same outputs, effects and state, on any machine. It has no clock and performs nothing.
+//!
+//! An event has two shares. The host's share (the input is used up, the timer has run, the seat is empty) stands whatever the guest
+//! does. The guest's share (outputs, timers, random draws, published values, requests) counts only if its call came back; otherwise the
+//! host's part is as if the guest had not been asked.
+//!
+//! Undoing the guest's own memory needs an image of it, which does not exist yet: after a failed call the match is over.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rookery_protocol::Seat;
+use rookery_protocol::client::{Departure, LeaveReason, Role};
+
+use super::effect::{Effect, EffectId};
+use super::event::{Attachment, EndReason, Entry, Event, Occupant, Outcome, Record, Topic};
+use super::output::{Audience, Body, Joined, Output};
+use super::part::{HostPart, StartRecord, player_info, player_text};
+use super::seats::SeatState;
+use crate::wasm::Module;
+use crate::wasm::host::{HostState, bindings};
+use crate::wasm::instance::Instance;
+
+pub use crate::wasm::Failure;
+pub use crate::wasm::host::LogLevel;
+
+/// The text of a refusal, as a player reads it.
+const REASON_BYTES_MAX: usize = 1_024;
+
+/// One running match.
+pub struct Match {
+    instance: Instance,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Running,
+    Ended,
+    /// The guest's memory is in the middle of something.
+    Failed,
+}
+
+/// What one event did. The same value can be given to [`Match::apply`] again and again, so that its buffers are reused.
+#[derive(Debug, Default)]
+pub struct Applied {
+    pub record: Record,
+    /// Numbered, and in the ring already.
+    pub outputs: Vec<Arc<Output>>,
+    /// New entries of the outbox.
+    pub effects: Vec<(EffectId, Effect)>,
+    /// To be applied next, in this order, before other events of this match; but answers ("busy") may wait their turn.
+    pub follow_ups: Vec<Event>,
+    /// Why `start` or `join` said no.
+    pub refused: Option<String>,
+    pub ended: Option<Ending>,
+    pub failure: Option<Failure>,
+    pub log: Vec<(LogLevel, String)>,
+}
+
+/// How a match came to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// The match logic finished it.
+    Finished {
+        outcome: Bytes,
+    },
+    Stopped(EndReason),
+}
+
+/// What the guest had to say to its share of an event.
+enum Verdict {
+    Done,
+    /// `start` or `join` returned an error.
+    Refused(String),
+    /// The guest was not asked.
+    Stale,
+    /// The match is over from outside.
+    Ended(EndReason),
+    Failed(Failure),
+}
+
+impl From<Result<(), Failure>> for Verdict {
+    fn from(result: Result<(), Failure>) -> Self {
+        match result {
+            Ok(()) => Self::Done,
+            Err(failure) => Self::Failed(failure),
+        }
+    }
+}
+
+impl From<Result<Result<(), String>, Failure>> for Verdict {
+    fn from(result: Result<Result<(), String>, Failure>) -> Self {
+        match result {
+            Ok(Ok(())) => Self::Done,
+            Ok(Err(reason)) => Self::Refused(cut_text(reason)),
+            Err(failure) => Self::Failed(failure),
+        }
+    }
+}
+
+impl Match {
+    /// An instance to which nothing has happened; its first event is [`Event::Start`].
+    pub fn create(module: &Module, start: StartRecord) -> Result<Match, Failure> {
+        let mut instance = module.instantiate(HostPart::new(start))?;
+        // What a component does while it is instantiated is no event, so it goes nowhere.
+        instance.state_mut().roll_back();
+        Ok(Match {
+            instance,
+            state: State::Running,
+        })
+    }
+
+    pub fn part(&self) -> &HostPart {
+        &self.instance.state().part
+    }
+
+    /// For what is not an event: reservations that run out.
+    pub fn part_mut(&mut self) -> &mut HostPart {
+        &mut self.instance.state_mut().part
+    }
+
+    /// Whether events still do anything.
+    pub fn is_running(&self) -> bool {
+        self.state == State::Running
+    }
+
+    /// The guest's logical state. What it asks for meanwhile goes nowhere.
+    pub fn save(&mut self) -> Result<Bytes, Failure> {
+        self.begin();
+        let saved = self.instance.save();
+        self.host().roll_back();
+        self.host().call.log.clear();
+        if saved.is_err() {
+            self.state = State::Failed;
+        }
+        saved.map(Bytes::from)
+    }
+
+    /// Applies one event at a match time; time that would run back stands still. `applied` is overwritten.
+    pub fn apply(&mut self, at_ms: u64, event: Event, applied: &mut Applied) {
+        self.begin();
+        let part = &mut self.host().part;
+        part.now_ms = part.now_ms.max(at_ms);
+        part.event_no += 1;
+        let verdict = match self.state {
+            State::Running => self.run(&event),
+            State::Ended | State::Failed => Verdict::Stale,
+        };
+        self.commit(event, verdict, applied);
+    }
+
+    fn host(&mut self) -> &mut HostState {
+        self.instance.state_mut()
+    }
+
+    fn begin(&mut self) {
+        let host = self.host();
+        host.call.random_was = host.part.random.clone();
+        host.call.host_outputs = 0;
+    }
+
+    /// The host's share, then the guest's.
+    fn run(&mut self, event: &Event) -> Verdict {
+        match event {
+            Event::Start => {
+                let setup = setup(&self.part().start);
+                self.instance
+                    .call(|guest, store| guest.call_start(store, &setup))
+                    .into()
+            }
+            Event::Join { seat, occupant, ctx } => self.join(*seat, occupant, ctx),
+            Event::Leave { seat, reason } => self.leave(*seat, *reason),
+            Event::Message { seat, n, data } => {
+                if !self.host().part.seats.note_input(*seat, *n) {
+                    return Verdict::Stale;
+                }
+                let n = u32::try_from(*n).unwrap_or(u32::MAX);
+                self.instance
+                    .call(|guest, store| guest.call_message(store, *seat, n, data))
+                    .into()
+            }
+            Event::Tick { elapsed_ms } => {
+                let part = &mut self.host().part;
+                part.last_tick_ms = part.now_ms;
+                self.instance
+                    .call(|guest, store| guest.call_tick(store, *elapsed_ms))
+                    .into()
+            }
+            Event::Timer { id } => {
+                let part = &mut self.host().part;
+                // It may have been moved or cancelled since the event was made.
+                if part.timers.due_ms(*id).is_none_or(|due_ms| due_ms > part.now_ms) {
+                    return Verdict::Stale;
+                }
+                part.timers.put(*id, None);
+                self.instance.call(|guest, store| guest.call_timer(store, *id)).into()
+            }
+            Event::Receive { sender, data } => self
+                .instance
+                .call(|guest, store| guest.call_receive(store, sender, data))
+                .into(),
+            Event::Answer {
+                request,
+                effect,
+                outcome,
+            } => self.answer(*request, *effect, outcome),
+            Event::Settled { effect } => match self.host().part.outbox.remove(effect) {
+                Some(_) => Verdict::Done,
+                None => Verdict::Stale,
+            },
+            Event::Signal { topic } => self.signal(topic),
+            Event::Resync { seat, attach } => self.resync(*seat, attach.as_ref()),
+            Event::Kick { seat, reason } => match self.host().throw_out(*seat, reason.clone()) {
+                true => Verdict::Done,
+                false => Verdict::Stale,
+            },
+            Event::End { reason } => {
+                self.state = State::Ended;
+                Verdict::Ended(*reason)
+            }
+        }
+    }
+
+    fn join(&mut self, seat: Seat, occupant: &Occupant, ctx: &[u8]) -> Verdict {
+        let host = self.host();
+        if seat < host.part.next_seat {
+            return Verdict::Stale;
+        }
+        let next_seat_was = host.part.next_seat;
+        host.part.next_seat = seat + 1;
+        host.part.seats.insert(
+            seat,
+            SeatState {
+                player: Some(occupant.player),
+                name: occupant.name.clone(),
+                role: occupant.role,
+                team: occupant.team,
+                attachment: Some(occupant.attachment.clone()),
+                last_n: 0,
+                away_since_ms: None,
+                joined_seq: 0,
+            },
+        );
+        host.say_joined(seat);
+        let joined = vec![player_info(seat, host.part.seats.get(seat).expect("seated above"))];
+        host.call.outputs.push((
+            Audience::Except(seat),
+            Body::Players {
+                joined,
+                left: Vec::new(),
+                away: Vec::new(),
+                back: Vec::new(),
+            },
+        ));
+        let player = bindings::Player {
+            seat,
+            player_id: player_text(seat, Some(occupant.player)),
+            display_name: occupant.name.clone(),
+            role: match occupant.role {
+                Role::Player => bindings::Role::Player,
+                Role::Spectator => bindings::Role::Spectator,
+                Role::Bot => bindings::Role::Bot,
+            },
+            team: occupant.team,
+            extra: Vec::new(),
+        };
+        let verdict: Verdict = self
+            .instance
+            .call(|guest, store| guest.call_join(store, &player, ctx))
+            .into();
+        let host = self.host();
+        match &verdict {
+            Verdict::Done => host
+                .part
+                .reservations
+                .retain(|invitee| invitee.player != occupant.player),
+            Verdict::Refused(_) => host.forget_refused(seat),
+            // The guest's share is undone in full when the event is committed.
+            Verdict::Failed(_) => {
+                host.roll_back();
+                host.part.seats.remove(seat);
+                host.part.next_seat = next_seat_was;
+            }
+            Verdict::Stale | Verdict::Ended(_) => {}
+        }
+        verdict
+    }
+
+    fn leave(&mut self, seat: Seat, reason: LeaveReason) -> Verdict {
+        let host = self.host();
+        if host.part.seats.remove(seat).is_none() {
+            return Verdict::Stale;
+        }
+        host.part.published.forget(seat);
+        let left = vec![Departure { seat, reason }];
+        host.tell_others(
+            seat,
+            Body::Players {
+                joined: Vec::new(),
+                left,
+                away: Vec::new(),
+                back: Vec::new(),
+            },
+        );
+        let reason = match reason {
+            LeaveReason::Left => bindings::LeaveReason::Left,
+            LeaveReason::TimedOut => bindings::LeaveReason::TimedOut,
+            LeaveReason::Kicked => bindings::LeaveReason::Kicked,
+            LeaveReason::Transferred => bindings::LeaveReason::Transferred,
+            LeaveReason::Ended => bindings::LeaveReason::Ended,
+        };
+        self.instance
+            .call(|guest, store| guest.call_leave(store, seat, reason))
+            .into()
+    }
+
+    fn answer(&mut self, request: u32, effect: Option<EffectId>, outcome: &Result<Vec<Entry>, String>) -> Verdict {
+        if let Some(effect) = effect
+            && self.host().part.outbox.remove(&effect).is_none()
+        {
+            return Verdict::Stale;
+        }
+        let outcome = match outcome {
+            Ok(entries) => Ok(entries.iter().map(guest_entry).collect::<Vec<_>>()),
+            Err(error) => Err(error.clone()),
+        };
+        let outcome = outcome.as_ref().map(Vec::as_slice).map_err(String::as_str);
+        self.instance
+            .call(|guest, store| guest.call_answer(store, request, outcome))
+            .into()
+    }
+
+    fn signal(&mut self, topic: &Topic) -> Verdict {
+        match topic {
+            Topic::SeatAway { seat } => {
+                let host = self.host();
+                let now_ms = host.part.now_ms;
+                if !host.part.seats.go_away(*seat, now_ms) {
+                    return Verdict::Stale;
+                }
+                let away = vec![*seat];
+                host.tell_others(
+                    *seat,
+                    Body::Players {
+                        joined: Vec::new(),
+                        left: Vec::new(),
+                        away,
+                        back: Vec::new(),
+                    },
+                );
+            }
+            Topic::SeatBack { seat } => {
+                if !self.host().come_back(*seat) {
+                    return Verdict::Stale;
+                }
+            }
+            Topic::Operator { .. } | Topic::MatchResumed { .. } | Topic::ContentChanged { .. } => {}
+        }
+        self.call_signal(topic).into()
+    }
+
+    fn resync(&mut self, seat: Seat, attach: Option<&Attachment>) -> Verdict {
+        let host = self.host();
+        if !host.part.seats.contains(seat) {
+            return Verdict::Stale;
+        }
+        if let Some(attachment) = attach {
+            host.part.seats.attach(seat, attachment.clone());
+            host.say_joined(seat);
+            host.call.host_outputs = host.call.outputs.len();
+            if host.come_back(seat)
+                && let Err(failure) = self.call_signal(&Topic::SeatBack { seat })
+            {
+                return Verdict::Failed(failure);
+            }
+        }
+        self.instance.call(|guest, store| guest.call_resync(store, seat)).into()
+    }
+
+    fn call_signal(&mut self, topic: &Topic) -> Result<(), Failure> {
+        let (topic, data) = signal_text(topic);
+        self.instance
+            .call(|guest, store| guest.call_signal(store, topic, &data))
+    }
+
+    /// Puts into force what the event has gathered, or takes it back.
+    fn commit(&mut self, event: Event, verdict: Verdict, applied: &mut Applied) {
+        let host = self.instance.state_mut();
+        applied.clear();
+        let outcome = match verdict {
+            Verdict::Done => Outcome::Applied,
+            Verdict::Stale => Outcome::Stale,
+            Verdict::Ended(reason) => {
+                applied.ended = Some(Ending::Stopped(reason));
+                Outcome::Applied
+            }
+            Verdict::Refused(reason) => {
+                applied.refused = Some(reason);
+                Outcome::Refused
+            }
+            Verdict::Failed(failure) => {
+                host.roll_back();
+                *host.part.traps.entry(failure.kind).or_default() += 1;
+                self.state = State::Failed;
+                Outcome::Trapped(applied.failure.insert(failure).kind)
+            }
+        };
+        host.call.undo.clear();
+        host.number_outputs(&mut applied.outputs);
+        host.post_effects(&mut applied.effects);
+        applied.follow_ups.append(&mut host.call.follow_ups);
+        applied.log.append(&mut host.call.log);
+        if let Some(outcome) = host.call.finished.take() {
+            applied.ended = Some(Ending::Finished { outcome });
+            self.state = State::Ended;
+        }
+        applied.record = Record {
+            no: host.part.event_no,
+            at_ms: host.part.now_ms,
+            event,
+            outcome,
+            answers: Vec::new(),
+        };
+    }
+}
+
+impl Applied {
+    fn clear(&mut self) {
+        self.outputs.clear();
+        self.effects.clear();
+        self.follow_ups.clear();
+        self.refused = None;
+        self.ended = None;
+        self.failure = None;
+        self.log.clear();
+    }
+}
+
+/// What the host itself says about seats.
+impl HostState {
+    /// Tells a seat's connection where it sits and what it may see.
+    fn say_joined(&mut self, seat: Seat) {
+        let Some(state) = self.part.seats.get(seat) else { return };
+        let Some(attachment) = state.attachment.clone() else {
+            return;
+        };
+        let joined = Joined {
+            seat,
+            attachment,
+            role: state.role,
+            n: state.last_n,
+            players: self.part.players(),
+            values: self.part.visible_values(seat),
+        };
+        self.call
+            .outputs
+            .push((Audience::One(seat), Body::Joined(Arc::new(joined))));
+    }
+
+    fn come_back(&mut self, seat: Seat) -> bool {
+        let was_away = self.part.seats.come_back(seat);
+        if was_away {
+            let back = vec![seat];
+            self.tell_others(
+                seat,
+                Body::Players {
+                    joined: Vec::new(),
+                    left: Vec::new(),
+                    away: Vec::new(),
+                    back,
+                },
+            );
+        }
+        was_away
+    }
+
+    fn tell_others(&mut self, seat: Seat, body: Body) {
+        self.call.outputs.push((Audience::Except(seat), body));
+        self.call.host_outputs = self.call.outputs.len();
+    }
+
+    /// The guest refused to seat a player. It has run, so what it said to the others stands; what was about this seat does not.
+    fn forget_refused(&mut self, seat: Seat) {
+        self.part.seats.remove(seat);
+        self.part.published.forget(seat);
+        let call = &mut self.call;
+        call.outputs.retain(|(audience, body)| match (audience, body) {
+            (Audience::One(to), _) => *to != seat,
+            (_, Body::Players { joined, .. }) => joined.iter().all(|player| player.seat != seat),
+            _ => true,
+        });
+        call.follow_ups
+            .retain(|event| !matches!(event, Event::Leave { seat: leaving, .. } if *leaving == seat));
+        call.effects
+            .retain(|effect| !matches!(effect, Effect::Transfer { seat: leaving, .. } if *leaving == seat));
+    }
+
+    fn number_outputs(&mut self, outputs: &mut Vec<Arc<Output>>) {
+        let part = &mut self.part;
+        let at_ms = part.now_ms;
+        let number = |(audience, body): (Audience, Body)| {
+            part.outputs += 1;
+            let seq = part.last_seq();
+            match &body {
+                Body::Published { key, data } => {
+                    let to = if let Audience::One(seat) = &audience {
+                        Some(*seat)
+                    } else {
+                        None
+                    };
+                    let was = data.as_ref().and_then(|_| part.published.number(to, key, seq, at_ms));
+                    if let Some(was) = was {
+                        part.ring.supersede(was);
+                    }
+                }
+                Body::Players { joined, .. } => {
+                    for player in joined {
+                        part.seats.note_joined(player.seat, seq);
+                    }
+                }
+                Body::Data { .. } | Body::Kicked { .. } | Body::Joined(_) => {}
+            }
+            let output = Arc::new(Output {
+                seq,
+                at_ms,
+                audience,
+                body,
+            });
+            part.ring.push(output.clone());
+            output
+        };
+        outputs.extend(self.call.outputs.drain(..).map(number));
+    }
+
+    fn post_effects(&mut self, effects: &mut Vec<(EffectId, Effect)>) {
+        let (incarnation, event) = (self.part.start.incarnation, self.part.event_no);
+        let outbox = &mut self.part.outbox;
+        let post = |(index, effect): (usize, Effect)| {
+            let id = EffectId {
+                incarnation,
+                event,
+                index: index as u32,
+            };
+            outbox.insert(id, effect.clone());
+            (id, effect)
+        };
+        effects.extend(self.call.effects.drain(..).enumerate().map(post));
+    }
+}
+
+fn setup(start: &StartRecord) -> bindings::Setup {
+    let invited = start.invited.iter().map(|invitee| bindings::Invitee {
+        player_id: invitee.player.to_string(),
+        team: invitee.team,
+        party: invitee.party.clone(),
+        properties: invitee.properties.clone(),
+    });
+    bindings::Setup {
+        match_id: start.match_id.to_string(),
+        name: start.name.clone(),
+        params: start.params.to_vec(),
+        invited: invited.collect(),
+        extra: Vec::new(),
+    }
+}
+
+fn guest_entry(entry: &Entry) -> bindings::Entry {
+    bindings::Entry {
+        key: entry.key.clone(),
+        data: entry.data.to_vec(),
+        version: entry.version.clone(),
+    }
+}
+
+/// A topic's name and its JSON. An operator's text is embedded as it is when it is JSON, and as a string when it is not.
+fn signal_text(topic: &Topic) -> (&'static str, String) {
+    match topic {
+        Topic::SeatAway { seat } => ("seat.away", format!("{{\"seat\":{seat}}}")),
+        Topic::SeatBack { seat } => ("seat.back", format!("{{\"seat\":{seat}}}")),
+        Topic::Operator { data } => {
+            let data = match serde_json::from_str::<&serde_json::value::RawValue>(data) {
+                Ok(json) => json.get().to_owned(),
+                Err(_) => serde_json::Value::from(data.as_str()).to_string(),
+            };
+            ("operator", format!("{{\"data\":{data}}}"))
+        }
+        Topic::MatchResumed { reason } => ("match.resumed", serde_json::json!({ "reason": reason }).to_string()),
+        Topic::ContentChanged { collection, key } => (
+            "content.changed",
+            serde_json::json!({ "collection": collection, "key": key }).to_string(),
+        ),
+    }
+}
+
+fn cut_text(mut text: String) -> String {
+    let mut end = text.len().min(REASON_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}

@@ -1,0 +1,443 @@
+//! Everything that the host keeps for a match, as one value that can be encoded: with the guest's image it is the whole match. The
+//! rules on it that need no guest are here (who is admitted, what is due next, what a seat may see); there is no clock, and what an
+//! event does to it is `machine`.
+//!
+//! Invariant: `decode(encode(part)) == part`, and everything in it follows from the start record and the events.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
+use rookery_protocol::client::{PayloadCodec, PlayerInfo, Role};
+use rookery_protocol::{Digest, MatchId, PlayerId, Seat};
+use serde::{Deserialize, Serialize};
+
+use super::effect::{Effect, EffectId};
+use super::event::TrapKind;
+use super::output::{Output, PublishedValue};
+use super::published::Published;
+use super::ring::Ring;
+use super::seats::{SeatState, Seats};
+use super::timers::Timers;
+use crate::wasm::module::digest_of;
+use crate::wasm::{Durability, Limits, Manifest, Module};
+
+/// Numbers of one incarnation: `seq` = incarnation × 2^40 + count, which stays an exact integer in a double (2^53).
+const SEQ_PER_INCARNATION: u64 = 1 << 40;
+
+/// The first byte of an encoded part. Fields are named in the encoding, so adding one with a default needs no new version.
+const ENCODING_VERSION: u8 = 1;
+
+/// What a match is started with; it never changes afterwards.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StartRecord {
+    pub match_id: MatchId,
+    /// The module's name.
+    pub module: String,
+    pub digest: Digest,
+    pub codec: PayloadCodec,
+    pub durability: Durability,
+    pub tick_hz: u32,
+    pub min_players: u32,
+    pub max_players: u32,
+    pub max_spectators: u32,
+    pub grace_ms: u32,
+    pub quick_play: bool,
+    pub listed: bool,
+    /// The registered name, for zones and other named matches.
+    pub name: Option<String>,
+    /// What the creator passed, in the module's codec.
+    pub params: Bytes,
+    pub seed: u64,
+    pub limits: Limits,
+    pub invited: Vec<Invitee>,
+    /// The match's clock starts here.
+    pub unix_start_ms: u64,
+    /// Counts how often the match was restored from less than it had released.
+    pub incarnation: u32,
+}
+
+impl StartRecord {
+    /// The record of an unnamed match of this module with default limits and nobody invited; the rest is the caller's to set.
+    pub fn new(match_id: MatchId, module: &Module, seed: u64, unix_start_ms: u64) -> StartRecord {
+        Self::of_manifest(match_id, module.manifest(), module.digest(), seed, unix_start_ms)
+    }
+
+    pub(crate) fn of_manifest(
+        match_id: MatchId,
+        manifest: &Manifest,
+        digest: Digest,
+        seed: u64,
+        unix_start_ms: u64,
+    ) -> StartRecord {
+        StartRecord {
+            match_id,
+            module: manifest.name.clone(),
+            digest,
+            codec: manifest.codec,
+            durability: manifest.durability,
+            tick_hz: manifest.tick_hz,
+            min_players: manifest.min_players,
+            max_players: manifest.max_players,
+            max_spectators: manifest.max_spectators,
+            grace_ms: manifest.grace_ms,
+            quick_play: manifest.quick_play,
+            listed: manifest.listed,
+            name: None,
+            params: Bytes::new(),
+            seed,
+            limits: Limits::default(),
+            invited: Vec::new(),
+            unix_start_ms,
+            incarnation: 0,
+        }
+    }
+}
+
+/// A player for whom a seat is reserved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invitee {
+    pub player: PlayerId,
+    pub team: u32,
+    pub party: Option<String>,
+    /// The ticket's properties, a JSON object as text.
+    pub properties: String,
+}
+
+/// Whether a player may take a seat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// They sit already.
+    Seated {
+        seat: Seat,
+    },
+    /// This is the seat to put into the event, and the team of their reservation.
+    Free {
+        seat: Seat,
+        team: Option<u32>,
+    },
+    Full,
+    /// The match takes no new players.
+    Closed,
+}
+
+/// An encoded part that this version cannot read.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("the match's state has encoding {found}, this version reads {ENCODING_VERSION}")]
+    Version { found: u8 },
+    #[error("the match's state is damaged")]
+    Damaged(#[source] rmp_serde::decode::Error),
+    #[error("the match's state is empty")]
+    Empty,
+}
+
+/// A tick that ought to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DueTick {
+    /// When it fell due, for those who count late ones.
+    pub due_ms: u64,
+    pub elapsed_ms: u32,
+}
+
+/// The host's part of a match.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostPart {
+    pub(crate) start: StartRecord,
+    /// The number of the last event.
+    pub(crate) event_no: u64,
+    /// The time of the last event, milliseconds since the match started.
+    pub(crate) now_ms: u64,
+    pub(crate) random: Xoshiro256PlusPlus,
+    /// Outputs of this incarnation so far.
+    pub(crate) outputs: u64,
+    pub(crate) ring: Ring,
+    pub(crate) seats: Seats,
+    pub(crate) next_seat: Seat,
+    pub(crate) timers: Timers,
+    pub(crate) published: Published,
+    pub(crate) label: Vec<(String, String)>,
+    pub(crate) joinable: bool,
+    /// Invited players who have not come yet.
+    pub(crate) reservations: Vec<Invitee>,
+    /// How many more players the match asks the matchmaker for.
+    pub(crate) backfill: Option<u32>,
+    /// Effects without an answer yet.
+    pub(crate) outbox: BTreeMap<EffectId, Effect>,
+    /// The last mail of each sender.
+    pub(crate) inbox: BTreeMap<String, u64>,
+    /// Calls that were cut off.
+    pub(crate) traps: BTreeMap<TrapKind, u32>,
+    pub(crate) last_tick_ms: u64,
+}
+
+impl HostPart {
+    /// The part of a match to which nothing has happened yet.
+    pub fn new(start: StartRecord) -> HostPart {
+        HostPart {
+            event_no: 0,
+            now_ms: 0,
+            random: Xoshiro256PlusPlus::seed_from_u64(start.seed),
+            outputs: 0,
+            ring: Ring::starting_after(u64::from(start.incarnation) * SEQ_PER_INCARNATION),
+            seats: Seats::default(),
+            next_seat: 1,
+            timers: Timers::default(),
+            published: Published::default(),
+            label: Vec::new(),
+            joinable: true,
+            reservations: start.invited.clone(),
+            backfill: None,
+            outbox: BTreeMap::new(),
+            inbox: BTreeMap::new(),
+            traps: BTreeMap::new(),
+            last_tick_ms: 0,
+            start,
+        }
+    }
+
+    /// All of it, for snapshots and for other nodes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![ENCODING_VERSION];
+        rmp_serde::encode::write_named(&mut bytes, self).expect("plain data into memory");
+        bytes
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote.
+    pub fn decode(bytes: &[u8]) -> Result<HostPart, DecodeError> {
+        match bytes.split_first() {
+            None => Err(DecodeError::Empty),
+            Some((&ENCODING_VERSION, body)) => rmp_serde::from_slice(body).map_err(DecodeError::Damaged),
+            Some((&found, _)) => Err(DecodeError::Version { found }),
+        }
+    }
+
+    /// The number of the last output; what a view that is complete now may be called.
+    pub fn last_seq(&self) -> u64 {
+        u64::from(self.start.incarnation) * SEQ_PER_INCARNATION + self.outputs
+    }
+
+    /// The number of the next output.
+    pub fn next_seq(&self) -> u64 {
+        self.last_seq() + 1
+    }
+
+    pub fn start(&self) -> &StartRecord {
+        &self.start
+    }
+
+    /// The number of the last event.
+    pub fn event_no(&self) -> u64 {
+        self.event_no
+    }
+
+    /// The match's clock: the time of the last event.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// The recent outputs above a number, oldest first; none if some of them are gone. See [`Ring`].
+    pub fn since(&self, seq: u64) -> Option<impl Iterator<Item = &Arc<Output>>> {
+        self.ring.since(seq)
+    }
+
+    /// Whether this player may sit down. Nothing is changed: the seat is taken when the event is applied.
+    pub fn admit(&self, player: PlayerId, role: Role) -> Admission {
+        if let Some(seat) = self.seats.seat_of(player) {
+            return Admission::Seated { seat };
+        }
+        let seat = self.next_seat;
+        let reservation = self.reservations.iter().find(|invitee| invitee.player == player);
+        match (role, reservation) {
+            // `set-joinable` is about playing: a duel that has begun may be watched.
+            (Role::Spectator, _) if self.seats.spectators() < self.start.max_spectators as usize => {
+                Admission::Free { seat, team: None }
+            }
+            (Role::Spectator, _) => Admission::Full,
+            (Role::Player | Role::Bot, Some(invitee)) if self.has_room(0) => Admission::Free {
+                seat,
+                team: Some(invitee.team),
+            },
+            (Role::Player | Role::Bot, Some(_)) => Admission::Full,
+            (Role::Player | Role::Bot, None) if !self.joinable => Admission::Closed,
+            (Role::Player | Role::Bot, None) if !self.has_room(self.reservations.len()) => Admission::Full,
+            (Role::Player | Role::Bot, None) => Admission::Free { seat, team: None },
+        }
+    }
+
+    /// Whether one more can play while this many seats are kept free for others.
+    pub(crate) fn has_room(&self, reserved: usize) -> bool {
+        self.seats.playing() + reserved < self.start.max_players as usize
+    }
+
+    /// Whether a player whom nobody invited would find the door open and a seat free.
+    pub fn has_free_seat(&self) -> bool {
+        self.joinable && self.has_room(self.reservations.len())
+    }
+
+    /// The reservation has run out.
+    pub fn forget_reservation(&mut self, player: PlayerId) {
+        self.reservations.retain(|invitee| invitee.player != player);
+    }
+
+    /// Invited players who have not come yet.
+    pub fn reservations(&self) -> &[Invitee] {
+        &self.reservations
+    }
+
+    pub fn seat(&self, seat: Seat) -> Option<&SeatState> {
+        self.seats.get(seat)
+    }
+
+    pub fn seats(&self) -> impl Iterator<Item = (Seat, &SeatState)> {
+        self.seats.iter()
+    }
+
+    pub fn seat_of(&self, player: PlayerId) -> Option<Seat> {
+        self.seats.seat_of(player)
+    }
+
+    /// Who plays, bots included, and who watches.
+    pub fn players(&self) -> Vec<PlayerInfo> {
+        self.seats
+            .iter()
+            .map(|(seat, state)| player_info(seat, state))
+            .collect()
+    }
+
+    /// Players and bots.
+    pub fn player_count(&self) -> usize {
+        self.seats.playing()
+    }
+
+    /// Players and spectators that are people, whether present or away.
+    pub fn human_count(&self) -> usize {
+        self.seats.humans()
+    }
+
+    /// Since when the seat has been away that has been away longest.
+    pub fn first_away_since_ms(&self) -> Option<u64> {
+        self.seats.first_away().map(|(since_ms, _)| since_ms)
+    }
+
+    /// The seat that has been away longest, if since this time or before.
+    pub fn first_away_seat(&self, since_at_most_ms: u64) -> Option<Seat> {
+        self.seats
+            .first_away()
+            .filter(|(since_ms, _)| *since_ms <= since_at_most_ms)
+            .map(|(_, seat)| seat)
+    }
+
+    /// The published values that a seat may see, in key order.
+    pub fn visible_values(&self, seat: Seat) -> Vec<PublishedValue> {
+        self.published.visible(seat).cloned().collect()
+    }
+
+    /// The published value of a key, for everyone or for one seat.
+    pub fn published(&self, to: Option<Seat>, key: &str) -> Option<&PublishedValue> {
+        self.published.get(to, key)
+    }
+
+    /// What lists show and filter by.
+    pub fn label(&self) -> &[(String, String)] {
+        &self.label
+    }
+
+    pub fn is_joinable(&self) -> bool {
+        self.joinable
+    }
+
+    /// How many more players the match asks the matchmaker for.
+    pub fn backfill(&self) -> Option<u32> {
+        self.backfill
+    }
+
+    /// Effects whose answer has not become an event yet.
+    pub fn outbox(&self) -> &BTreeMap<EffectId, Effect> {
+        &self.outbox
+    }
+
+    /// When the match has to be woken if nothing else happens, in match time.
+    pub fn next_wake_ms(&self) -> Option<u64> {
+        let timer = self.timers.first().map(|(due_ms, _)| due_ms);
+        [timer, self.next_tick_ms()].into_iter().flatten().min()
+    }
+
+    /// The timer to run first among those that are due.
+    pub fn due_timer(&self, now_ms: u64) -> Option<u32> {
+        self.timers
+            .first()
+            .filter(|(due_ms, _)| *due_ms <= now_ms)
+            .map(|(_, id)| id)
+    }
+
+    /// The tick that is due. Ticks that were missed are not made up: the next one is on the grid after this one ran.
+    pub fn due_tick(&self, now_ms: u64) -> Option<DueTick> {
+        let due_ms = self.next_tick_ms().filter(|due_ms| *due_ms <= now_ms)?;
+        let elapsed_ms = u32::try_from(now_ms.saturating_sub(self.last_tick_ms)).unwrap_or(u32::MAX);
+        Some(DueTick { due_ms, elapsed_ms })
+    }
+
+    /// The first point above the last tick on the grid of 1000 / tick_hz milliseconds, rounded up to whole ones.
+    pub fn next_tick_ms(&self) -> Option<u64> {
+        let hz = u64::from(self.start.tick_hz);
+        if hz == 0 || self.event_no == 0 {
+            return None;
+        }
+        let number = self.last_tick_ms * hz / 1_000 + 1;
+        Some((number * 1_000).div_ceil(hz))
+    }
+
+    /// The hash that two copies of a match compare. The guest's image is not part of it yet; seats count without their attachments,
+    /// which say where a player is and not what has happened in the match.
+    pub fn state_hash(&self) -> Digest {
+        let seats: BTreeMap<Seat, SeatState> = self
+            .seats
+            .iter()
+            .map(|(seat, state)| {
+                (
+                    seat,
+                    SeatState {
+                        attachment: None,
+                        ..state.clone()
+                    },
+                )
+            })
+            .collect();
+        let state = (
+            &self.random,
+            self.next_seq(),
+            (seats, self.next_seat),
+            &self.timers,
+            &self.published,
+            &self.outbox,
+        );
+        let bytes = rmp_serde::to_vec_named(&state).expect("plain data into memory");
+        digest_of(&bytes)
+    }
+
+    /// 64 random bits from the match's own generator.
+    pub(crate) fn random_bits(&mut self) -> u64 {
+        self.random.next_u64()
+    }
+}
+
+/// A seat as clients see it.
+pub(crate) fn player_info(seat: Seat, state: &SeatState) -> PlayerInfo {
+    PlayerInfo {
+        seat,
+        player: player_text(seat, state.player),
+        name: state.name.clone(),
+        role: state.role,
+    }
+}
+
+/// The player's id; bots have a name space of their own.
+pub(crate) fn player_text(seat: Seat, player: Option<PlayerId>) -> String {
+    match player {
+        Some(player) => player.to_string(),
+        None => format!("bot:{seat}"),
+    }
+}

@@ -1,0 +1,61 @@
+//! What one call of match logic may use up, and what a match may hold. Fixed in the match's start record: a replay on another
+//! node, under another configuration, must draw the line at the same place.
+
+use serde::{Deserialize, Serialize};
+
+/// The budgets of a match. Those "a call" start anew with each call of an export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// CPU time of the calling thread a call, in microseconds. Time in which the thread was not scheduled does not count, so a
+    /// busy machine cuts nobody off. Raise it for match logic that thinks hard (path finding, chess).
+    pub call_cpu_us: u64,
+    /// All linear memories of the match together.
+    pub memory_bytes: u64,
+    /// All tables of the match together.
+    pub table_elements: u64,
+    /// Core instances, memories and tables, each: a component of one module needs three or four.
+    pub instances: u32,
+    /// Calls of imports a call.
+    pub host_calls: u32,
+    /// Bytes that imports take from the guest a call: payloads, keys, log lines, mail. Also what one result may hold.
+    pub bytes_out: u64,
+    /// What `save` may return.
+    pub save_bytes: u64,
+    /// Log lines a call.
+    pub log_lines: u32,
+    /// Published keys at one time.
+    pub published_keys: u32,
+    /// Published keys and values together.
+    pub published_bytes: u64,
+    /// Requests to the outside that are not settled yet.
+    pub outbox: u32,
+    /// What those requests carry, together.
+    pub outbox_bytes: u64,
+    /// Timers that are set at one time.
+    pub timers: u32,
+    /// Stack of the guest. The engine is compiled for [`super::engine::WASM_STACK_BYTES`]; it is recorded here because where a
+    /// recursion ends is something that match logic can observe.
+    pub wasm_stack_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            call_cpu_us: 10_000,
+            memory_bytes: 64 << 20,
+            table_elements: 100_000,
+            instances: 64,
+            host_calls: 10_000,
+            bytes_out: 1 << 20,
+            save_bytes: 16 << 20,
+            log_lines: 100,
+            published_keys: 1_024,
+            published_bytes: 1 << 20,
+            outbox: 256,
+            outbox_bytes: 4 << 20,
+            timers: 1_024,
+            wasm_stack_bytes: super::engine::WASM_STACK_BYTES as u64,
+        }
+    }
+}

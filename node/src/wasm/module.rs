@@ -1,0 +1,163 @@
+//! A compiled version of match logic: everything about it that is the same for all of its matches. Compiling checks all that can be
+//! checked without playing: that it is a component, imports nothing but ours, exports all that the world asks for, and describes
+//! itself believably.
+
+use std::sync::Arc;
+
+use ring::digest::{SHA256, digest};
+use rookery_protocol::{Digest, MatchId};
+use wasmparser::{Encoding, Parser, Payload};
+use wasmtime::component::{Component, HasSelf, Linker};
+
+use super::engine::Engine;
+use super::host::HostState;
+use super::host::bindings::{MatchLogic, MatchLogicPre};
+use super::instance::Instance;
+use super::manifest::Manifest;
+use super::trap::Failure;
+use crate::matches::part::{HostPart, StartRecord};
+
+/// The package whose interfaces a component may import.
+const PACKAGE: &str = "rookery:game/";
+
+/// A compiled component, its digest and what it says of itself. Cheap to clone.
+#[derive(Clone)]
+pub struct Module {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Engine,
+    pre: MatchLogicPre<HostState>,
+    digest: Digest,
+    manifest: Manifest,
+}
+
+impl std::fmt::Debug for Module {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Module")
+            .field("name", &self.inner.manifest.name)
+            .field("digest", &self.inner.digest)
+            .finish()
+    }
+}
+
+/// Why a component cannot be match logic. The text is for its author.
+#[derive(Debug, thiserror::Error)]
+pub enum ModuleError {
+    #[error("not a WebAssembly component: {0}")]
+    NotAComponent(String),
+    #[error(
+        "the component imports `{import}`; match logic may import the interfaces of rookery:game and nothing else \
+         (no WASI: build for wasm32-unknown-unknown)"
+    )]
+    ForeignImport { import: String },
+    #[error("the component does not compile: {0}")]
+    Compile(String),
+    #[error("the component does not fit the world rookery:game/match-logic: {0}")]
+    World(String),
+    #[error("describe failed: {0}")]
+    Describe(#[source] Failure),
+    #[error("the manifest is not valid: {}", .0.join("; "))]
+    Manifest(Vec<String>),
+}
+
+impl Module {
+    pub(super) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Module, ModuleError> {
+        check_imports(bytes)?;
+        let digest = digest_of(bytes);
+        let component = load_or_compile(engine, bytes, digest)?;
+        let pre = link(engine, &component).map_err(|error| ModuleError::World(format!("{error:#}")))?;
+        let manifest = describe(engine, &pre, digest)?;
+        let faults = manifest.faults();
+        if !faults.is_empty() {
+            return Err(ModuleError::Manifest(faults));
+        }
+        Ok(Module {
+            inner: Arc::new(Inner {
+                engine: engine.clone(),
+                pre,
+                digest,
+                manifest,
+            }),
+        })
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.inner.manifest
+    }
+
+    pub fn digest(&self) -> Digest {
+        self.inner.digest
+    }
+
+    pub(crate) fn instantiate(&self, part: HostPart) -> Result<Instance, Failure> {
+        Instance::new(&self.inner.engine, &self.inner.pre, part)
+    }
+}
+
+/// The identity of a component.
+pub fn digest_of(component: &[u8]) -> Digest {
+    let bytes = digest(&SHA256, component);
+    Digest(bytes.as_ref().try_into().expect("SHA-256 has 32 bytes"))
+}
+
+/// Refuses what need not be compiled to be refused, by the names in the component's own import section.
+fn check_imports(bytes: &[u8]) -> Result<(), ModuleError> {
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(|error| ModuleError::NotAComponent(error.to_string()))? {
+            Payload::Version {
+                encoding: Encoding::Module,
+                ..
+            } if depth == 0 => {
+                return Err(ModuleError::NotAComponent(
+                    "it is a core module; `rookery build` makes a component of it".into(),
+                ));
+            }
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(imports) if depth == 0 => {
+                for import in imports {
+                    let import = import.map_err(|error| ModuleError::NotAComponent(error.to_string()))?;
+                    let name = import.name.name;
+                    if !name.starts_with(PACKAGE) {
+                        return Err(ModuleError::ForeignImport {
+                            import: name.to_owned(),
+                        });
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn load_or_compile(engine: &Engine, bytes: &[u8], digest: Digest) -> Result<Component, ModuleError> {
+    if let Some(component) = engine.cache().and_then(|cache| cache.load(engine.wasmtime(), digest)) {
+        return Ok(component);
+    }
+    let component =
+        Component::from_binary(engine.wasmtime(), bytes).map_err(|error| ModuleError::Compile(format!("{error:#}")))?;
+    if let Some(cache) = engine.cache() {
+        cache.store(digest, &component);
+    }
+    Ok(component)
+}
+
+fn link(engine: &Engine, component: &Component) -> wasmtime::Result<MatchLogicPre<HostState>> {
+    let mut linker = Linker::new(engine.wasmtime());
+    MatchLogic::add_to_linker::<HostState, HasSelf<HostState>>(&mut linker, |state| state)?;
+    MatchLogicPre::new(linker.instantiate_pre(component)?)
+}
+
+/// Asks a throwaway instance. What it does besides answering goes nowhere.
+fn describe(engine: &Engine, pre: &MatchLogicPre<HostState>, digest: Digest) -> Result<Manifest, ModuleError> {
+    let start = StartRecord::of_manifest(MatchId::from_u128(0), &Manifest::unknown(), digest, 0, 0);
+    let mut instance = Instance::new(engine, pre, HostPart::new(start)).map_err(ModuleError::Describe)?;
+    let manifest = instance
+        .call(|guest, store| guest.call_describe(store))
+        .map_err(ModuleError::Describe)?;
+    Ok(manifest.into())
+}
