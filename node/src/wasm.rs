@@ -10,6 +10,10 @@ pub mod instance;
 pub mod limits;
 pub mod manifest;
 pub mod module;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod ticker;
 pub mod trap;
 

@@ -58,6 +58,10 @@ pub enum Event {
         seat: Seat,
         attach: Option<Attachment>,
     },
+    /// A reservation has run out. No guest call.
+    Unreserve {
+        player: PlayerId,
+    },
     /// An operator throws a player out; `Leave` follows. No guest call.
     Kick {
         seat: Seat,

@@ -106,6 +106,7 @@ impl Match {
         let mut instance = module.instantiate(HostPart::new(start))?;
         // What a component does while it is instantiated is no event, so it goes nowhere.
         instance.state_mut().roll_back();
+        instance.state_mut().call.log.clear();
         Ok(Match {
             instance,
             state: State::Running,
@@ -114,11 +115,6 @@ impl Match {
 
     pub fn part(&self) -> &HostPart {
         &self.instance.state().part
-    }
-
-    /// For what is not an event: reservations that run out.
-    pub fn part_mut(&mut self) -> &mut HostPart {
-        &mut self.instance.state_mut().part
     }
 
     /// Whether events still do anything.
@@ -144,6 +140,9 @@ impl Match {
         let part = &mut self.host().part;
         part.now_ms = part.now_ms.max(at_ms);
         part.event_no += 1;
+        if let Some(index) = part.pending.iter().position(|pending| *pending == event) {
+            part.pending.remove(index);
+        }
         let verdict = match self.state {
             State::Running => self.run(&event),
             State::Ended | State::Failed => Verdict::Stale,
@@ -212,6 +211,16 @@ impl Match {
             },
             Event::Signal { topic } => self.signal(topic),
             Event::Resync { seat, attach } => self.resync(*seat, attach.as_ref()),
+            Event::Unreserve { player } => {
+                let reservations = &mut self.host().part.reservations;
+                let before = reservations.len();
+                reservations.retain(|invitee| invitee.player != *player);
+                if reservations.len() < before {
+                    Verdict::Done
+                } else {
+                    Verdict::Stale
+                }
+            }
             Event::Kick { seat, reason } => match self.host().throw_out(*seat, reason.clone()) {
                 true => Verdict::Done,
                 false => Verdict::Stale,
@@ -410,6 +419,7 @@ impl Match {
         host.call.undo.clear();
         host.number_outputs(&mut applied.outputs);
         host.post_effects(&mut applied.effects);
+        host.part.pending.extend(host.call.follow_ups.iter().cloned());
         applied.follow_ups.append(&mut host.call.follow_ups);
         applied.log.append(&mut host.call.log);
         if let Some(outcome) = host.call.finished.take() {
@@ -602,3 +612,10 @@ fn cut_text(mut text: String) -> String {
     text.truncate(end);
     text
 }
+
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod stage;
+#[cfg(test)]
+mod tests;

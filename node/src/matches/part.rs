@@ -4,7 +4,7 @@
 //!
 //! Invariant: `decode(encode(part)) == part`, and everything in it follows from the start record and the events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use rookery_protocol::{Digest, MatchId, PlayerId, Seat};
 use serde::{Deserialize, Serialize};
 
 use super::effect::{Effect, EffectId};
-use super::event::TrapKind;
+use super::event::{Event, TrapKind};
 use super::output::{Output, PublishedValue};
 use super::published::Published;
 use super::ring::Ring;
@@ -166,6 +166,9 @@ pub struct HostPart {
     pub(crate) backfill: Option<u32>,
     /// Effects without an answer yet.
     pub(crate) outbox: BTreeMap<EffectId, Effect>,
+    /// Follow-ups that have not been applied yet: a snapshot may be taken between an event and those.
+    #[serde(default)]
+    pub(crate) pending: VecDeque<Event>,
     /// The last mail of each sender.
     pub(crate) inbox: BTreeMap<String, u64>,
     /// Calls that were cut off.
@@ -191,6 +194,7 @@ impl HostPart {
             reservations: start.invited.clone(),
             backfill: None,
             outbox: BTreeMap::new(),
+            pending: VecDeque::new(),
             inbox: BTreeMap::new(),
             traps: BTreeMap::new(),
             last_tick_ms: 0,
@@ -277,11 +281,6 @@ impl HostPart {
         self.joinable && self.has_room(self.reservations.len())
     }
 
-    /// The reservation has run out.
-    pub fn forget_reservation(&mut self, player: PlayerId) {
-        self.reservations.retain(|invitee| invitee.player != player);
-    }
-
     /// Invited players who have not come yet.
     pub fn reservations(&self) -> &[Invitee] {
         &self.reservations
@@ -357,6 +356,11 @@ impl HostPart {
     /// Effects whose answer has not become an event yet.
     pub fn outbox(&self) -> &BTreeMap<EffectId, Effect> {
         &self.outbox
+    }
+
+    /// Follow-ups of earlier events that have not been applied; for an owner that takes the match over.
+    pub fn pending(&self) -> impl Iterator<Item = &Event> {
+        self.pending.iter()
     }
 
     /// When the match has to be woken if nothing else happens, in match time.
@@ -441,3 +445,6 @@ pub(crate) fn player_text(seat: Seat, player: Option<PlayerId>) -> String {
         None => format!("bot:{seat}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,6 +38,9 @@ pub mod bindings {
 const LABEL_KEYS_MAX: usize = 16;
 const LABEL_TEXT_BYTES_MAX: usize = 256;
 
+/// Levels of a JSON payload: what widespread parsers take by default.
+const JSON_DEPTH_MAX: usize = 127;
+
 /// One log line; the rest is cut off.
 const LOG_LINE_BYTES_MAX: usize = 4_096;
 
@@ -285,29 +288,47 @@ impl HostState {
         }
     }
 
-    /// Puts a request into the outbox, or answers that it is full.
-    fn request(&mut self, effect: Effect) {
-        let limits = &self.part.start.limits;
-        let waiting = || self.part.outbox.values().chain(&self.call.effects);
-        let bytes = waiting().map(Effect::bytes).sum::<usize>() + effect.bytes();
-        if waiting().count() < limits.outbox as usize && bytes as u64 <= limits.outbox_bytes {
+    /// Puts a request into the outbox, or answers that it is full. Answers wait to become events, so there is an end to them too:
+    /// otherwise a guest that asks twice for every "busy" would fill the host's memory.
+    fn request(&mut self, effect: Effect) -> wasmtime::Result<()> {
+        if self.outbox_takes(&effect) {
             self.call.effects.push(effect);
-        } else if let Some(request) = effect.request() {
-            self.answer(request, "busy");
-        } else {
-            self.note(
-                LogLevel::Warn,
-                "the outbox is full: a request without an answer was dropped".into(),
-            );
+            return Ok(());
+        }
+        match effect.request() {
+            Some(request) => self.answer(request, "busy"),
+            None => {
+                self.note(
+                    LogLevel::Warn,
+                    "the outbox is full: a request without an answer was dropped".into(),
+                );
+                Ok(())
+            }
         }
     }
 
-    fn answer(&mut self, request: u32, error: &str) {
+    fn outbox_takes(&self, effect: &Effect) -> bool {
+        let limits = &self.part.start.limits;
+        if self.part.outbox.len() + self.call.effects.len() >= limits.outbox as usize {
+            return false;
+        }
+        let waiting = self.part.outbox.values().chain(&self.call.effects).chain([effect]);
+        waiting.map(Effect::bytes).sum::<usize>() as u64 <= limits.outbox_bytes
+    }
+
+    fn answer(&mut self, request: u32, error: &str) -> wasmtime::Result<()> {
+        let limit = self.part.start.limits.outbox as usize;
+        let waiting = self.part.pending.iter().chain(&self.call.follow_ups);
+        if waiting.filter(|event| matches!(event, Event::Answer { .. })).count() >= limit {
+            let message = format!("more than {limit} refused requests that have not been answered yet");
+            return self.cut(TrapKind::HostCalls, message);
+        }
         self.call.follow_ups.push(Event::Answer {
             request,
             effect: None,
             outcome: Err(error.into()),
         });
+        Ok(())
     }
 
     /// A line of the host's own in the match's log.
@@ -349,9 +370,31 @@ pub(crate) fn json_fault(data: &[u8]) -> Option<String> {
         Ok(text) => text,
         Err(error) => return Some(error.to_string()),
     };
-    serde_json::from_str::<serde::de::IgnoredAny>(text)
-        .err()
-        .map(|error| error.to_string())
+    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        return Some(error.to_string());
+    }
+    // Skipping over values takes any depth; the parsers of those who read them do not.
+    let may_be_deep = memchr::memchr2_iter(b'[', b'{', data).nth(JSON_DEPTH_MAX).is_some();
+    (may_be_deep && json_depth(data) > JSON_DEPTH_MAX).then(|| format!("deeper than {JSON_DEPTH_MAX} levels"))
+}
+
+/// How deep a valid JSON text nests.
+fn json_depth(data: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in data {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth -= 1,
+            _ => {}
+        }
+    }
+    deepest
 }
 
 fn truncate(line: &mut String, bytes_max: usize) {
@@ -606,8 +649,7 @@ impl bindings::rookery::game::mail::Host for HostState {
             request,
             target,
             data: data.into(),
-        });
-        Ok(())
+        })
     }
 
     fn transfer(&mut self, request: u32, seat: Seat, target: String, ctx: Vec<u8>) -> wasmtime::Result<()> {
@@ -623,8 +665,7 @@ impl bindings::rookery::game::mail::Host for HostState {
         };
         // Nobody sits there, or only a bot, which belongs to this match.
         let Some((player, name, role)) = traveller else {
-            self.answer(request, "refused");
-            return Ok(());
+            return self.answer(request, "refused");
         };
         let effects = self.call.effects.len();
         self.request(Effect::Transfer {
@@ -635,7 +676,7 @@ impl bindings::rookery::game::mail::Host for HostState {
             role,
             target,
             ctx: ctx.into(),
-        });
+        })?;
         if self.call.effects.len() > effects {
             self.call.follow_ups.push(Event::Leave {
                 seat,
@@ -647,20 +688,17 @@ impl bindings::rookery::game::mail::Host for HostState {
 
     fn say(&mut self, channel: String, text: String) -> wasmtime::Result<()> {
         self.charge(channel.len() + text.len())?;
-        self.request(Effect::Say { channel, text });
-        Ok(())
+        self.request(Effect::Say { channel, text })
     }
 
     fn claim(&mut self, request: u32, name: String) -> wasmtime::Result<()> {
         self.charge(name.len())?;
-        self.request(Effect::Claim { request, name });
-        Ok(())
+        self.request(Effect::Claim { request, name })
     }
 
     fn release(&mut self, name: String) -> wasmtime::Result<()> {
         self.charge(name.len())?;
-        self.request(Effect::Release { name });
-        Ok(())
+        self.request(Effect::Release { name })
     }
 }
 
@@ -672,8 +710,7 @@ impl bindings::rookery::game::storage::Host for HostState {
             owner,
             collection,
             key,
-        });
-        Ok(())
+        })
     }
 
     fn write(
@@ -699,8 +736,7 @@ impl bindings::rookery::game::storage::Host for HostState {
             key,
             value,
             version,
-        });
-        Ok(())
+        })
     }
 
     fn scan(
@@ -718,8 +754,7 @@ impl bindings::rookery::game::storage::Host for HostState {
             collection,
             prefix,
             limit,
-        });
-        Ok(())
+        })
     }
 }
 
@@ -730,8 +765,7 @@ impl bindings::rookery::game::content::Host for HostState {
             request,
             collection,
             key,
-        });
-        Ok(())
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ring::digest::{SHA256, digest};
 use rookery_protocol::{Digest, MatchId};
-use wasmparser::{Encoding, Parser, Payload};
+use wasmparser::{ComponentTypeRef, Encoding, Parser, Payload};
 use wasmtime::component::{Component, HasSelf, Linker};
 
 use super::engine::Engine;
@@ -120,6 +120,10 @@ fn check_imports(bytes: &[u8]) -> Result<(), ModuleError> {
             Payload::ComponentImportSection(imports) if depth == 0 => {
                 for import in imports {
                     let import = import.map_err(|error| ModuleError::NotAComponent(error.to_string()))?;
+                    // The types that our exports mention are imported by name too; they bring nothing in.
+                    if matches!(import.ty, ComponentTypeRef::Type(_)) {
+                        continue;
+                    }
                     let name = import.name.name;
                     if !name.starts_with(PACKAGE) {
                         return Err(ModuleError::ForeignImport {
