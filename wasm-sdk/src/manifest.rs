@@ -146,3 +146,6 @@ impl Manifest {
         faults
     }
 }
+
+#[cfg(test)]
+mod tests;

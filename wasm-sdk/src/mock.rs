@@ -292,7 +292,7 @@ impl<M: Match> Host<M> {
     /// Sends an input without a number.
     ///
     /// # Panics
-    /// When nobody sits there, or the payload does not fit the module's codec: the node would not pass it on.
+    /// When nobody sits there, the match has ended, or the payload does not fit the codec: the node would not pass it on.
     pub fn message(&mut self, from: Seat, data: impl Into<Payload>) {
         self.message_numbered(from, 0, data);
     }
@@ -303,6 +303,7 @@ impl<M: Match> Host<M> {
     /// As [`message`](Host::message).
     pub fn message_numbered(&mut self, from: Seat, n: u32, data: impl Into<Payload>) {
         assert!(self.ctx.host.seats.contains_key(&from), "nobody sits on seat {from}");
+        assert!(self.ctx.host.outcome.is_none(), "the match has ended");
         let data = data.into();
         self.ctx.host.check(&data);
         self.ctx.input_number = n;
@@ -774,3 +775,6 @@ impl Place<'_> {
         (self.owner.map(str::to_owned), self.collection.to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests;
