@@ -47,5 +47,7 @@ pub fn componentize(core_module: &[u8]) -> Result<Vec<u8>, ComponentError> {
         .map_err(|error| refused(&error))
 }
 
+// The path is given because scripts/componentize includes this file from elsewhere.
 #[cfg(test)]
+#[path = "component/tests.rs"]
 mod tests;

@@ -260,5 +260,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::rename(&unfinished, path)
 }
 
+// The path is given because scripts/componentize includes this file from elsewhere.
 #[cfg(test)]
+#[path = "build/tests.rs"]
 mod tests;

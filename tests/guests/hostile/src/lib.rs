@@ -33,7 +33,7 @@ fn default_rounds() -> u32 {
 enum Deed {
     /// Never returns.
     Loop,
-    /// Takes memory and touches it until there is none.
+    /// Takes memory until there is none; of each piece it touches little, so that memory runs out before time.
     Grow,
     /// Recurses with all its state in the engine's stack.
     Recurse,
@@ -170,7 +170,9 @@ fn perform(ctx: &mut Context, deed: Deed, rounds: u32) -> Result<(), Refusal> {
         Deed::Grow => {
             let mut held = Vec::new();
             loop {
-                held.push(black_box(vec![1u8; 1024 * 1024]));
+                let mut piece = Vec::with_capacity(1024 * 1024);
+                piece.push(1u8);
+                held.push(black_box(piece));
             }
         }
         Deed::Recurse => {
