@@ -1,1 +1,248 @@
-//! Placeholder.
+//! `rookery demo`: a cluster of real node processes on loopback, with the example modules and some bots, gone without a trace
+//! when it ends.
+//!
+//! The nodes are this binary's `node` command, configured by the environment as an operator would: nothing here reaches into a
+//! node. Three things keep processes from being left behind: the nodes are told to end, those that do not are killed, and each
+//! ends by itself when the pipe to this process closes, which the kernel does even when the demo is killed.
+
+mod bots;
+mod process;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::cli::operator::OpsClient;
+use crate::cli::secret;
+use crate::examples;
+use crate::ops::view::{ClusterView, Published};
+use process::{NodeProcess, Report};
+
+/// More nodes than this on one machine show nothing new.
+pub const NODES_MAX: u16 = 20;
+
+/// From the start of the processes to a cluster in which all see all. A debug build on a busy machine takes most of it.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+const ASK_EVERY: Duration = Duration::from_millis(100);
+/// Two bots a node make an arena that moves, and leave room for people.
+const BOTS_PER_NODE: usize = 2;
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub nodes: u16,
+    /// The first node's client port.
+    pub port: u16,
+    pub bots: Bots,
+    /// What the nodes log.
+    pub log_level: String,
+}
+
+/// Whether bots play the arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bots {
+    None,
+    Some,
+}
+
+/// Where node i (from 0) listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ports {
+    client: u16,
+    peer: u16,
+    ops: u16,
+}
+
+impl Ports {
+    fn of(first: u16, index: u16) -> Self {
+        let client = first + 10 * index;
+        Self {
+            client,
+            peer: client + 1,
+            ops: client + 2,
+        }
+    }
+
+    fn ops_client(self) -> OpsClient {
+        let url = format!("http://127.0.0.1:{}", self.ops);
+        OpsClient::new(&url, None).expect("an address of loopback is a good URL")
+    }
+}
+
+/// Runs the demo until a signal ends it (exit code 0) or a node dies (1).
+pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let ports: Vec<Ports> = (0..options.nodes).map(|index| Ports::of(options.port, index)).collect();
+    ports.iter().try_for_each(|ports| check_free(*ports))?;
+    let mut stop = Stop::listen()?;
+    let directory = tempfile::Builder::new()
+        .prefix("rookery-demo-")
+        .tempdir()
+        .context("no temporary directory")?;
+    let (reports, mut inbox) = mpsc::channel(process::REPORTS_MAX);
+    let secret = secret::fresh();
+    let started: anyhow::Result<Vec<NodeProcess>> = (0..options.nodes)
+        .map(|index| {
+            let environment = environment(&ports, index, &secret, directory.path());
+            NodeProcess::start(index, &environment, &options.log_level, reports.clone())
+        })
+        .collect();
+    let nodes = started?;
+
+    let ended = tokio::select! {
+        () = stop.signalled() => Ok(ExitCode::SUCCESS),
+        ended = play(&options, &ports, &mut inbox) => ended,
+    };
+    process::end_all(nodes).await;
+    if let Err(error) = directory.close() {
+        eprintln!("demo: the temporary directory stays behind: {error}");
+    }
+    ended
+}
+
+/// Brings the cluster up and waits. Ends only when something goes wrong.
+async fn play(options: &Options, ports: &[Ports], inbox: &mut mpsc::Receiver<Report>) -> anyhow::Result<ExitCode> {
+    let deadline = Instant::now() + READY_WITHIN;
+    let mut not_ready = ports.len();
+    while not_ready > 0 {
+        match tokio::time::timeout_at(deadline, inbox.recv()).await {
+            Ok(Some(Report::Ready)) => not_ready -= 1,
+            Ok(Some(Report::Exited { node, status })) => bail!("{node} ended: {status}"),
+            Ok(None) => bail!("all nodes are gone"),
+            Err(_) => bail!("{not_ready} nodes are not ready after {} s", READY_WITHIN.as_secs()),
+        }
+    }
+    let prepared = tokio::select! {
+        prepared = prepare(ports, deadline) => prepared,
+        died = died(inbox) => Err(died),
+    };
+    prepared?;
+    let bots = match options.bots {
+        Bots::None => None,
+        Bots::Some => Some(bots::Crowd::start(ports, BOTS_PER_NODE * ports.len())?),
+    };
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "open http://127.0.0.1:{}/", options.port)?;
+    stdout.flush()?;
+    let died = died(inbox).await;
+    drop(bots);
+    Err(died)
+}
+
+async fn died(inbox: &mut mpsc::Receiver<Report>) -> anyhow::Error {
+    loop {
+        match inbox.recv().await {
+            Some(Report::Ready) => {}
+            Some(Report::Exited { node, status }) => return anyhow::anyhow!("{node} ended: {status}"),
+            None => return anyhow::anyhow!("all nodes are gone"),
+        }
+    }
+}
+
+/// Waits until all nodes see each other, and publishes the example modules.
+async fn prepare(ports: &[Ports], deadline: Instant) -> anyhow::Result<()> {
+    let everyone = ports.len();
+    for ports in ports.iter().copied() {
+        loop {
+            let asked =
+                tokio::task::spawn_blocking(move || ports.ops_client().get::<ClusterView>("/v1/cluster")).await?;
+            let problem = match asked {
+                Ok(view) => {
+                    let ready = view.nodes.iter().filter(|node| node.state == "ready").count();
+                    if ready == everyone {
+                        break;
+                    }
+                    format!("it sees {ready} ready nodes of {everyone}")
+                }
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() >= deadline {
+                bail!(
+                    "the node at port {} is not part of the cluster: {problem}",
+                    ports.client
+                );
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+    let first = ports[0].ops_client();
+    let published = tokio::task::spawn_blocking(move || {
+        for (name, component) in examples::BUNDLED {
+            let published: Result<Published, _> = first.put("/v1/modules", component);
+            published.with_context(|| format!("the module {name} could not be published"))?;
+        }
+        Ok(())
+    });
+    published.await?
+}
+
+/// The configuration of node `index`, as variables.
+fn environment(ports: &[Ports], index: u16, secret: &str, directory: &Path) -> Vec<(&'static str, String)> {
+    let own = ports[usize::from(index)];
+    let address = |port: u16| format!("127.0.0.1:{port}");
+    let others = ports
+        .iter()
+        .filter(|ports| **ports != own)
+        .map(|ports| address(ports.peer));
+    let name = process::name(index);
+    vec![
+        ("ROOKERY_NODE__DATA_DIR", directory.join(&name).display().to_string()),
+        ("ROOKERY_NODE__NAME", name),
+        ("ROOKERY_NODE__DEMO_PAGE", "true".into()),
+        ("ROOKERY_CLUSTER__NAME", "rookery-demo".into()),
+        ("ROOKERY_CLUSTER__SECRET", secret.into()),
+        ("ROOKERY_CLUSTER__SEEDS", others.collect::<Vec<_>>().join(",")),
+        ("ROOKERY_CLUSTER__PROFILE", "lan".into()),
+        ("ROOKERY_LISTEN__CLIENT", address(own.client)),
+        ("ROOKERY_LISTEN__PEER", address(own.peer)),
+        ("ROOKERY_LISTEN__OPS", address(own.ops)),
+        (
+            "ROOKERY_STORE__URL",
+            format!("sqlite://{}", directory.join("rookery.db").display()),
+        ),
+    ]
+}
+
+/// Says which port is taken before any process is started.
+fn check_free(ports: Ports) -> anyhow::Result<()> {
+    let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let taken = |port: u16| format!("port {port} is taken; end what uses it, or choose another first port with --port");
+    for port in [ports.client, ports.ops] {
+        TcpListener::bind(address(port)).with_context(|| taken(port))?;
+    }
+    UdpSocket::bind(address(ports.peer)).with_context(|| taken(ports.peer))?;
+    Ok(())
+}
+
+/// Signals that end the demo. The nodes are in process groups of their own, so that a terminal's Ctrl-C reaches only this
+/// process, which then knows why they end.
+struct Stop {
+    signals: [tokio::signal::unix::Signal; 3],
+}
+
+impl Stop {
+    fn listen() -> std::io::Result<Self> {
+        let [interrupt, terminate, hangup] = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        Ok(Self {
+            signals: [signal(interrupt)?, signal(terminate)?, signal(hangup)?],
+        })
+    }
+
+    async fn signalled(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.signals;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}

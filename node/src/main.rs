@@ -1,1 +1,7 @@
-fn main() {}
+//! The `rookery` binary: a command line around the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rookery::cli::main()
+}

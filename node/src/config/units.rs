@@ -107,7 +107,7 @@ pub fn print_duration(duration: Duration) -> String {
         (1_000, "s"),
         (1, "ms"),
     ] {
-        if ms > 0 && ms % unit_ms == 0 && duration.subsec_nanos() % 1_000_000 == 0 {
+        if ms > 0 && ms.is_multiple_of(unit_ms) && duration.subsec_nanos().is_multiple_of(1_000_000) {
             return format!("{}{unit}", ms / unit_ms);
         }
     }

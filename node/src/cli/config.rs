@@ -1,0 +1,49 @@
+//! `rookery config check` and `rookery config print`: what a node would start with.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::say;
+use crate::config::{self, Sources};
+
+/// Check or print what a node would start with.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  rookery config check --config rookery.toml")]
+pub(super) struct Config {
+    #[command(subcommand)]
+    command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Report all faults of the file and the environment at once, or `ok`.
+    #[command(after_help = "Example:\n  rookery config check --config rookery.toml")]
+    Check(FileOption),
+    /// Print the effective configuration as TOML, secrets masked.
+    #[command(after_help = "Example:\n  ROOKERY_LIMITS__FRAME=128KiB rookery config print")]
+    Print(FileOption),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct FileOption {
+    /// The configuration file. The environment (ROOKERY_SECTION__KEY) wins over it.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+impl Config {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let (ConfigCommand::Check(file) | ConfigCommand::Print(file)) = &self.command;
+        let loaded = config::Config::load(Sources::of_process(file.config.clone()))?;
+        for warning in &loaded.warnings {
+            eprintln!("rookery: warning: {warning}");
+        }
+        match self.command {
+            ConfigCommand::Check(_) => say("ok"),
+            ConfigCommand::Print(_) => say(loaded.config.to_toml().trim_end()),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

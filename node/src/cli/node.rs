@@ -1,0 +1,165 @@
+//! `rookery node`: one node in this process, from the configuration to the exit code. What a node is made of is `crate::node`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::config::FileOption;
+use super::{LogOptions, say};
+use crate::config::{Config, Sources};
+use crate::log;
+use crate::node::Addresses;
+
+/// How long a node that was told to end at once may take to close its files.
+const END_AT_ONCE_WITHIN: Duration = Duration::from_secs(2);
+/// How long tasks that block (a statement, a compilation) may hold up the exit after everything else has stopped.
+const BLOCKED_TASKS_WITHIN: Duration = Duration::from_millis(500);
+
+/// Run one node. With no configuration at all: alone, SQLite in ./rookery-data, on loopback.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  ROOKERY_CLUSTER__SEEDS=10.0.0.7:7701 rookery node --config rookery.toml --name rook-2"
+)]
+pub(super) struct Node {
+    #[command(flatten)]
+    file: FileOption,
+    /// This node's name, `node.name`.
+    #[arg(long)]
+    name: Option<String>,
+    /// Where it keeps its files, `node.data_dir`.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Where players connect, `listen.client`.
+    #[arg(long, value_name = "ADDRESS")]
+    listen_client: Option<String>,
+    /// Where other nodes connect, `listen.peer`.
+    #[arg(long, value_name = "ADDRESS")]
+    listen_peer: Option<String>,
+    /// Where operators connect, `listen.ops`.
+    #[arg(long, value_name = "ADDRESS")]
+    listen_ops: Option<String>,
+    /// Peers to join through, with commas between them, `cluster.seeds`.
+    #[arg(long, value_name = "HOST:PORT,…")]
+    seeds: Option<String>,
+    #[command(flatten)]
+    log: LogOptions,
+    /// End when standard input ends: the parent holds the other end of the pipe, and is gone then, however it died.
+    #[arg(long, hide = true)]
+    exit_with_stdin: bool,
+}
+
+impl Node {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let loaded = Config::load(self.sources())?;
+        log::init(self.log.log_format, &self.log.level_or(log::DEFAULT_LEVEL))?;
+        for warning in &loaded.warnings {
+            warn!("configuration: {warning}");
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let ended = runtime.block_on(run(loaded.config, self.exit_with_stdin));
+        runtime.shutdown_timeout(BLOCKED_TASKS_WITHIN);
+        ended.map(|()| ExitCode::SUCCESS)
+    }
+
+    fn sources(&self) -> Sources {
+        let flags = [
+            ("node.name", &self.name),
+            ("node.data_dir", &self.data_dir),
+            ("listen.client", &self.listen_client),
+            ("listen.peer", &self.listen_peer),
+            ("listen.ops", &self.listen_ops),
+            ("cluster.seeds", &self.seeds),
+        ];
+        let given = flags.into_iter().filter_map(|(key, value)| Some((key, value.clone()?)));
+        Sources {
+            flags: given.collect(),
+            ..Sources::of_process(self.file.config.clone())
+        }
+    }
+}
+
+async fn run(config: Config, exit_with_stdin: bool) -> anyhow::Result<()> {
+    let shutdown = CancellationToken::new();
+    let mut orders = Orders::listen(exit_with_stdin)?;
+    let graceful_within = config.drain.deadline;
+    let ready = |addresses: &Addresses| say(ready_line(addresses));
+    let mut node = std::pin::pin!(crate::node::run(config, ready, shutdown.clone()));
+    let within = tokio::select! {
+        // It ended by itself: it could not start, or a vital task failed.
+        ended = &mut node => return ended,
+        order = orders.next() => match order {
+            Order::EndAtOnce => END_AT_ONCE_WITHIN,
+            Order::Stop => graceful_within,
+        },
+    };
+    info!("stopping");
+    shutdown.cancel();
+    tokio::select! {
+        ended = &mut node => ended,
+        () = orders.signal() => Ok(()),
+        () = tokio::time::sleep(within) => {
+            warn!(within_ms = within.as_millis() as u64, "the node did not stop in time; ending it");
+            Ok(())
+        }
+    }
+}
+
+/// The line by which scripts know that a node may be used.
+fn ready_line(addresses: &Addresses) -> String {
+    let Addresses { name, client, peer, ops } = addresses;
+    format!("rookery ready node={name} client={client} peer={peer} ops={ops}")
+}
+
+/// What the world outside wants of this process.
+enum Order {
+    /// SIGINT, or the parent is gone.
+    EndAtOnce,
+    /// SIGTERM.
+    Stop,
+}
+
+struct Orders {
+    interrupt: Signal,
+    terminate: Signal,
+    parent_gone: CancellationToken,
+}
+
+impl Orders {
+    fn listen(exit_with_stdin: bool) -> std::io::Result<Self> {
+        let parent_gone = CancellationToken::new();
+        if exit_with_stdin {
+            let gone = parent_gone.clone();
+            // A thread of its own: a blocking read cannot be cancelled, and must not keep the runtime from ending.
+            let watch = move || {
+                let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+                gone.cancel();
+            };
+            std::thread::Builder::new().name("parent".into()).spawn(watch)?;
+        }
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            parent_gone,
+        })
+    }
+
+    async fn next(&mut self) -> Order {
+        tokio::select! {
+            _ = self.interrupt.recv() => Order::EndAtOnce,
+            () = self.parent_gone.cancelled() => Order::EndAtOnce,
+            _ = self.terminate.recv() => Order::Stop,
+        }
+    }
+
+    /// Someone lost patience.
+    async fn signal(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

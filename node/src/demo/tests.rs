@@ -1,0 +1,43 @@
+use super::*;
+use crate::config::{Config, Profile, Sources};
+
+#[test]
+fn each_node_gets_its_ports_and_the_others_as_seeds() {
+    let ports: Vec<Ports> = (0..3).map(|index| Ports::of(7700, index)).collect();
+    let last = Ports {
+        client: 7720,
+        peer: 7721,
+        ops: 7722,
+    };
+    assert_eq!(ports[2], last);
+    let environment = environment(&ports, 1, &secret::fresh(), Path::new("/tmp/demo"));
+    let loaded = Config::load(Sources {
+        environment: environment
+            .iter()
+            .map(|(key, value)| (key.into(), value.into()))
+            .collect(),
+        ..Sources::default()
+    });
+    let loaded = loaded.unwrap();
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+    let config = loaded.config;
+    assert_eq!(config.node_name().as_str(), "node-2");
+    assert_eq!(config.cluster.seeds, ["127.0.0.1:7701", "127.0.0.1:7721"]);
+    assert_eq!(config.cluster.profile, Profile::Lan);
+    assert_eq!(config.listen.client.to_string(), "127.0.0.1:7710");
+    assert_eq!(config.store_url(), "sqlite:///tmp/demo/rookery.db");
+    assert!(config.node.demo_page);
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let ports = Ports {
+        client: port,
+        peer: port,
+        ops: port,
+    };
+    let error = check_free(ports).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("port {port} is taken")), "{error}");
+}
