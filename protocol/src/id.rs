@@ -143,6 +143,14 @@ impl fmt::Debug for NodeName {
     }
 }
 
+/// One life of one node: a restarted node is another one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeLife {
+    pub name: NodeName,
+    /// Rises at every start of the node.
+    pub generation: u64,
+}
+
 /// The SHA-256 of a component: the identity of a module version. 64 lower-case hex digits as text.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);

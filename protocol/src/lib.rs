@@ -6,8 +6,9 @@
 pub mod client;
 pub mod error;
 pub mod id;
+pub mod output;
 pub mod peer;
 pub mod version;
 
 pub use error::ErrorCode;
-pub use id::{Digest, MatchId, NodeName, PlayerId, Seat, SessionId};
+pub use id::{Digest, MatchId, NodeLife, NodeName, PlayerId, Seat, SessionId};

@@ -1,1 +1,264 @@
-//! What nodes say to each other about sessions and matches, over the mesh's channels.
+//! What nodes say to each other about matches, over the mesh's channels and requests.
+//!
+//! Two streams run between a gateway (the node of a socket) and an owner (the node of a match), for each match:
+//! *up*, joins, leaves and inputs; *down*, [`DownFrame`]s, each of which names the `seq` before it in that stream, so that
+//! the gateway sees a loss and asks for what is missing ([`Up::Resume`]).
+//!
+//! Written as MessagePack maps with short names: fields and variants may be added, and unknown fields are skipped; a message
+//! that does not decode is dropped and counted.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::client::{JoinRole, ListedMatch, Payload, PayloadCodec};
+use crate::error::Refusal;
+use crate::output::{Attachment, Output, PublishedValue};
+use crate::{Digest, MatchId, NodeName, PlayerId, Seat};
+
+/// A message that is not one of ours.
+#[derive(Debug, thiserror::Error)]
+#[error("peer message does not decode")]
+pub struct PeerDecodeError(#[from] rmp_serde::decode::Error);
+
+/// Returns the bytes of a peer message.
+pub fn encode<T: Serialize>(message: &T) -> Bytes {
+    Bytes::from(rmp_serde::to_vec_named(message).expect("peer messages have string keys and known lengths"))
+}
+
+/// Reads a peer message.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, PeerDecodeError> {
+    Ok(rmp_serde::from_slice(bytes)?)
+}
+
+/// From a gateway to the owner of a match. Ordered per (gateway, owner); what is in flight when a connection breaks may be
+/// lost, and the gateway says it again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Up {
+    #[serde(rename = "m")]
+    pub target: MatchId,
+    /// The gateway's number for its stream of this match; a higher one replaces the one before.
+    #[serde(rename = "s")]
+    pub stream: u64,
+    #[serde(rename = "b")]
+    pub body: UpBody,
+}
+
+/// What a gateway asks of an owner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum UpBody {
+    Join(Box<JoinRequest>),
+    /// `req` comes back in [`Item::Left`].
+    Leave {
+        req: u64,
+        seat: Seat,
+        attachment: u64,
+    },
+    /// `n` is 0 for an input that the client did not number; `id` is the client's request number, if it wants an answer.
+    Input {
+        seat: Seat,
+        #[serde(rename = "a")]
+        attachment: u64,
+        n: u64,
+        id: Option<i64>,
+        #[serde(rename = "d")]
+        data: Bytes,
+    },
+    /// The seat's socket closed. Answered by [`Item::Left`] with `req`; the match keeps the seat for the grace.
+    Detach {
+        req: u64,
+        seat: Seat,
+        attachment: u64,
+    },
+    /// The gateway missed something after `last`: serve it from the ring, or reset it.
+    Resume {
+        last: u64,
+    },
+    /// All outputs up to `last` are with the gateway.
+    Confirm {
+        last: u64,
+    },
+}
+
+/// A player at a gateway wants a seat.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// Comes back in [`Item::Refused`].
+    pub req: u64,
+    pub player: PlayerId,
+    pub name: String,
+    pub role: JoinRole,
+    pub ctx: WirePayload,
+    pub attachment: Attachment,
+}
+
+/// A client's payload before the module's codec is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WirePayload {
+    Absent,
+    Json(Bytes),
+    Raw(Bytes),
+}
+
+impl From<Payload> for WirePayload {
+    fn from(payload: Payload) -> Self {
+        match payload {
+            Payload::Absent => WirePayload::Absent,
+            Payload::Json(bytes) => WirePayload::Json(bytes),
+            Payload::Raw(bytes) => WirePayload::Raw(bytes),
+        }
+    }
+}
+
+impl From<WirePayload> for Payload {
+    fn from(payload: WirePayload) -> Self {
+        match payload {
+            WirePayload::Absent => Payload::Absent,
+            WirePayload::Json(bytes) => Payload::Json(bytes),
+            WirePayload::Raw(bytes) => Payload::Raw(bytes),
+        }
+    }
+}
+
+/// From the owner of a match to one gateway.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Down {
+    Frame(DownFrame),
+    /// The match is not on this node (any more): look it up again and send again in order. `epoch` is the last that this node
+    /// knew, 0 if it never had the match.
+    NotHere { target: MatchId, stream: u64, epoch: u64 },
+}
+
+/// A piece of one stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DownFrame {
+    #[serde(rename = "m")]
+    pub target: MatchId,
+    #[serde(rename = "s")]
+    pub stream: u64,
+    #[serde(rename = "e")]
+    pub epoch: u64,
+    /// The highest `seq` sent in this stream before this frame.
+    #[serde(rename = "p")]
+    pub prev: u64,
+    /// The highest `seq` of the stream after it.
+    #[serde(rename = "l")]
+    pub last: u64,
+    /// With the first join of a stream.
+    #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Arc<MatchHead>>,
+    #[serde(rename = "i")]
+    pub items: Vec<Item>,
+}
+
+/// What a gateway must know of a match to speak to its clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatchHead {
+    pub module: String,
+    pub codec: PayloadCodec,
+    pub tick_hz: u32,
+}
+
+/// One thing in a stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Item {
+    #[serde(rename = "o")]
+    Output(Arc<Output>),
+    /// Inputs of the seat up to `n` had their effect in outputs up to `seq`.
+    #[serde(rename = "a")]
+    Ack { seat: Seat, n: u64, seq: u64 },
+    /// An input without a number, whose client wanted an answer, was applied.
+    Applied { seat: Seat, id: i64 },
+    /// Input `n` never came: send again from there.
+    Resend { seat: Seat, n: u64 },
+    /// The join `req` was refused.
+    Refused { req: u64, refusal: Refusal },
+    Left { req: u64, seat: Seat },
+    /// Another connection of the same player took the seat; this one has it no more.
+    Replaced { seat: Seat, attachment: u64 },
+    /// What the seat missed is gone: it goes on from `seq` and `n` with these values; the module sends the full view next.
+    Reset { seat: Seat, seq: u64, n: u64, values: Vec<PublishedValue> },
+    Over(Over),
+}
+
+/// How a match ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Over {
+    Ended { result: Bytes },
+    Failed { reason: String },
+    Lost,
+}
+
+/// A question from one node to another; answered within the asker's deadline or not at all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum PeerRequest {
+    /// A hint that a row in status `starting` names you as its owner; answered when it runs or will not.
+    Start { target: MatchId },
+    List(ListQuery),
+    /// All that this node says of itself in `GET /v1/cluster`.
+    Summary,
+    View { target: MatchId },
+    Views { after: Option<MatchId>, limit: u32 },
+    End { target: MatchId },
+    Kick { target: MatchId, player: PlayerId, reason: String },
+}
+
+/// Which live matches are wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ListQuery {
+    pub module: Option<String>,
+    pub label: Vec<(String, String)>,
+    pub after: Option<MatchId>,
+    pub limit: u32,
+    /// Only those that `match.quick` may use: joinable, with room, of this digest.
+    pub quick: Option<Digest>,
+}
+
+/// The answer to a [`PeerRequest`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum PeerAnswer {
+    Done,
+    Refused(Refusal),
+    /// The match is not here.
+    NotHere,
+    Listed(Vec<ListedMatch>),
+    Summary(NodeSummary),
+    View(Box<MatchView>),
+    Views(Vec<MatchView>),
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeSummary {
+    pub sessions: u64,
+    pub matches: u64,
+    #[serde(default)]
+    pub version: String,
+    /// Why the node is not ready, if it is not.
+    #[serde(default)]
+    pub why: Option<String>,
+}
+
+/// A match as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatchView {
+    #[serde(rename = "match")]
+    pub target: MatchId,
+    pub module: String,
+    pub digest: Digest,
+    pub name: Option<String>,
+    pub owner: Option<NodeName>,
+    pub backup: Option<NodeName>,
+    pub epoch: u64,
+    /// `starting`, `running`, `ended`, `failed` or `lost`.
+    pub status: String,
+    pub players: u32,
+    /// `memory`, `replicated` or `stored`.
+    pub durability: String,
+    pub state_hash: Option<String>,
+    /// Why it failed, or its outcome as text, when it is over.
+    #[serde(default)]
+    pub outcome: Option<String>,
+}
