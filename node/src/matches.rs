@@ -9,4 +9,5 @@ pub mod part;
 pub mod published;
 pub mod ring;
 pub mod seats;
+pub mod start;
 pub mod timers;

@@ -144,6 +144,8 @@ pub struct Metrics {
     peer_messages: IntCounterVec,
     peer_queue_dropped: IntCounter,
     peers_refused: IntCounter,
+    /// Messages of peers that did not decode: another version, or a fault.
+    pub peer_undecodable: IntCounter,
     peer_rtt_seconds: Histogram,
     discovery_failures: IntCounterVec,
 
@@ -271,6 +273,7 @@ impl Metrics {
             "rookery_peer_queue_dropped_total",
             "Messages refused because a peer's queue was full.",
         );
+        let peer_undecodable = f.counter("rookery_peer_undecodable_total", "Messages of peers that did not decode.");
         let peers_refused = f.counter(
             "rookery_peers_refused_total",
             "Peers without our secret, of another cluster, or without a certificate.",
@@ -411,6 +414,7 @@ impl Metrics {
             peer_messages,
             peer_queue_dropped,
             peers_refused,
+            peer_undecodable,
             peer_rtt_seconds,
             discovery_failures,
             connections,
@@ -473,8 +477,9 @@ impl Metrics {
         }
     }
 
-    pub fn rate_limited(&self, class: RateClass) {
-        self.rate_limited.with_label_values(&[class.label()]).inc();
+    /// Requests of this class that were refused for their rate.
+    pub fn rate_limited(&self, class: RateClass) -> IntCounter {
+        self.rate_limited.with_label_values(&[class.label()])
     }
 
     pub fn session_resumed(&self, from: ResumedFrom) {

@@ -1,1 +1,492 @@
-//! Placeholder.
+//! The composition root: opens what a node stands on, in order, wires the pieces together, and takes them down again.
+//!
+//! No rules here. A piece that ends by itself is a fault: it is named, and the node stops.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use rookery_gossip::{Cluster, MemberState};
+use rookery_protocol::NodeLife;
+use rookery_protocol::client::ServerMessage;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::{Accounts, AuthOptions, ExternalOptions, Policy, TokenKeys};
+use crate::config::{Config, Profile, Registration};
+use crate::gateway::handshake::Origins;
+use crate::gateway::outbox::Close;
+use crate::gateway::settings::{Counters, Settings};
+use crate::metrics::{MeshFigures, Metrics, RateClass};
+use crate::modules::Modules;
+use crate::operations::Operator;
+use crate::owner::Executor;
+use crate::owner::desk::Desk;
+use crate::peer::{Ear, MODULES_GROUP};
+use crate::session::host::Host;
+use crate::session::hub::{Hub, HubParts};
+use crate::store::{self, OPERATIONS, Store, StoreOptions};
+use crate::wasm::{Engine, EngineConfig};
+
+/// A node that nobody answers is a cluster of its own after this long.
+const JOIN_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often a node says to the store that it lives.
+const RENEW_EVERY: Duration = Duration::from_secs(3);
+
+/// How often a node looks for matches that it is to start: the message that said so is only a hint.
+const STARTING_EVERY: Duration = Duration::from_secs(1);
+
+/// A match that has been starting for less long is being started.
+const STARTING_FOR_MS: u64 = 5_000;
+
+/// How often the load that other nodes see is brought up to date.
+const LOAD_EVERY: Duration = Duration::from_secs(2);
+
+/// How long stopping may take before what is left is dropped.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
+
+/// Where a node can be reached, once it listens.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    pub name: String,
+    pub client: SocketAddr,
+    pub peer: SocketAddr,
+    pub ops: SocketAddr,
+}
+
+/// The sockets of a node. The caller binds, so that tests take port 0.
+#[derive(Debug)]
+pub struct Listeners {
+    pub client: TcpListener,
+    pub peer: UdpSocket,
+    pub ops: TcpListener,
+}
+
+impl Listeners {
+    /// Binds what the configuration names.
+    ///
+    /// # Errors
+    /// Names the address and the key that set it.
+    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let listen = &config.listen;
+        let tcp = |key: &'static str, address: SocketAddr| async move {
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} (listen.{key})"))
+        };
+        let peer = UdpSocket::bind(listen.peer)
+            .with_context(|| format!("cannot listen on {} (listen.peer)", listen.peer))?;
+        Ok(Self { client: tcp("client", listen.client).await?, peer, ops: tcp("ops", listen.ops).await? })
+    }
+
+    fn addresses(&self, name: String) -> anyhow::Result<Addresses> {
+        Ok(Addresses {
+            name,
+            client: self.client.local_addr()?,
+            peer: self.peer.local_addr()?,
+            ops: self.ops.local_addr()?,
+        })
+    }
+}
+
+/// Runs a node until `shutdown`; `ready` is called once, when it takes players.
+///
+/// # Errors
+/// What kept it from starting, or which piece of it ended by itself.
+pub async fn run(
+    config: Config,
+    ready: impl FnOnce(&Addresses),
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let listeners = Listeners::bind(&config).await?;
+    let addresses = listeners.addresses(config.node_name().to_string())?;
+    std::fs::create_dir_all(&config.node.data_dir)
+        .with_context(|| format!("cannot create {} (node.data_dir)", config.node.data_dir.display()))?;
+    let metrics = Metrics::new();
+    let store = open_store(&config, &metrics).await?;
+    let node = Node::start(config, listeners, &addresses, store, metrics, &shutdown).await;
+    let node = match node {
+        Ok(node) => node,
+        Err(error) if shutdown.is_cancelled() => {
+            tracing::info!(%error, "stopped while starting");
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let mut node = node;
+    ready(&addresses);
+    let ended = node.live(&shutdown).await;
+    node.stop().await;
+    ended
+}
+
+async fn open_store(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Store> {
+    metrics.store_operations(OPERATIONS);
+    let observing = Arc::clone(metrics);
+    let options = StoreOptions {
+        observe: Some(Arc::new(move |operation, took| observing.store_operation(operation, took))),
+        ..StoreOptions::default()
+    };
+    Ok(Store::open(&config.store_url(), options).await?)
+}
+
+/// A running node.
+struct Node {
+    hub: Arc<Hub>,
+    tasks: TaskTracker,
+    /// Ends every task; also when one of them ends by itself.
+    stopping: CancellationToken,
+    fault: tokio::sync::mpsc::Receiver<anyhow::Error>,
+    /// Keeps this node in the group that hears of publications.
+    _modules: rookery_gossip::Membership,
+}
+
+impl Node {
+    async fn start(
+        config: Config,
+        listeners: Listeners,
+        addresses: &Addresses,
+        store: Store,
+        metrics: Arc<Metrics>,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let config = Arc::new(config);
+        let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
+        let name = config.node_name();
+        let registration = store::Registration {
+            name: name.clone(),
+            client: config.client_url(addresses.client),
+            peer: config.advertised_peer(addresses.peer),
+            version: env!("CARGO_PKG_VERSION").into(),
+        };
+        let generation = store.register_node(&registration).await.context("cannot register the node in the store")?;
+        let local = NodeLife { name, generation };
+        let engine = Engine::new(EngineConfig { cache_dir: Some(config.node.data_dir.join("modules")) })?;
+        let modules = Modules::new(engine, store.clone());
+        let hub = Hub::new(HubParts {
+            local: local.clone(),
+            config: Arc::clone(&config),
+            store: store.clone(),
+            modules,
+            metrics: Arc::clone(&metrics),
+            tasks: tasks.clone(),
+            shutdown: stopping.clone(),
+        });
+        let executor = Executor::start(executor_threads(&config), Desk::start(Arc::clone(&hub)))?;
+        let Listeners { client, peer, ops } = listeners;
+        let mesh = mesh_config(&config, &local, peer, addresses)?;
+        let ear = Arc::new(Ear::new(Arc::clone(&hub)));
+        let cluster = Cluster::start(mesh, ear, stopping.clone()).await?;
+        hub.connect(executor, cluster.clone());
+        let membership = cluster.join(MODULES_GROUP).context("cannot join the group of modules")?;
+
+        let (fault, faults) = tokio::sync::mpsc::channel(8);
+        let node = Self { hub: Arc::clone(&hub), tasks, stopping, fault: faults, _modules: membership };
+        let say = |cluster: &Cluster, key: &str, value: &str| cluster.set_fact(key, value).context("cannot state a fact");
+        say(&cluster, "ep", &registration.client)?;
+        say(&cluster, "ver", env!("CARGO_PKG_VERSION"))?;
+        let accounts = Accounts::open(store.clone(), auth_options(&config)?).await?;
+        node.collect_metrics(&metrics);
+        node.tend(&fault, accounts.clone());
+        let routes = crate::ops::router(Arc::new(Operator::new(Arc::clone(&hub))), Arc::clone(&metrics), ops_token(&config));
+        node.piece(&fault, "the operators' listener", crate::ops::serve(ops, routes, node.stopping.clone()));
+        let settings = gateway_settings(&config, &metrics)?;
+        let host = Arc::new(Host::new(Arc::clone(&hub), accounts.clone(), settings.heartbeat));
+        let mut routes = crate::auth::routes(accounts);
+        if config.node.demo_page {
+            routes = routes.merge(crate::pages::routes()).merge(crate::pages::live::routes(Arc::clone(&hub)));
+        }
+        node.piece(&fault, "the client listener", crate::gateway::http::serve(client, host, routes, settings, node.stopping.clone()));
+
+        let join = node.become_ready(&cluster, &config);
+        tokio::select! {
+            joined = join => joined?,
+            () = shutdown.cancelled() => anyhow::bail!("told to stop"),
+        }
+        Ok(node)
+    }
+
+    /// Runs a piece that must not end before the node does.
+    fn piece<E: std::error::Error + Send + Sync + 'static>(
+        &self,
+        fault: &tokio::sync::mpsc::Sender<anyhow::Error>,
+        what: &'static str,
+        piece: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
+        let (fault, stopping) = (fault.clone(), self.stopping.clone());
+        self.tasks.spawn(async move {
+            let ended = piece.await;
+            if !stopping.is_cancelled() {
+                let error = match ended {
+                    Ok(()) => anyhow::anyhow!("{what} ended by itself"),
+                    Err(error) => anyhow::Error::new(error).context(format!("{what} failed")),
+                };
+                // Full: another fault stops the node already.
+                let _ = fault.try_send(error);
+            }
+        });
+    }
+
+    /// The node's chores: its row, its load, its links, and matches that wait to be started.
+    fn tend(&self, fault: &tokio::sync::mpsc::Sender<anyhow::Error>, accounts: Arc<Accounts>) {
+        let hub = &self.hub;
+        hub.spawn(Arc::clone(hub).run());
+        self.tasks.spawn(accounts.run(self.stopping.clone()));
+        let renewing = Arc::clone(hub);
+        let superseded = fault.clone();
+        hub.spawn(async move {
+            loop {
+                tokio::time::sleep(RENEW_EVERY).await;
+                match renewing.store().renew_node(renewing.local()).await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        let name = &renewing.local().name;
+                        let error = anyhow::anyhow!("another process runs as node {name}: each needs a name of its own (node.name)");
+                        let _ = superseded.try_send(error);
+                    }
+                    Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "the node's row was not renewed"),
+                }
+            }
+        });
+        let starting = Arc::clone(hub);
+        hub.spawn(async move {
+            loop {
+                tokio::time::sleep(STARTING_EVERY).await;
+                let Ok(rows) = starting.store().starting_of(starting.local(), 256).await else { continue };
+                let now_ms = starting.unix_ms();
+                for row in rows.into_iter().filter(|row| row.created_at_ms + STARTING_FOR_MS < now_ms) {
+                    Arc::clone(&starting).start_quietly(row).await;
+                }
+            }
+        });
+        let loaded = Arc::clone(hub);
+        hub.spawn(async move {
+            let mut said = None;
+            loop {
+                let load = quantised(loaded.executor().owned());
+                if said != Some(load) {
+                    match loaded.cluster().set_fact("load", &load.to_string()) {
+                        Ok(()) => said = Some(load),
+                        Err(error) => tracing::warn!(%error, "the load cannot be stated"),
+                    }
+                }
+                tokio::time::sleep(LOAD_EVERY).await;
+            }
+        });
+        let cluster = hub.cluster().clone();
+        let (fault, stopping) = (fault.clone(), self.stopping.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                ended = cluster.closed() => drop(fault.try_send(anyhow::Error::new(ended).context("the mesh ended by itself"))),
+            }
+        });
+    }
+
+    fn collect_metrics(&self, metrics: &Arc<Metrics>) {
+        let hub = Arc::downgrade(&self.hub);
+        metrics.on_collect(move |metrics| {
+            let Some(hub) = hub.upgrade() else { return };
+            metrics.sessions.set(hub.session_count() as i64);
+            metrics.store_up.set(i64::from(*hub.store().up().borrow()));
+            let stats = hub.cluster().stats();
+            let members = hub.cluster().members().borrow().clone();
+            let states = [
+                MemberState::Joining,
+                MemberState::Ready,
+                MemberState::Draining,
+                MemberState::Leaving,
+                MemberState::Suspect,
+                MemberState::Dead,
+            ];
+            metrics.mesh(&MeshFigures {
+                members: states.iter().map(|state| (state.as_str(), members.count(*state) as u64)).collect(),
+                keys: stats.own_keys,
+                peer_connections: stats.control_connections + stats.data_connections,
+                messages_in: stats.messages_received_total,
+                messages_out: stats.messages_sent_total,
+                queue_dropped: stats.queue_full_total + stats.dropped_total,
+                refused: stats.refused_total.secret
+                    + stats.refused_total.cluster_name
+                    + stats.refused_total.certificate
+                    + stats.refused_total.superseded,
+                suspicions: stats.suspicions_total,
+                false_suspicions: stats.false_suspicions_total,
+                seed_failures: stats.discovery_failures_seed_total,
+                dns_failures: stats.discovery_failures_dns_total,
+                rtts: stats.rtt.values().copied().collect(),
+            });
+        });
+    }
+
+    /// Waits until a peer answers or nobody does, buries our own earlier life, and says that we are ready.
+    async fn become_ready(&self, cluster: &Cluster, config: &Config) -> anyhow::Result<()> {
+        let hub = &self.hub;
+        hub.bury_earlier_life().await.context("cannot clear up after the node's earlier life")?;
+        if !config.cluster.seeds.is_empty() || !config.cluster.dns.is_empty() {
+            let mut members = cluster.members();
+            let met = members.wait_for(|members| members.len() > 1);
+            // Nobody within the time: this node is the first.
+            let _ = tokio::time::timeout(JOIN_WITHIN, met).await;
+        }
+        cluster.set_state(MemberState::Ready);
+        hub.set_joined();
+        Ok(())
+    }
+
+    /// Waits until the node is told to stop, or a piece of it ends by itself.
+    async fn live(&mut self, shutdown: &CancellationToken) -> anyhow::Result<()> {
+        tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            Some(fault) = self.fault.recv() => Err(fault),
+        }
+    }
+
+    /// Takes the node down: players are told, peers are told, and what runs here is ended.
+    async fn stop(mut self) {
+        let hub = Arc::clone(&self.hub);
+        let nodes = hub.other_urls();
+        for session in hub.all_sessions() {
+            let (reason, nodes) = ("shutdown".into(), nodes.clone());
+            session.send(None, &ServerMessage::SessionGoingAway { reason, within_ms: 0, nodes });
+            session.outbox().close(Close::GOING_AWAY);
+        }
+        // Our matches end with us; who hears of it first does not matter.
+        let stopped = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            hub.cluster().leave().await;
+            if let Err(error) = hub.store().lose_matches_of(&hub.local().name, hub.local().generation).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the matches of this node could not be marked as lost");
+            }
+        };
+        if tokio::time::timeout(STOP_WITHIN, stopped).await.is_err() {
+            tracing::warn!("leaving the cluster took too long");
+        }
+        self.stopping.cancel();
+        self.fault.close();
+        let executor = hub.executor().clone();
+        let threads = tokio::task::spawn_blocking(move || executor.stop());
+        self.tasks.close();
+        let ended = async {
+            self.tasks.wait().await;
+            let _ = threads.await;
+            hub.store().close().await;
+        };
+        if tokio::time::timeout(STOP_WITHIN, ended).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+    }
+}
+
+/// One thread a processor, unless the configuration says otherwise.
+fn executor_threads(config: &Config) -> usize {
+    match config.matches.threads {
+        0 => std::thread::available_parallelism().map_or(1, |count| count.get()),
+        threads => threads as usize,
+    }
+}
+
+/// In steps of about a tenth, so that gossip does not carry every match that comes and goes.
+fn quantised(load: u64) -> u64 {
+    let step = (load / 10).max(1);
+    load / step * step
+}
+
+fn ops_token(config: &Config) -> Option<&str> {
+    config.ops.token.as_ref().map(|token| token.expose())
+}
+
+fn auth_options(config: &Config) -> anyhow::Result<AuthOptions> {
+    let cluster = &config.cluster;
+    let keys = match &cluster.secret {
+        Some(secret) => {
+            let next = cluster.secret_next.as_ref().map(|next| next.expose().as_bytes());
+            TokenKeys::of_cluster(secret.expose().as_bytes(), next)
+        }
+        None => TokenKeys::of_node(&config.node.data_dir)?,
+    };
+    let auth = &config.auth;
+    let policy = match auth.registration {
+        Registration::Open => Policy::Open,
+        Registration::Closed => Policy::Closed,
+        Registration::External => Policy::External(ExternalOptions {
+            key_file: auth.key.clone().context("auth.registration = external needs auth.key")?,
+            issuer: auth.issuer.clone().context("auth.registration = external needs auth.issuer")?,
+            audience: auth.audience.clone(),
+        }),
+    };
+    Ok(AuthOptions { keys, policy, quota: quota(config.limits.accounts) })
+}
+
+fn quota(rate: crate::config::Rate) -> governor::Quota {
+    let positive = |count: u32| std::num::NonZeroU32::new(count).unwrap_or(std::num::NonZeroU32::MIN);
+    governor::Quota::per_second(positive(rate.per_second)).allow_burst(positive(rate.burst))
+}
+
+fn rate(rate: crate::config::Rate) -> crate::gateway::limits::Rate {
+    crate::gateway::limits::Rate { per_second: rate.per_second, burst: rate.burst }
+}
+
+fn gateway_counters(metrics: &Metrics) -> Counters {
+    Counters {
+        messages_in: metrics.client_messages_in.clone(),
+        messages_out: metrics.client_messages_out.clone(),
+        slow_closed: metrics.client_slow_closed.clone(),
+        rate_limited_inputs: metrics.rate_limited(RateClass::Inputs),
+        rate_limited_control: metrics.rate_limited(RateClass::Control),
+    }
+}
+
+fn gateway_settings(config: &Config, metrics: &Metrics) -> anyhow::Result<Settings> {
+    let tls = match (&config.tls.cert, &config.tls.key) {
+        (Some(cert), Some(key)) => {
+            let read = |path: &std::path::Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+            Some(crate::gateway::tls::server_config(&read(cert)?, &read(key)?)?)
+        }
+        (None, _) | (_, None) => None,
+    };
+    Ok(Settings {
+        origins: Origins::of(config.listen.origins.clone()),
+        frame_bytes_max: config.limits.frame.as_usize(),
+        inputs: rate(config.limits.inputs),
+        control: rate(config.limits.control),
+        connections_max: config.limits.connections as usize,
+        tls,
+        counters: gateway_counters(metrics),
+        ..Settings::default()
+    })
+}
+
+fn mesh_config(
+    config: &Config,
+    local: &NodeLife,
+    listen: UdpSocket,
+    addresses: &Addresses,
+) -> anyhow::Result<rookery_gossip::Config> {
+    let cluster = &config.cluster;
+    let secret = match &cluster.secret {
+        Some(secret) => rookery_gossip::Secret::new(secret.expose())?,
+        // Alone: nobody else can know it, so nobody else gets in.
+        None => rookery_gossip::Secret::new(rand::random::<[u8; 32]>())?,
+    };
+    let secret_next = cluster.secret_next.as_ref().map(|next| rookery_gossip::Secret::new(next.expose())).transpose()?;
+    Ok(rookery_gossip::Config {
+        node: local.name.as_str().parse()?,
+        generation: local.generation,
+        cluster_name: cluster.name.clone(),
+        secret,
+        secret_next,
+        listen,
+        advertise: config.advertised_peer(addresses.peer),
+        seeds: cluster.seeds.clone(),
+        dns: cluster.dns.clone(),
+        poll_interval: cluster.poll_interval,
+        profile: match cluster.profile {
+            Profile::Default => rookery_gossip::Profile::Default,
+            Profile::Lan => rookery_gossip::Profile::Lan,
+        },
+        dns_server: cluster.dns_resolver,
+        limits: rookery_gossip::Limits::default(),
+    })
+}

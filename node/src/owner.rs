@@ -1,1 +1,10 @@
-//! Placeholder.
+//! The owner's side of matches: rooms (a match and who listens to it), the streams from them to gateways, and the threads that
+//! run them. What the match logic decides is `matches`; where a match lives is `placement` and the store.
+
+pub mod desk;
+pub mod effects;
+pub mod executor;
+pub mod room;
+pub mod stream;
+
+pub use executor::Executor;

@@ -2,6 +2,8 @@
 //! shows (that comes over the client protocol and from `/v1/demo/cluster`), and it is no general file server: what is not in
 //! [`FILES`] does not exist.
 
+pub mod live;
+
 use std::sync::Arc;
 
 use axum::Router;

@@ -1,1 +1,328 @@
-//! Placeholder.
+//! A session: a player's logical connection. It turns a client's requests into work for links and the hub, and holds the way
+//! back, the outbox of its socket.
+//!
+//! It decides nothing about matches: a match's owner does. Requests of one socket are taken in order; those that need the
+//! store or another node go on in tasks of their own, so that they do not hold up the inputs behind them.
+
+pub mod host;
+pub mod hub;
+pub mod inputs;
+pub mod link;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rookery_protocol::client::{Encoding, Payload, Request, ServerMessage};
+use rookery_protocol::error::{ErrorCode, Refusal};
+use rookery_protocol::output::Attachment;
+use rookery_protocol::{MatchId, PlayerId, Seat, SessionId};
+
+use self::hub::Hub;
+use self::link::{JoinAsk, Link};
+use crate::gateway::connection::SessionHandle;
+use crate::gateway::outbox::{Close, Outbox};
+
+/// Requests of one session that wait for the store or another node at once.
+const SLOW_MAX: usize = 64;
+
+/// Refusals of inputs that nobody numbered are pushed at most this often.
+const COMPLAIN_EVERY_MS: u64 = 1_000;
+
+/// One player's logical connection.
+pub struct Session {
+    player: PlayerId,
+    name: String,
+    attachment: Attachment,
+    encoding: Encoding,
+    outbox: Arc<Outbox>,
+    hub: Arc<Hub>,
+    matches: Mutex<BTreeMap<MatchId, Sitting>>,
+    slow: AtomicUsize,
+    /// When an input without a request number was last refused aloud; 0 for never.
+    complained_ms: AtomicU64,
+    closed: AtomicBool,
+}
+
+/// A match this session is in, or on its way into.
+#[derive(Clone)]
+struct Sitting {
+    link: Arc<Mutex<Link>>,
+    seat: Option<Seat>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("session", &self.attachment.session).field("player", &self.player).finish()
+    }
+}
+
+/// Who a session speaks for, and through which connection.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub player: PlayerId,
+    pub name: String,
+    pub attachment: Attachment,
+}
+
+impl Session {
+    pub fn new(identity: Identity, encoding: Encoding, outbox: Arc<Outbox>, hub: Arc<Hub>) -> Self {
+        Self {
+            player: identity.player,
+            name: identity.name,
+            attachment: identity.attachment,
+            encoding,
+            outbox,
+            hub,
+            matches: Mutex::new(BTreeMap::new()),
+            slow: AtomicUsize::new(0),
+            complained_ms: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    pub fn id(&self) -> SessionId {
+        self.attachment.session
+    }
+
+    pub fn player(&self) -> PlayerId {
+        self.player
+    }
+
+    /// The player's display name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Queues a message for the client, reliably and in order.
+    pub fn send(&self, id: Option<i64>, message: &ServerMessage) {
+        self.outbox.push(message.encode(id, self.encoding));
+    }
+
+    /// Answers a request with a refusal. A request without a number hears of it by an `error` push.
+    pub fn refuse(&self, id: Option<i64>, refusal: Refusal) {
+        self.send(id, &ServerMessage::Error(refusal));
+    }
+
+    /// Answers an input that was refused as for its rate: with its number, or by a push at most once a second.
+    pub fn refuse_input(&self, id: Option<i64>, message: &str, retry_ms: u64) {
+        let now_ms = self.hub.now_ms();
+        let last_ms = self.complained_ms.load(Ordering::Relaxed);
+        let due = last_ms == 0 || now_ms >= last_ms + COMPLAIN_EVERY_MS;
+        if id.is_none() && due {
+            self.complained_ms.store(now_ms.max(1), Ordering::Relaxed);
+        }
+        if id.is_some() || due {
+            self.refuse(id, Refusal::new(ErrorCode::RateLimited, message).with("retry_ms", retry_ms));
+        }
+    }
+
+    /// Notes that the session is on its way into a match.
+    pub fn joining(&self, target: MatchId, link: &Arc<Mutex<Link>>) {
+        let mut matches = self.matches();
+        match matches.get_mut(&target) {
+            // A new link after the match was over for us: the seat of the old one is void.
+            Some(sitting) if !Arc::ptr_eq(&sitting.link, link) => {
+                *sitting = Sitting { link: Arc::clone(link), seat: None };
+            }
+            Some(_) => {}
+            None => {
+                matches.insert(target, Sitting { link: Arc::clone(link), seat: None });
+            }
+        }
+    }
+
+    /// Notes the seat that the session has in a match.
+    pub fn seated(&self, target: MatchId, seat: Seat) {
+        if let Some(sitting) = self.matches().get_mut(&target) {
+            sitting.seat = Some(seat);
+        }
+    }
+
+    /// The session is no longer in that match.
+    pub fn forget_match(&self, target: MatchId) {
+        self.matches().remove(&target);
+    }
+
+    /// The join was refused: the match is forgotten unless the session sits in it by an earlier one.
+    pub fn join_refused(&self, target: MatchId) {
+        let mut matches = self.matches();
+        if matches.get(&target).is_some_and(|sitting| sitting.seat.is_none()) {
+            matches.remove(&target);
+        }
+    }
+
+    /// Matches that the session is in, or on its way into.
+    pub fn match_count(&self) -> usize {
+        self.matches().len()
+    }
+
+    fn matches(&self) -> std::sync::MutexGuard<'_, BTreeMap<MatchId, Sitting>> {
+        self.matches.lock().expect("no thread panics holding it")
+    }
+
+    fn sitting(&self, target: &str) -> Option<(MatchId, Sitting)> {
+        let target: MatchId = target.parse().ok()?;
+        self.matches().get(&target).cloned().map(|sitting| (target, sitting))
+    }
+
+    fn match_send(self: &Arc<Self>, id: Option<i64>, target: &str, n: Option<u64>, data: Payload) {
+        match self.sitting(target) {
+            Some((_, Sitting { link, seat: Some(seat) })) => {
+                let mut link = link.lock().expect("no thread panics holding it");
+                link.send(self.hub.now_ms(), self, seat, link::SendAsk { id, n, data }, &*self.hub);
+            }
+            Some((_, Sitting { seat: None, .. })) | None => self.refuse(id, not_joined()),
+        }
+    }
+
+    fn match_leave(self: &Arc<Self>, id: Option<i64>, target: &str) {
+        let left = self.sitting(target).is_some_and(|(_, sitting)| {
+            let mut link = sitting.link.lock().expect("no thread panics holding it");
+            link.leave(self.hub.now_ms(), self, id, &*self.hub)
+        });
+        if !left {
+            self.refuse(id, not_joined());
+        }
+    }
+
+    /// Asks a link for a seat; false if the link is no longer in use.
+    ///
+    /// # Errors
+    /// The wish itself, when the link is no longer in use: ask another one.
+    pub fn ask_join(&self, link: &Arc<Mutex<Link>>, ask: JoinAsk) -> Result<(), JoinAsk> {
+        let mut held = link.lock().expect("no thread panics holding it");
+        if held.is_retired() {
+            return Err(ask);
+        }
+        if !self.is_closed() {
+            self.joining(held.target(), link);
+            held.join(self.hub.now_ms(), ask, &*self.hub);
+        }
+        Ok(())
+    }
+
+    /// Runs a request that has to wait for others, unless too many wait already.
+    fn slowly<F>(self: &Arc<Self>, id: Option<i64>, work: impl FnOnce(Arc<Hub>, Arc<Session>) -> F)
+    where
+        F: Future<Output = Result<Option<ServerMessage>, Refusal>> + Send + 'static,
+    {
+        if self.slow.fetch_add(1, Ordering::AcqRel) >= SLOW_MAX {
+            self.slow.fetch_sub(1, Ordering::AcqRel);
+            let refusal = Refusal::new(ErrorCode::RateLimited, "too many requests of this session are under way")
+                .with("retry_ms", 100);
+            return self.refuse(id, refusal);
+        }
+        let session = Arc::clone(self);
+        let work = work(Arc::clone(&self.hub), Arc::clone(self));
+        self.hub.spawn(async move {
+            match work.await {
+                Ok(Some(answer)) => session.send(id, &answer),
+                Ok(None) => {}
+                Err(refusal) => session.refuse(id, refusal),
+            }
+            session.slow.fetch_sub(1, Ordering::AcqRel);
+        });
+    }
+
+    /// Gives up every seat at once.
+    fn leave_all(self: &Arc<Self>) {
+        let sittings: Vec<Sitting> = self.matches().values().cloned().collect();
+        for sitting in sittings {
+            let mut link = sitting.link.lock().expect("no thread panics holding it");
+            link.leave(self.hub.now_ms(), self, None, &*self.hub);
+        }
+    }
+}
+
+fn not_joined() -> Refusal {
+    Refusal::new(ErrorCode::MatchNotJoined, "this session has no seat in that match")
+}
+
+impl SessionHandle for Session {
+    fn request(self: &Arc<Self>, id: Option<i64>, request: Request) {
+        match request {
+            Request::MatchSend { target, data, n } => self.match_send(id, &target, n, data),
+            Request::SessionPing { t } => {
+                self.send(id, &ServerMessage::SessionPong { t, now: self.hub.unix_ms() });
+            }
+            Request::SessionOpen(_) => {
+                self.refuse(id, Refusal::new(ErrorCode::BadMessage, "the session of this connection is open already"));
+            }
+            Request::SessionClose => {
+                self.leave_all();
+                self.send(id, &ServerMessage::SessionClosed);
+                self.outbox.close(Close::NORMAL);
+            }
+            Request::MatchLeave { target } => self.match_leave(id, &target),
+            Request::MatchJoin { target, ctx, role, since: _ } => {
+                self.slowly(id, |hub, session| async move {
+                    let seating = link::Seating { role, ctx: ctx.into() };
+                    let ask = JoinAsk { session: Arc::clone(&session), id, seating, verdict: None };
+                    hub.join(&target, ask).await.map(|()| None)
+                });
+            }
+            Request::MatchCreate { module, params, private, name } => {
+                self.slowly(id, |hub, session| async move {
+                    let wish = hub::CreateWish { module, params, private, name, quick_key: None };
+                    let target = hub.create(session.player(), wish).await?;
+                    Ok(Some(ServerMessage::MatchCreated { target }))
+                });
+            }
+            Request::MatchQuick { module, label, params, ctx } => {
+                self.slowly(id, |hub, session| async move {
+                    hub.quick(&session, id, hub::QuickWish { module, label, params, ctx: ctx.into() }).await?;
+                    Ok(None)
+                });
+            }
+            Request::MatchList { module, label, limit, cursor } => {
+                self.slowly(id, |hub, _| async move {
+                    let (matches, cursor) = hub.list(module, label, limit, cursor).await?;
+                    Ok(Some(ServerMessage::MatchListed { matches, cursor }))
+                });
+            }
+            Request::Unsupported { kind } => {
+                let message = format!("{kind} is not served by this version");
+                self.refuse(id, Refusal::new(ErrorCode::Unavailable, message));
+            }
+        }
+    }
+
+    fn input_refused(self: &Arc<Self>, target: String, n: Option<u64>, retry_ms: u64) {
+        if n.is_none() {
+            return;
+        }
+        if let Some((_, sitting)) = self.sitting(&target) {
+            let mut link = sitting.link.lock().expect("no thread panics holding it");
+            link.input_refused(self.hub.now_ms(), self, retry_ms);
+        }
+    }
+
+    fn socket_closed(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let sittings = std::mem::take(&mut *self.matches());
+        for (_, sitting) in sittings {
+            let mut link = sitting.link.lock().expect("no thread panics holding it");
+            link.detach(self.hub.now_ms(), self, &*self.hub);
+        }
+        self.hub.session_closed(self);
+    }
+}

@@ -68,6 +68,7 @@ pub type Observe = Arc<dyn Fn(&'static str, Duration) + Send + Sync>;
 pub const OPERATIONS: &[&str] = &[
     "batch",
     "claim_name",
+    "clear_quick_key",
     "create_match",
     "finish_match",
     "list_matches",
@@ -88,6 +89,7 @@ pub const OPERATIONS: &[&str] = &[
     "revoke_tokens",
     "rotate_token",
     "set_running",
+    "start_family",
     "swap_owner",
     "sweep",
     "write_value",

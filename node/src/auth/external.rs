@@ -85,10 +85,16 @@ impl External {
             validation.leeway = 5;
             validation.validate_nbf = true;
             validation.set_issuer(&[&options.issuer]);
-            validation.set_required_spec_claims(&["exp", "iss", "sub"]);
+            // A claim that must fit must also be there.
             match &options.audience {
-                Some(audience) => validation.set_audience(&[audience]),
-                None => validation.validate_aud = false,
+                Some(audience) => {
+                    validation.set_required_spec_claims(&["exp", "iss", "sub", "aud"]);
+                    validation.set_audience(&[audience]);
+                }
+                None => {
+                    validation.set_required_spec_claims(&["exp", "iss", "sub"]);
+                    validation.validate_aud = false;
+                }
             }
             (id, Key { key, validation })
         });

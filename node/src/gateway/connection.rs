@@ -266,9 +266,10 @@ where
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> Turn {
-        let mut taken: u64 = 0;
+        let mut taken = 0;
+        let mut messages: u64 = 0;
         let turn = loop {
-            if taken == FRAMES_PER_TURN as u64 {
+            if taken == FRAMES_PER_TURN {
                 break Turn::Again;
             }
             let message = match Pin::new(&mut self.socket).poll_next(cx) {
@@ -281,13 +282,14 @@ where
                 self.heard_at = Instant::now();
             }
             taken += 1;
+            messages += u64::from(message.is_text() || message.is_binary());
             match self.message(message) {
                 Turn::Rest => {}
                 turn @ (Turn::Again | Turn::Open(..) | Turn::End(_)) => break turn,
             }
         };
-        if taken > 0 {
-            self.settings.counters.messages_in.inc_by(taken);
+        if messages > 0 {
+            self.settings.counters.messages_in.inc_by(messages);
         }
         turn
     }
@@ -346,10 +348,7 @@ where
         let Some(Attached(session)) = &self.session else {
             return self.request_unopened(id, request);
         };
-        let class = match &request {
-            Request::MatchSend { .. } => Class::Inputs,
-            _ => Class::Control,
-        };
+        let class = class_of(&request);
         if let Err(refused) = self.limits.admit(class, self.heard_at.into_std()) {
             let session = Arc::clone(session);
             self.limited(id, class, refused);
@@ -371,7 +370,13 @@ where
             Request::Unsupported { .. } => {
                 self.refuse(id, Refusal::new(ErrorCode::Unavailable, "not served by this version"));
             }
-            request => session.request(id, request),
+            request @ (Request::SessionClose
+            | Request::MatchCreate { .. }
+            | Request::MatchQuick { .. }
+            | Request::MatchList { .. }
+            | Request::MatchJoin { .. }
+            | Request::MatchLeave { .. }
+            | Request::MatchSend { .. }) => session.request(id, request),
         }
         Turn::Rest
     }
@@ -465,10 +470,20 @@ where
         }
     }
 
+    /// What to do while the socket takes nothing: wait for it, unless the client is given up.
     fn given_up(&self, cx: &mut Context<'_>) -> Option<Ending> {
         match self.info.outbox.poll_given_up(cx) {
             Poll::Ready(close) => Some(Ending::Close(close)),
             Poll::Pending => None,
         }
+    }
+}
+
+fn class_of(request: &Request) -> Class {
+    match request {
+        Request::MatchSend { .. } => Class::Inputs,
+        Request::SessionOpen(_) | Request::SessionPing { .. } | Request::SessionClose => Class::Control,
+        Request::MatchCreate { .. } | Request::MatchQuick { .. } | Request::MatchList { .. } => Class::Control,
+        Request::MatchJoin { .. } | Request::MatchLeave { .. } | Request::Unsupported { .. } => Class::Control,
     }
 }

@@ -10,17 +10,12 @@ const JSON: &str = "rookery.v1.json";
 const MSGPACK: &str = "rookery.v1.msgpack";
 
 /// Which browser origins are served. Requests without an origin do not come from a browser's page and are not held to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Origins {
+    #[default]
     Any,
     /// Scheme, host and port, as browsers write them.
     Only(Vec<String>),
-}
-
-impl Default for Origins {
-    fn default() -> Self {
-        Self::Any
-    }
 }
 
 impl Origins {

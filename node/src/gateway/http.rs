@@ -65,6 +65,7 @@ pub async fn serve<H: SessionHost>(
         tasks: TaskTracker::new(),
         stop: shutdown.clone(),
     });
+    let mut full = false;
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -79,9 +80,14 @@ pub async fn serve<H: SessionHost>(
             }
         };
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            debug!(%peer, "client turned away: as many connections as allowed are open");
+            // Said once for each time that it fills up, not once a client.
+            if !full {
+                warn!(%peer, "clients are turned away: as many connections as allowed are open");
+            }
+            full = true;
             continue;
         };
+        full = false;
         // Frames are written in batches already; waiting for more would only add delay.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%peer, %error, "client gone before it was served");
@@ -189,10 +195,13 @@ impl<H: SessionHost> Server<H> {
             let Ok(Ok(upgraded)) = timeout(HEADER_WITHIN, upgrade).await else {
                 return;
             };
-            let Ok(parts) = upgraded.downcast::<TokioIo<IO>>() else {
-                unreachable!("the stream comes back as what hyper was given")
+            let socket = {
+                let Ok(parts) = upgraded.downcast::<TokioIo<IO>>() else {
+                    unreachable!("the stream comes back as what hyper was given")
+                };
+                // `read_buf` keeps all of hyper's buffer alive, even when it is empty: it must not live as long as the socket.
+                connection::socket(parts.io.into_inner(), &parts.read_buf, &server.settings).await
             };
-            let socket = connection::socket(parts.io.into_inner(), &parts.read_buf, &server.settings).await;
             let Server { host, settings, .. } = &*server;
             let outbox = Arc::new(Outbox::new(
                 accepted.encoding,

@@ -419,7 +419,7 @@ async fn before_the_session_is_open_every_request_is_unauthenticated() {
 #[tokio::test]
 async fn a_socket_that_does_not_open_in_time_is_closed() {
     let gateway = Gateway::start(Settings {
-        open_within: Duration::from_millis(300),
+        open_within: Duration::from_secs(1),
         ..Settings::default()
     })
     .await;
@@ -430,7 +430,7 @@ async fn a_socket_that_does_not_open_in_time_is_closed() {
     let mut opened = gateway.json().await;
     opened.open().await;
     close_is(idle.closed().await, Close::AUTH_TIMEOUT);
-    assert!(started.elapsed() >= Duration::from_millis(250));
+    assert!(started.elapsed() >= Duration::from_millis(900));
     close_is(refused.closed().await, Close::AUTH_TIMEOUT);
     opened.send(r#"{"type":"session.ping"}"#).await;
     assert_eq!(text(&opened.hear().await, "type"), "session.pong");
@@ -486,7 +486,8 @@ async fn a_message_over_the_limit_closes_the_socket_whole_or_in_parts() {
     client.open().await;
     client.socket.send(Message::text(" ".repeat(1000))).await.unwrap();
     client.hear_error("bad_message", None).await;
-    client.socket.send(Message::text(" ".repeat(100_000))).await.unwrap();
+    // Far more than fits on the way, so that a socket closed without hearing the client out would be reset under it.
+    client.socket.send(Message::text(" ".repeat(8_000_000))).await.unwrap();
     client.hear_error("too_large", None).await;
     close_is(client.closed().await, Close::TOO_LARGE);
 
@@ -501,7 +502,7 @@ async fn a_message_over_the_limit_closes_the_socket_whole_or_in_parts() {
 #[tokio::test]
 async fn pings_are_answered_and_a_listening_client_outlives_many_heartbeats() {
     let settings = Settings {
-        heartbeat: Duration::from_millis(100),
+        heartbeat: Duration::from_millis(300),
         ..Settings::default()
     };
     let mut gateway = Gateway::start(settings).await;
@@ -513,7 +514,7 @@ async fn pings_are_answered_and_a_listening_client_outlives_many_heartbeats() {
         .unwrap();
     let started = Instant::now();
     let (mut pings, mut pongs) = (0, 0);
-    while started.elapsed() < Duration::from_millis(700) {
+    while started.elapsed() < Duration::from_millis(2000) {
         match client.next().await.expect("the socket stays open") {
             Message::Ping(_) => pings += 1,
             Message::Pong(data) => {
@@ -538,7 +539,7 @@ async fn a_silent_client_is_dropped_after_two_heartbeats() {
     let started = Instant::now();
     // It is not read from, so it answers no pings.
     assert_eq!(gateway.told().await, Told::Closed);
-    assert!(started.elapsed() >= Duration::from_millis(150) && started.elapsed() < Duration::from_secs(2));
+    assert!(started.elapsed() >= Duration::from_millis(150) && started.elapsed() < Duration::from_secs(5));
     assert!(!outbox.is_open());
     drop(client);
 }

@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use rookery_protocol::client::{LeaveReason, Role};
-use rookery_protocol::{PlayerId, Seat, SessionId};
+pub use rookery_protocol::output::Attachment;
+use rookery_protocol::{PlayerId, Seat};
 use serde::{Deserialize, Serialize};
 
 use super::effect::EffectId;
@@ -100,15 +101,6 @@ pub struct Occupant {
     pub role: Role,
     pub team: Option<u32>,
     pub attachment: Attachment,
-}
-
-/// Which connection speaks for a seat. The highest `number` counts; the rest say where its answers go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attachment {
-    pub number: u64,
-    pub session: SessionId,
-    pub node: rookery_protocol::NodeName,
-    pub generation: u64,
 }
 
 /// One durable value and its key (match.wit, `entry`).

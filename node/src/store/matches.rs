@@ -545,7 +545,7 @@ impl Store {
 
     /// Lets the next `match.quick` make another match beside this one, which is full or closed.
     pub async fn clear_quick_key(&self, id: MatchId) -> Result<(), StoreError> {
-        self.write("set_running", async |transaction| {
+        self.write("clear_quick_key", async |transaction| {
             transaction
                 .rows(&CLEAR_QUICK_KEY, args![id.to_string()])
                 .await

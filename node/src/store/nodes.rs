@@ -2,17 +2,11 @@
 //!
 //! A generation is issued here, so that it rises at every start whatever the machine's clock says.
 
+pub use rookery_protocol::NodeLife;
 use rookery_protocol::NodeName;
 
 use super::sql::{Row, Sql, args};
 use super::{Store, StoreError};
-
-/// One life of one node.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-pub struct NodeLife {
-    pub name: NodeName,
-    pub generation: u64,
-}
 
 /// What a starting node says of itself.
 #[derive(Debug, Clone)]

@@ -240,7 +240,7 @@ impl Store {
     /// Begins a family of tokens for a player who has signed in.
     pub async fn start_family(&self, player: PlayerId, family: &NewFamily) -> Result<(), StoreError> {
         let rows = json!([[family.family, player, family.hash, family.expires_in_ms]]).to_string();
-        self.write("open_account", async |transaction| {
+        self.write("start_family", async |transaction| {
             transaction.rows(&INSERT_FAMILIES, args![rows]).await.map(|_| ())
         })
         .await

@@ -45,7 +45,13 @@ impl Place {
     }
 
     async fn open(&self) -> Store {
-        Store::open(&self.url, StoreOptions::default()).await.unwrap()
+        let options = StoreOptions {
+            observe: Some(Arc::new(|operation, _| {
+                assert!(OPERATIONS.contains(&operation), "{operation}")
+            })),
+            ..StoreOptions::default()
+        };
+        Store::open(&self.url, options).await.unwrap()
     }
 }
 
@@ -277,9 +283,10 @@ async fn a_match_reads_back_as_it_was_created(place: &Place) {
         Some(expected.clone())
     );
     assert_eq!(store.get_match("village").await.unwrap(), None);
-    assert_eq!(store.starting_of(&node("a", 1), 10).await.unwrap(), [expected.clone()]);
+    let only = [expected];
+    assert_eq!(store.starting_of(&node("a", 1), 10).await.unwrap(), only);
     assert_eq!(store.starting_of(&node("a", 2), 10).await.unwrap(), []);
-    assert_eq!(store.list_live_matches(None, 10).await.unwrap(), [expected]);
+    assert_eq!(store.list_live_matches(None, 10).await.unwrap(), only);
     assert_eq!(store.list_live_matches(Some(new.id), 10).await.unwrap(), []);
     assert_eq!(store.count_alive_created_by(creator).await.unwrap(), 1);
 
@@ -434,7 +441,6 @@ async fn what_waits_shares_a_transaction(place: &Place) {
     let counted = groups.clone();
     let options = StoreOptions {
         observe: Some(Arc::new(move |operation, _| {
-            assert!(OPERATIONS.contains(&operation), "{operation}");
             if operation == "batch" {
                 counted.fetch_add(1, Ordering::Relaxed);
             }
@@ -1328,4 +1334,86 @@ async fn a_url_that_is_none_is_refused() {
         let message = refused(url).await;
         assert!(message.contains("store.url"), "{url}: {message}");
     }
+}
+
+/// A way to a server that can be blocked: what was sent stays where it is, as when a cable is pulled.
+struct Blockable {
+    address: std::net::SocketAddr,
+    blocked: watch::Sender<bool>,
+}
+
+impl Blockable {
+    async fn to(server: String) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (blocked, is_blocked) = watch::channel(false);
+        tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                let server = tokio::net::TcpStream::connect(&server).await.unwrap();
+                let (from_client, to_client) = client.into_split();
+                let (from_server, to_server) = server.into_split();
+                tokio::spawn(forward(from_client, to_server, is_blocked.clone()));
+                tokio::spawn(forward(from_server, to_client, is_blocked.clone()));
+            }
+        });
+        Self { address, blocked }
+    }
+}
+
+async fn forward(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    mut is_blocked: watch::Receiver<bool>,
+) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut buffer = [0; 4096];
+    while let Ok(len @ 1..) = from.read(&mut buffer).await {
+        if is_blocked.wait_for(|blocked| !blocked).await.is_err() || to.write_all(&buffer[..len]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// PostgreSQL only: SQLite has no way that could be cut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_server_is_noticed_and_found_again() {
+    let Some(place) = Place::postgres().await else {
+        return;
+    };
+    let (before, rest) = place.url.split_once('@').unwrap();
+    let (server, rest) = rest.split_once('/').unwrap();
+    let way = Blockable::to(server.to_owned()).await;
+    let url = format!("{before}@{}/{rest}", way.address);
+    let store = Store::open(&url, StoreOptions::default()).await.unwrap();
+    store.create_match(new_match()).await.unwrap();
+    let mut up = store.up();
+
+    way.blocked.send_replace(true);
+    // Everybody hears in time, those who wait in the queue too.
+    let asked = Instant::now();
+    let writes = all((0..600).map(|_| {
+        let store = store.clone();
+        async move { store.create_match(new_match()).await.map(|_| ()) }
+    }));
+    let (writes, read) = tokio::join!(writes, store.list_nodes());
+    assert!(read.unwrap_err().is_unavailable());
+    for write in writes {
+        match write {
+            Err(CreateMatchError::Store(error)) => assert!(error.is_unavailable(), "{error:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    let noticed = tokio::time::timeout(Duration::from_secs(5), up.wait_for(|up| !up)).await;
+    assert!(noticed.unwrap().is_ok());
+
+    way.blocked.send_replace(false);
+    let found = tokio::time::timeout(Duration::from_secs(10), up.wait_for(|up| *up)).await;
+    assert!(found.unwrap().is_ok());
+    let made = store.create_match(new_match()).await.unwrap().id;
+    // What nobody waited for any more was not made up later. The first group was on its way and may have arrived.
+    let alive = store.list_live_matches(None, 1000).await.unwrap();
+    assert!(alive.iter().any(|row| row.id == made));
+    assert!(alive.len() <= 2 + 256, "{}", alive.len());
 }

@@ -1,0 +1,229 @@
+//! What the node does for its operators, for the whole cluster from any node: it asks the node concerned, or the store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use rookery_protocol::error::{ErrorCode, Refusal};
+use rookery_protocol::peer::{self, PeerAnswer, PeerRequest};
+use rookery_protocol::{MatchId, NodeName, PlayerId};
+
+use crate::modules::unavailable;
+use crate::ops::Operations;
+use crate::ops::view::{
+    ClusterView, KickRequest, MatchPage, MatchView, ModuleView, ModulesView, NodeView, PageRequest, Published,
+};
+use crate::peer::MODULES_GROUP;
+use crate::session::hub::Hub;
+use crate::store::MatchRow;
+use crate::wasm::Manifest;
+
+/// How long the node concerned may take.
+const ASK_WITHIN: Duration = Duration::from_secs(3);
+
+/// The operators' side of a node.
+pub struct Operator {
+    hub: Arc<Hub>,
+}
+
+impl Operator {
+    pub fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+
+    async fn row(&self, target: &str) -> Result<MatchRow, Refusal> {
+        let row = self.hub.store().get_match(target).await.map_err(|error| unavailable(&error))?;
+        row.ok_or_else(|| Refusal::new(ErrorCode::MatchNotFound, format!("there is no match {target}")))
+    }
+
+    /// Sends an order to the owner of a live match.
+    async fn order(&self, target: &str, order: impl FnOnce(MatchId) -> PeerRequest) -> Result<(), Refusal> {
+        let row = self.row(target).await?;
+        if !row.status.is_live() {
+            return Err(Refusal::new(ErrorCode::MatchClosed, "the match is over").with("status", row.status.as_str()));
+        }
+        match self.hub.ask(&row.configuration.owner.name, &order(row.id), ASK_WITHIN).await? {
+            PeerAnswer::Done => Ok(()),
+            PeerAnswer::Refused(refusal) => Err(refusal),
+            _ => Err(Refusal::new(ErrorCode::Unavailable, "the match is not with its owner now; try again")),
+        }
+    }
+}
+
+/// A match that nobody could be asked about, as its row has it.
+fn view_of_row(row: MatchRow) -> MatchView {
+    MatchView {
+        id: row.id,
+        module: row.module,
+        digest: row.digest,
+        name: row.name,
+        owner: row.configuration.owner.name.to_string(),
+        backup: row.configuration.backup.map(|backup| backup.name.to_string()),
+        epoch: row.configuration.epoch,
+        status: row.status.as_str().into(),
+        players: 0,
+        durability: row.durability.as_str().into(),
+        state_hash: None,
+        outcome: row.outcome.map(|outcome| outcome_value(&outcome)),
+        reason: row.reason,
+    }
+}
+
+/// An outcome for people: the JSON that it is, or its bytes in base64.
+fn outcome_value(outcome: &[u8]) -> serde_json::Value {
+    use base64::Engine;
+    serde_json::from_slice(outcome)
+        .unwrap_or_else(|_| base64::engine::general_purpose::STANDARD.encode(outcome).into())
+}
+
+fn view_of_peer(view: peer::MatchView) -> MatchView {
+    MatchView {
+        id: view.target,
+        module: view.module,
+        digest: view.digest,
+        name: view.name,
+        owner: view.owner.map(|owner| owner.to_string()).unwrap_or_default(),
+        backup: view.backup.map(|backup| backup.to_string()),
+        epoch: view.epoch,
+        status: view.status,
+        players: view.players,
+        durability: view.durability,
+        state_hash: view.state_hash,
+        outcome: None,
+        reason: None,
+    }
+}
+
+impl Operations for Operator {
+    fn ready(&self) -> Result<(), String> {
+        self.hub.why_not_ready().map_or(Ok(()), Err)
+    }
+
+    async fn cluster(&self) -> Result<ClusterView, Refusal> {
+        let mut summaries: BTreeMap<NodeName, peer::NodeSummary> = BTreeMap::new();
+        let mut note = |name: NodeName, answer: PeerAnswer| {
+            if let PeerAnswer::Summary(summary) = answer {
+                summaries.insert(name, summary);
+            }
+        };
+        note(self.hub.local().name.clone(), peer_answer(&self.hub, PeerRequest::Summary).await);
+        for (name, answer) in self.hub.ask_all(&PeerRequest::Summary).await {
+            note(name, answer);
+        }
+        let members = self.hub.cluster().members().borrow().clone();
+        let nodes = members
+            .iter()
+            .map(|member| {
+                let name = member.peer.node.as_str();
+                let summary = name.parse::<NodeName>().ok().and_then(|name| summaries.get(&name));
+                let fact = |key: &str| member.facts.get(key).cloned().unwrap_or_default();
+                NodeView {
+                    name: name.into(),
+                    generation: member.peer.generation,
+                    state: member.state.as_str().into(),
+                    version: summary.map_or_else(|| fact("ver"), |summary| summary.version.clone()),
+                    client: fact("ep"),
+                    peer: member.peer.addr.clone(),
+                    sessions: summary.map_or(0, |summary| summary.sessions),
+                    matches: summary.map_or(0, |summary| summary.matches),
+                    rtt_ms: member.rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
+                    why: summary.and_then(|summary| summary.why.clone()),
+                }
+            })
+            .collect();
+        Ok(ClusterView { cluster: self.hub.config().cluster.name.clone(), leader: None, nodes })
+    }
+
+    async fn matches(&self, page: PageRequest) -> Result<MatchPage, Refusal> {
+        let after: Option<MatchId> = match page.cursor {
+            None => None,
+            Some(cursor) => {
+                let wrong = |_| Refusal::new(ErrorCode::BadMessage, "cursor: not one of ours");
+                Some(cursor.parse().map_err(wrong)?)
+            }
+        };
+        let limit = page.limit.unwrap_or(100);
+        let request = PeerRequest::Views { after, limit };
+        let mut answers = vec![peer_answer(&self.hub, request.clone()).await];
+        answers.extend(self.hub.ask_all(&request).await.into_iter().map(|(_, answer)| answer));
+        let mut matches: Vec<MatchView> = Vec::new();
+        for answer in answers {
+            if let PeerAnswer::Views(views) = answer {
+                matches.extend(views.into_iter().map(view_of_peer));
+            }
+        }
+        matches.sort_by_key(|view| view.id);
+        matches.dedup_by_key(|view| view.id);
+        matches.truncate(limit as usize);
+        let cursor = (matches.len() == limit as usize).then(|| matches.last().map(|last| last.id.to_string())).flatten();
+        matches.retain(|view| page.module.as_ref().is_none_or(|module| *module == view.module));
+        Ok(MatchPage { matches, cursor })
+    }
+
+    async fn match_view(&self, target: &str) -> Result<MatchView, Refusal> {
+        let row = self.row(target).await?;
+        if row.status.is_live() {
+            let request = PeerRequest::View { target: row.id };
+            if let Ok(PeerAnswer::View(view)) =
+                self.hub.ask(&row.configuration.owner.name, &request, ASK_WITHIN).await
+            {
+                return Ok(view_of_peer(*view));
+            }
+            // It may have ended while we asked.
+            return Ok(view_of_row(self.row(target).await?));
+        }
+        Ok(view_of_row(row))
+    }
+
+    async fn end_match(&self, target: &str) -> Result<(), Refusal> {
+        self.order(target, |target| PeerRequest::End { target }).await
+    }
+
+    async fn kick(&self, target: &str, request: KickRequest) -> Result<(), Refusal> {
+        let player: PlayerId =
+            request.player.parse().map_err(|_| Refusal::new(ErrorCode::BadMessage, "player: not a player id"))?;
+        let reason = if request.reason.is_empty() { "operator".to_owned() } else { request.reason };
+        self.order(target, |target| PeerRequest::Kick { target, player, reason }).await
+    }
+
+    async fn modules(&self) -> Result<ModulesView, Refusal> {
+        let modules = self.hub.modules().list().await?;
+        let modules = modules
+            .into_iter()
+            .filter_map(|row| {
+                let manifest: Manifest = serde_json::from_str(&row.manifest).ok()?;
+                Some(ModuleView {
+                    name: row.name,
+                    version: row.version,
+                    digest: row.digest,
+                    newest: row.is_head,
+                    codec: manifest.codec,
+                    durability: manifest.durability.as_str().into(),
+                    tick_hz: manifest.tick_hz,
+                    max_players: manifest.max_players,
+                    published_at: row.published_at_ms,
+                })
+            })
+            .collect();
+        Ok(ModulesView { modules })
+    }
+
+    async fn publish(&self, component: Bytes) -> Result<Published, Refusal> {
+        let module = self.hub.modules().publish(component).await?;
+        let manifest = module.manifest();
+        // Lost somewhere: that node believes the older digest for two more seconds.
+        let _ = self.hub.cluster().broadcast(MODULES_GROUP, &Bytes::from(manifest.name.clone()));
+        tracing::info!(module = manifest.name, digest = %module.digest(), "module published");
+        Ok(Published { name: manifest.name.clone(), version: manifest.version.clone(), digest: module.digest() })
+    }
+
+    async fn join_peer(&self, peer: &str) -> Result<(), Refusal> {
+        let joined = self.hub.cluster().join_peer(peer).await;
+        joined.map(|_| ()).map_err(|error| Refusal::new(ErrorCode::Unavailable, error.to_string()))
+    }
+}
+
+async fn peer_answer(hub: &Arc<Hub>, request: PeerRequest) -> PeerAnswer {
+    crate::peer::answer(Arc::clone(hub), request).await
+}

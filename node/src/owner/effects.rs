@@ -1,0 +1,99 @@
+//! Performing what a match asks of the world outside: its module's durable values, and the names it claims. Each effect carries
+//! an id, and the store applies it once and under the epoch it left the match with.
+//!
+//! What this version does not serve (mail between matches, transfers, chat, shared content) is answered `unavailable`: that is
+//! certain, and a match may try again later.
+
+use rookery_protocol::PlayerId;
+
+use super::executor::EffectOf;
+use crate::matches::effect::Effect;
+use crate::matches::event::Entry;
+use crate::session::hub::Hub;
+use crate::store::{ClaimError, EffectId, Expect, Scan, StoreError, ValueKey, ValueRow, ValueWrite, WriteOutcome};
+
+/// The most that one scan returns, whatever the module asked for.
+const SCAN_MAX: u32 = 1_000;
+
+type Answer = Result<Vec<Entry>, String>;
+
+/// Performs one effect, and says what the match is to hear of it.
+pub async fn perform(hub: &Hub, wanted: EffectOf) -> Answer {
+    let EffectOf { target, epoch, module, id, effect } = wanted;
+    match effect {
+        Effect::StorageRead { owner, collection, key, .. } => {
+            let key = value_key(&module, owner, collection, key)?;
+            let row = hub.store().read_value(&key).await.map_err(unavailable)?;
+            Ok(row.into_iter().map(entry).collect())
+        }
+        Effect::StorageWrite { owner, collection, key, value, version, .. } => {
+            let id = EffectId {
+                match_id: target,
+                incarnation: u64::from(id.incarnation),
+                event: id.event,
+                index: id.index,
+            };
+            let write = ValueWrite {
+                key: value_key(&module, owner, collection, key.clone())?,
+                value,
+                expect: match version {
+                    None => Expect::Anything,
+                    Some(version) if version.is_empty() => Expect::Absent,
+                    Some(version) => Expect::Version(version),
+                },
+                effect: Some((id, epoch)),
+            };
+            match hub.store().write_value(write).await.map_err(unavailable)? {
+                Ok(WriteOutcome::Stored { version }) => Ok(vec![Entry { key, data: Default::default(), version }]),
+                Ok(WriteOutcome::Deleted) => Ok(Vec::new()),
+                Ok(WriteOutcome::Conflict) => Err("conflict".into()),
+                Ok(WriteOutcome::NotFound) => Err("not_found".into()),
+                // We are not the owner any more; nobody will hear this answer.
+                Err(_) => Err("unavailable".into()),
+            }
+        }
+        Effect::StorageScan { owner, collection, prefix, limit, .. } => {
+            let key = value_key(&module, owner, collection, String::new())?;
+            let scan = Scan {
+                module: key.module.as_deref(),
+                owner: key.owner,
+                collection: &key.collection,
+                prefix: &prefix,
+                after: None,
+                limit: limit.min(SCAN_MAX),
+            };
+            let rows = hub.store().scan_values(&scan).await.map_err(unavailable)?;
+            Ok(rows.into_iter().map(entry).collect())
+        }
+        Effect::Claim { name, .. } => match hub.store().claim_name(&name, target, epoch).await {
+            Ok(()) => Ok(Vec::new()),
+            Err(ClaimError::Store(error)) => Err(unavailable(error)),
+            Err(_) => Err("taken".into()),
+        },
+        Effect::Release { name } => {
+            hub.store().release_name(&name, target).await.map_err(unavailable)?;
+            Ok(Vec::new())
+        }
+        Effect::Tell { .. } | Effect::Transfer { .. } | Effect::Say { .. } | Effect::ContentRead { .. } => {
+            Err("unavailable".into())
+        }
+    }
+}
+
+fn value_key(module: &str, owner: Option<String>, collection: String, key: String) -> Result<ValueKey, String> {
+    let owner: Option<PlayerId> = match owner {
+        None => None,
+        // Nobody keeps values under what is no player's id.
+        Some(owner) => Some(owner.parse().map_err(|_| "not_found".to_owned())?),
+    };
+    Ok(ValueKey { module: Some(module.to_owned()), owner, collection, key })
+}
+
+fn entry(row: ValueRow) -> Entry {
+    Entry { key: row.key, data: row.value, version: row.version }
+}
+
+fn unavailable(error: StoreError) -> String {
+    tracing::debug!(error = &error as &dyn std::error::Error, "an effect could not be performed");
+    "unavailable".into()
+}

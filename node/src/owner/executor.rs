@@ -1,0 +1,633 @@
+//! The threads that run match logic, apart from the threads that serve sockets: a heavy tick never delays a socket, and a
+//! flood of messages never delays a tick, since due wake-ups go before commands.
+//!
+//! Each match lives on one thread, chosen by its id. A thread takes everything that waits in its inbox at once, feeds it to
+//! the rooms, and then sends one frame for each stream that has something to say: the busier the node, the larger the batch.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use rookery_protocol::client::ListedMatch;
+use rookery_protocol::error::{ErrorCode, Refusal};
+use rookery_protocol::peer::{Down, DownFrame, MatchView, Up};
+use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId};
+use tokio::sync::oneshot;
+
+use super::room::{Room, RoomConfig, RoomEffect, Verdict};
+use crate::matches::event::{EndReason, Entry};
+use crate::metrics::ModuleMetrics;
+use crate::matches::machine::{Failure, LogLevel, Match};
+use crate::matches::effect::{Effect, EffectId};
+use crate::matches::part::StartRecord;
+use crate::wasm::Module;
+
+/// Commands that wait for one thread. A full inbox refuses: a client's input is sent again, a request is answered `unavailable`.
+const INBOX_MAX: usize = 65_536;
+
+/// Commands taken between two looks at the clock.
+const SLICE: usize = 64;
+
+/// Commands handled before what they caused is sent.
+const PASS: usize = 1_024;
+
+/// What the threads need of the node. Called from executor threads: must not block.
+pub trait Outside: Send + Sync + 'static {
+    /// Hands a frame to a gateway; false when the transport has no room for it.
+    fn down(&self, to: &NodeLife, message: Down) -> bool;
+    /// Performs an effect of a match. False when too much waits already: the match is answered `busy`.
+    fn perform(&self, wanted: EffectOf) -> bool;
+    /// The match is over: the row has to say so.
+    fn over(&self, target: MatchId, epoch: u64, verdict: Verdict);
+    fn logged(&self, target: MatchId, module: &str, level: LogLevel, line: String);
+    /// A call of the match logic was cut off.
+    fn failed(&self, target: MatchId, module: &str, failure: &Failure);
+}
+
+/// An effect, and the match it left.
+#[derive(Debug)]
+pub struct EffectOf {
+    pub target: MatchId,
+    pub epoch: u64,
+    pub module: Arc<str>,
+    pub id: EffectId,
+    pub effect: Effect,
+}
+
+/// What a match is made of.
+pub struct NewMatch {
+    pub module: Module,
+    pub start: Box<StartRecord>,
+    pub config: RoomConfig,
+    pub metrics: ModuleMetrics,
+}
+
+/// What an executor thread can be asked.
+enum Command {
+    Create { new: Box<NewMatch>, reply: oneshot::Sender<Result<(), Refusal>> },
+    Release { target: MatchId },
+    Up { from: NodeLife, up: Up },
+    GatewayGone { node: NodeName, generation: u64 },
+    LinkLost { node: NodeName },
+    Writable { node: NodeName },
+    Answer { target: MatchId, id: EffectId, answer: Option<(u32, Result<Vec<Entry>, String>)> },
+    View { target: MatchId, reply: oneshot::Sender<Option<MatchView>> },
+    End { target: MatchId, reason: EndReason, reply: oneshot::Sender<bool> },
+    Kick { target: MatchId, player: PlayerId, reason: String, reply: oneshot::Sender<bool> },
+    /// Forget the match without a word: its row says that another owns it, or that it is over.
+    Drop { target: MatchId },
+}
+
+/// What others see of one thread.
+struct Shard {
+    inbox: Mutex<Vec<Command>>,
+    /// Set by the thread before it sleeps, so that the first command wakes it and the others need not.
+    asleep: AtomicBool,
+    thread: std::sync::OnceLock<Thread>,
+    listings: Mutex<BTreeMap<MatchId, Listing>>,
+    /// Matches owned, private ones included.
+    owned: AtomicU64,
+    stop: AtomicBool,
+}
+
+/// A live match as others on this node may see it without asking its thread.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    pub epoch: u64,
+    /// None for private and unlisted ones.
+    pub listed: Option<ListedMatch>,
+    pub digest: rookery_protocol::Digest,
+    pub quick: bool,
+}
+
+/// The handle to all executor threads. Cheap to clone.
+#[derive(Clone)]
+pub struct Executor {
+    shards: Arc<[Arc<Shard>]>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl Executor {
+    /// Starts the threads. They end with [`Executor::stop`].
+    pub fn start(threads: usize, outside: Arc<dyn Outside>) -> std::io::Result<Self> {
+        let shards: Arc<[Arc<Shard>]> = (0..threads.max(1))
+            .map(|_| {
+                Arc::new(Shard {
+                    inbox: Mutex::new(Vec::new()),
+                    asleep: AtomicBool::new(false),
+                    thread: std::sync::OnceLock::new(),
+                    listings: Mutex::new(BTreeMap::new()),
+                    owned: AtomicU64::new(0),
+                    stop: AtomicBool::new(false),
+                })
+            })
+            .collect();
+        let epoch = Instant::now();
+        let mut handles = Vec::new();
+        for (index, shard) in shards.iter().enumerate() {
+            let (shard, outside) = (Arc::clone(shard), Arc::clone(&outside));
+            handles.push(
+                std::thread::Builder::new()
+                    .name(format!("matches-{index}"))
+                    .spawn(move || Worker::new(shard, outside, epoch).run())?,
+            );
+        }
+        Ok(Self { shards, threads: Arc::new(Mutex::new(handles)) })
+    }
+
+    /// Ends the threads and drops what they own, without a word to anyone. Blocks until they have ended.
+    pub fn stop(&self) {
+        for shard in self.shards.iter() {
+            shard.stop.store(true, Ordering::Release);
+            shard.wake();
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().expect("no thread panics holding it"));
+        for thread in threads {
+            // A panicked executor thread has said so itself.
+            let _ = thread.join();
+        }
+    }
+
+    fn shard(&self, target: MatchId) -> &Arc<Shard> {
+        let bits = target.to_u128();
+        // The random half of the id.
+        &self.shards[(bits as u64 % self.shards.len() as u64) as usize]
+    }
+
+    /// Creates a match and applies its `start`. It says nothing to anyone before [`Executor::release`].
+    ///
+    /// # Errors
+    /// What the client is to hear when the module refused or failed. Nothing is left behind then.
+    pub async fn create(&self, new: NewMatch) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let target = new.start.match_id;
+        if !self.shard(target).push(Command::Create { new: Box::new(new), reply }) {
+            return Err(busy());
+        }
+        answer.await.map_err(|_| busy())?
+    }
+
+    /// The match's row says `running`.
+    pub fn release(&self, target: MatchId) {
+        self.shard(target).push(Command::Release { target });
+    }
+
+    /// Hands over a gateway's message; false when too much waits already.
+    pub fn up(&self, from: NodeLife, up: Up) -> bool {
+        self.shard(up.target).push(Command::Up { from, up })
+    }
+
+    /// That life of a node is over.
+    pub fn gateway_gone(&self, node: &NodeName, generation: u64) {
+        for shard in self.shards.iter() {
+            shard.push_always(Command::GatewayGone { node: node.clone(), generation });
+        }
+    }
+
+    /// What was sent to that node may be lost.
+    pub fn link_lost(&self, node: &NodeName) {
+        for shard in self.shards.iter() {
+            shard.push_always(Command::LinkLost { node: node.clone() });
+        }
+    }
+
+    /// The transport towards that node has room again.
+    pub fn writable(&self, node: &NodeName) {
+        for shard in self.shards.iter() {
+            shard.push_always(Command::Writable { node: node.clone() });
+        }
+    }
+
+    /// Gives a match the answer to an effect (none for effects that are not answered).
+    pub fn answer(&self, target: MatchId, id: EffectId, answer: Option<(u32, Result<Vec<Entry>, String>)>) {
+        self.shard(target).push_always(Command::Answer { target, id, answer });
+    }
+
+    /// The match as operators see it; none if it is not here.
+    pub async fn view(&self, target: MatchId) -> Option<MatchView> {
+        let (reply, answer) = oneshot::channel();
+        self.shard(target).push(Command::View { target, reply });
+        answer.await.ok().flatten()
+    }
+
+    /// Ends a match; false if it is not here.
+    pub async fn end(&self, target: MatchId, reason: EndReason) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.shard(target).push(Command::End { target, reason, reply });
+        answer.await.unwrap_or(false)
+    }
+
+    /// Takes a player's seat away; false if there was none.
+    pub async fn kick(&self, target: MatchId, player: PlayerId, reason: String) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.shard(target).push(Command::Kick { target, player, reason, reply });
+        answer.await.unwrap_or(false)
+    }
+
+    /// Forgets a match that belongs to another now.
+    pub fn drop_match(&self, target: MatchId) {
+        self.shard(target).push_always(Command::Drop { target });
+    }
+
+    /// Matches owned here.
+    pub fn owned(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.owned.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The epoch under which this node owns a match that is released.
+    pub fn epoch_of(&self, target: MatchId) -> Option<u64> {
+        self.shard(target).listings().get(&target).map(|listing| listing.epoch)
+    }
+
+    /// Ids of the matches that are released here, after this one, in order.
+    pub fn ids(&self, after: Option<MatchId>, limit: usize) -> Vec<MatchId> {
+        let mut ids: Vec<MatchId> = Vec::new();
+        for shard in self.shards.iter() {
+            let listings = shard.listings();
+            ids.extend(listings.range(range_after(after)).take(limit).map(|(id, _)| *id));
+        }
+        ids.sort_unstable();
+        ids.truncate(limit);
+        ids
+    }
+
+    /// Live matches that `wanted` takes, after this one, in order of their ids.
+    pub fn list(&self, after: Option<MatchId>, limit: usize, wanted: impl Fn(&Listing) -> bool) -> Vec<ListedMatch> {
+        let mut found: Vec<ListedMatch> = Vec::new();
+        for shard in self.shards.iter() {
+            let listings = shard.listings();
+            found.extend(
+                listings
+                    .range(range_after(after))
+                    .filter(|(_, listing)| wanted(listing))
+                    .filter_map(|(_, listing)| listing.listed.clone())
+                    .take(limit),
+            );
+        }
+        found.sort_unstable_by_key(|listed| listed.target);
+        found.truncate(limit);
+        found
+    }
+}
+
+fn range_after(after: Option<MatchId>) -> (std::ops::Bound<MatchId>, std::ops::Bound<MatchId>) {
+    (after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded), std::ops::Bound::Unbounded)
+}
+
+fn busy() -> Refusal {
+    Refusal::new(ErrorCode::Unavailable, "the node has too much to do")
+}
+
+impl Shard {
+    fn push(&self, command: Command) -> bool {
+        let mut inbox = self.inbox.lock().expect("no thread panics holding it");
+        if inbox.len() >= INBOX_MAX {
+            return false;
+        }
+        inbox.push(command);
+        drop(inbox);
+        self.wake();
+        true
+    }
+
+    /// For what comes once for an effect, a link or a node, and is bounded by their number: it may not be lost.
+    fn push_always(&self, command: Command) {
+        self.inbox.lock().expect("no thread panics holding it").push(command);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if self.asleep.swap(false, Ordering::AcqRel)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    fn listings(&self) -> std::sync::MutexGuard<'_, BTreeMap<MatchId, Listing>> {
+        self.listings.lock().expect("no thread panics holding it")
+    }
+}
+
+/// One thread's own things.
+struct Worker {
+    shard: Arc<Shard>,
+    outside: Arc<dyn Outside>,
+    epoch: Instant,
+    rooms: Vec<Option<Owned>>,
+    free: Vec<usize>,
+    by_id: HashMap<MatchId, usize>,
+    wakes: BinaryHeap<Reverse<(u64, usize)>>,
+    dirty: Vec<usize>,
+    effects: Vec<RoomEffect>,
+}
+
+/// A room and what the thread notes of it.
+struct Owned {
+    room: Room,
+    /// Node time at which the match's time was 0, in microseconds since `epoch`.
+    origin_us: u64,
+    /// The wake-up in the heap that counts; others are stale.
+    wake_us: Option<u64>,
+    dirty: bool,
+    listing: Option<Option<ListedMatch>>,
+    metrics: ModuleMetrics,
+}
+
+impl Owned {
+    fn match_ms(&self, now_us: u64) -> u64 {
+        now_us.saturating_sub(self.origin_us) / 1_000
+    }
+}
+
+impl Worker {
+    fn new(shard: Arc<Shard>, outside: Arc<dyn Outside>, epoch: Instant) -> Self {
+        Self {
+            shard,
+            outside,
+            epoch,
+            rooms: Vec::new(),
+            free: Vec::new(),
+            by_id: HashMap::new(),
+            wakes: BinaryHeap::new(),
+            dirty: Vec::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    fn now_us(&self) -> u64 {
+        self.epoch.elapsed().as_micros() as u64
+    }
+
+    fn run(mut self) {
+        let _ = self.shard.thread.set(std::thread::current());
+        let mut taken: Vec<Command> = Vec::new();
+        while !self.shard.stop.load(Ordering::Acquire) {
+            std::mem::swap(&mut taken, &mut *self.shard.inbox.lock().expect("no thread panics holding it"));
+            if taken.is_empty() {
+                self.run_due();
+                self.flush();
+                self.sleep();
+                continue;
+            }
+            for (index, command) in taken.drain(..).enumerate() {
+                if index % SLICE == 0 {
+                    self.run_due();
+                }
+                if index % PASS == PASS - 1 {
+                    self.flush();
+                }
+                self.command(command);
+            }
+            self.run_due();
+            self.flush();
+        }
+    }
+
+    fn sleep(&self) {
+        self.shard.asleep.store(true, Ordering::Release);
+        let waits = !self.shard.inbox.lock().expect("no thread panics holding it").is_empty()
+            || self.shard.stop.load(Ordering::Acquire);
+        if waits {
+            self.shard.asleep.store(false, Ordering::Release);
+            return;
+        }
+        match self.wakes.peek() {
+            Some(Reverse((due_us, _))) => {
+                let now_us = self.now_us();
+                if *due_us > now_us {
+                    std::thread::park_timeout(Duration::from_micros(due_us - now_us));
+                }
+            }
+            None => std::thread::park(),
+        }
+        self.shard.asleep.store(false, Ordering::Release);
+    }
+
+    /// Wakes every room whose time has come.
+    fn run_due(&mut self) {
+        loop {
+            let now_us = self.now_us();
+            match self.wakes.peek() {
+                Some(Reverse((due_us, _))) if *due_us <= now_us => {}
+                Some(_) | None => return,
+            }
+            let Some(Reverse((due_us, slot))) = self.wakes.pop() else { return };
+            match self.rooms.get_mut(slot) {
+                Some(Some(owned)) if owned.wake_us == Some(due_us) => owned.wake_us = None,
+                Some(_) | None => continue,
+            }
+            self.in_room(slot, |room, now_ms, out| room.wake(now_ms, out));
+        }
+    }
+
+    /// Steps a room, and does what it says at once.
+    fn in_room<T>(&mut self, slot: usize, step: impl FnOnce(&mut Room, u64, &mut Vec<RoomEffect>) -> T) -> Option<T> {
+        let began_us = self.now_us();
+        let owned = self.rooms.get_mut(slot)?.as_mut()?;
+        let now_ms = owned.match_ms(began_us);
+        let mut effects = std::mem::take(&mut self.effects);
+        let result = step(&mut owned.room, now_ms, &mut effects);
+        if !owned.dirty {
+            owned.dirty = true;
+            self.dirty.push(slot);
+        }
+        let counts = owned.room.take_counts();
+        if counts.events > 0 {
+            let took = self.epoch.elapsed().saturating_sub(Duration::from_micros(began_us)) / counts.events as u32;
+            (0..counts.events).for_each(|_| owned.metrics.event(took));
+            owned.metrics.ticks_late.inc_by(counts.ticks_late);
+        }
+        if !effects.is_empty() {
+            self.perform(slot, &mut effects);
+        }
+        self.effects = effects;
+        Some(result)
+    }
+
+    fn perform(&mut self, slot: usize, effects: &mut Vec<RoomEffect>) {
+        let Some(Some(owned)) = self.rooms.get_mut(slot) else { return };
+        let (target, epoch) = (owned.room.id(), owned.room.epoch());
+        let released = owned.room.is_open();
+        let module: Arc<str> = owned.room.module().into();
+        for effect in effects.drain(..) {
+            match effect {
+                RoomEffect::Perform { id, effect } => {
+                    let request = effect.request();
+                    let wanted = EffectOf { target, epoch, module: Arc::clone(&module), id, effect };
+                    if !self.outside.perform(wanted) {
+                        let answer = request.map(|request| (request, Err("busy".to_owned())));
+                        self.shard.push_always(Command::Answer { target, id, answer });
+                    }
+                }
+                // A match that was never released has no row that says `running`: its creator hears of it.
+                RoomEffect::Over(verdict) if released => self.outside.over(target, epoch, verdict),
+                RoomEffect::Over(_) => {}
+                RoomEffect::Log { level, line } => self.outside.logged(target, &module, level, line),
+                RoomEffect::Failure(failure) => self.outside.failed(target, &module, &failure),
+            }
+        }
+    }
+
+    fn slot(&self, target: MatchId) -> Option<usize> {
+        self.by_id.get(&target).copied()
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Create { new, reply } => {
+                let _ = reply.send(self.create(*new));
+            }
+            Command::Release { target } => self.release(target),
+            Command::Up { from, up } => self.up(from, up),
+            Command::GatewayGone { node, generation } => {
+                self.in_every_room(|room, now_ms, out| room.gateway_gone(now_ms, &node, generation, out));
+            }
+            Command::LinkLost { node } => self.in_every_room(|room, _, _| room.link_lost(&node)),
+            Command::Writable { node } => self.in_every_room(|room, now_ms, out| room.writable(now_ms, &node, out)),
+            Command::Answer { target, id, answer } => {
+                if let Some(slot) = self.slot(target) {
+                    self.in_room(slot, |room, now_ms, out| room.answer(now_ms, id, answer, out));
+                }
+            }
+            Command::View { target, reply } => {
+                let view = self.slot(target).and_then(|slot| self.rooms[slot].as_ref()).map(|owned| owned.room.view());
+                let _ = reply.send(view);
+            }
+            Command::End { target, reason, reply } => {
+                let found = self
+                    .slot(target)
+                    .and_then(|slot| self.in_room(slot, |room, now_ms, out| room.end(now_ms, reason, out)))
+                    .is_some();
+                let _ = reply.send(found);
+            }
+            Command::Kick { target, player, reason, reply } => {
+                let found = self
+                    .slot(target)
+                    .and_then(|slot| self.in_room(slot, |room, now_ms, out| room.kick(now_ms, player, &reason, out)));
+                let _ = reply.send(found.unwrap_or(false));
+            }
+            Command::Drop { target } => {
+                if let Some(slot) = self.slot(target) {
+                    self.forget(slot);
+                }
+            }
+        }
+    }
+
+    fn in_every_room(&mut self, mut step: impl FnMut(&mut Room, u64, &mut Vec<RoomEffect>)) {
+        for slot in 0..self.rooms.len() {
+            self.in_room(slot, &mut step);
+        }
+    }
+
+    fn create(&mut self, new: NewMatch) -> Result<(), Refusal> {
+        let NewMatch { module, start, config, metrics } = new;
+        let target = start.match_id;
+        if self.by_id.contains_key(&target) {
+            return Ok(());
+        }
+        let name = start.module.clone();
+        let game = Match::create(&module, *start).map_err(|failure| {
+            self.outside.failed(target, &name, &failure);
+            Refusal::new(ErrorCode::ModuleInvalid, "the match could not be created").with("reason", failure.message)
+        })?;
+        let room = Room::new(game, config);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.rooms.push(None);
+            self.rooms.len() - 1
+        });
+        let origin_us = self.now_us();
+        metrics.owned.inc();
+        self.rooms[slot] = Some(Owned { room, origin_us, wake_us: None, dirty: false, listing: None, metrics });
+        self.by_id.insert(target, slot);
+        self.shard.owned.fetch_add(1, Ordering::Relaxed);
+        let started = self.in_room(slot, |room, now_ms, out| room.start(now_ms, out)).unwrap_or_else(|| Err(busy()));
+        if started.is_err() {
+            self.forget(slot);
+        }
+        started
+    }
+
+    fn release(&mut self, target: MatchId) {
+        if let Some(slot) = self.slot(target) {
+            // A match that finished in `start` has its end to tell now.
+            let verdict = self.in_room(slot, |room, now_ms, _| {
+                room.release(now_ms);
+                room.verdict().cloned().map(|verdict| (room.epoch(), verdict))
+            });
+            if let Some(Some((epoch, verdict))) = verdict {
+                self.outside.over(target, epoch, verdict);
+            }
+        }
+    }
+
+    fn up(&mut self, from: NodeLife, up: Up) {
+        let slot = self.slot(up.target).filter(|slot| {
+            self.rooms[*slot].as_ref().is_some_and(|owned| owned.room.is_open())
+        });
+        match slot {
+            Some(slot) => {
+                self.in_room(slot, |room, now_ms, out| room.up(now_ms, &from, up, out));
+            }
+            None => {
+                // Lost with a full queue: the gateway asks again.
+                self.outside.down(&from, Down::NotHere { target: up.target, stream: up.stream, epoch: 0 });
+            }
+        }
+    }
+
+    /// Sends what the rooms have to say, notes what changed in lists, and sets their next wake-ups.
+    fn flush(&mut self) {
+        let now_us = self.now_us();
+        for slot in std::mem::take(&mut self.dirty) {
+            let Some(Some(owned)) = self.rooms.get_mut(slot) else { continue };
+            owned.dirty = false;
+            let outside = &self.outside;
+            owned.room.flush(|gateway, frame: DownFrame| outside.down(gateway, Down::Frame(frame)));
+            if owned.room.is_open() {
+                let listed = owned.room.listing();
+                if owned.listing.as_ref() != Some(&listed) {
+                    let start = owned.room.game().part().start();
+                    let listing = Listing {
+                        epoch: owned.room.epoch(),
+                        listed: listed.clone(),
+                        digest: start.digest,
+                        quick: start.quick_play,
+                    };
+                    let mut listings = self.shard.listings();
+                    if owned.room.verdict().is_some() {
+                        listings.remove(&start.match_id);
+                    } else {
+                        listings.insert(start.match_id, listing);
+                    }
+                    owned.listing = Some(listed);
+                }
+            }
+            if owned.room.is_done(owned.match_ms(now_us)) {
+                self.forget(slot);
+                continue;
+            }
+            let wake_us = owned.room.next_wake_ms().map(|wake_ms| owned.origin_us + wake_ms * 1_000);
+            if wake_us != owned.wake_us {
+                owned.wake_us = wake_us;
+                if let Some(wake_us) = wake_us {
+                    self.wakes.push(Reverse((wake_us, slot)));
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, slot: usize) {
+        let Some(owned) = self.rooms[slot].take() else { return };
+        let target = owned.room.id();
+        self.by_id.remove(&target);
+        self.free.push(slot);
+        self.shard.listings().remove(&target);
+        self.shard.owned.fetch_sub(1, Ordering::Relaxed);
+        owned.metrics.owned.dec();
+    }
+}

@@ -1,0 +1,749 @@
+//! A match and those who listen to it: seats' connections, the order of numbered inputs, streams to gateways, graces, and when
+//! a match with nobody in it ends.
+//!
+//! Pure: no clock, socket, task or database. The match logic behind it is deterministic; what this machine adds is who hears
+//! it. Invariants: input `n` of a seat is applied only after `n - 1`, and once; only the connection with the highest attachment
+//! number speaks for a seat; nothing leaves before the match's row says `running`; every wait has a wake-up.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rookery_protocol::client::{JoinRole, LeaveReason, ListedMatch, Payload, Role};
+use rookery_protocol::error::{ErrorCode, Refusal};
+use rookery_protocol::output::{Attachment, Output};
+use rookery_protocol::peer::{DownFrame, Item, JoinRequest, MatchHead, MatchView, Over, Up, UpBody};
+use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId, Seat};
+
+use super::stream::Stream;
+use crate::matches::event::{EndReason, Entry, Event, Occupant, Topic};
+use crate::matches::machine::{Applied, Ending, Failure, Match};
+use crate::matches::effect::{Effect, EffectId};
+use crate::matches::part::Admission;
+
+/// Streams of one match at once: one a node of the cluster, and some that are ending.
+const STREAMS_MAX: usize = 1_024;
+
+/// How long a match that is over answers gateways that have not confirmed its end.
+const OVER_FOR_MS: u64 = 10_000;
+
+/// What a room is told besides its match.
+#[derive(Debug, Clone)]
+pub struct RoomConfig {
+    pub epoch: u64,
+    pub node: NodeName,
+    /// Ends when nobody has been seated or away for this long; none for zones.
+    pub empty_after_ms: Option<u64>,
+    pub private: bool,
+}
+
+/// What the outside must do after a step, in order.
+#[derive(Debug)]
+pub enum RoomEffect {
+    /// Perform an effect of the match logic, and answer it.
+    Perform { id: EffectId, effect: Effect },
+    /// The match is over: its row must say so.
+    Over(Verdict),
+    /// For the author of the module.
+    Log { level: crate::matches::machine::LogLevel, line: String },
+    Failure(Failure),
+}
+
+/// How a match ended, for its row and its players.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Ended { outcome: Bytes },
+    Failed { reason: String },
+}
+
+impl Verdict {
+    /// The same for the players.
+    pub fn over(&self) -> Over {
+        match self {
+            Verdict::Ended { outcome } => Over::Ended { result: outcome.clone() },
+            Verdict::Failed { reason } => Over::Failed { reason: reason.clone() },
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    /// The row does not say `running` yet: nothing is let in or out.
+    Starting,
+    Running,
+    Over { since_ms: u64 },
+}
+
+/// Counts of what happened in a step, for metrics.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    pub events: u64,
+    pub ticks_late: u64,
+}
+
+/// One owned match.
+pub struct Room {
+    game: Match,
+    config: RoomConfig,
+    head: Arc<MatchHead>,
+    phase: Phase,
+    verdict: Option<Verdict>,
+    streams: Vec<Stream>,
+    follow_ups: VecDeque<Event>,
+    grace_ms: u64,
+    tick_ms: u64,
+    /// Since when nobody has been seated or away.
+    empty_since_ms: Option<u64>,
+    counts: Counts,
+    applied: Applied,
+}
+
+impl Room {
+    /// A room for a match that has been created, and whose `start` was not applied yet.
+    pub fn new(game: Match, config: RoomConfig) -> Self {
+        let start = game.part().start();
+        let head = Arc::new(MatchHead { module: start.module.clone(), codec: start.codec, tick_hz: start.tick_hz });
+        let grace_ms = u64::from(start.grace_ms);
+        let tick_ms = 1_000u64.checked_div(u64::from(start.tick_hz)).unwrap_or(0);
+        Self {
+            game,
+            config,
+            head,
+            phase: Phase::Starting,
+            verdict: None,
+            streams: Vec::new(),
+            follow_ups: VecDeque::new(),
+            grace_ms,
+            tick_ms,
+            empty_since_ms: Some(0),
+            counts: Counts::default(),
+            applied: Applied::default(),
+        }
+    }
+
+    pub fn id(&self) -> MatchId {
+        self.game.part().start().match_id
+    }
+
+    pub fn module(&self) -> &str {
+        &self.head.module
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.config.epoch
+    }
+
+    pub fn game(&self) -> &Match {
+        &self.game
+    }
+
+    pub fn is_private(&self) -> bool {
+        self.config.private
+    }
+
+    /// The end of the match, once it is over.
+    pub fn verdict(&self) -> Option<&Verdict> {
+        self.verdict.as_ref()
+    }
+
+    /// Takes what was counted since the last call.
+    pub fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
+    }
+
+    /// Applies `start`. A refusal ends the match before it began: nobody has heard of it.
+    pub fn start(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) -> Result<(), Refusal> {
+        self.apply(now_ms, Event::Start, out);
+        if let Some(reason) = self.applied.refused.take() {
+            return Err(Refusal::new(ErrorCode::MatchRefused, "the module refused to start this match")
+                .with("reason", reason));
+        }
+        match &self.verdict {
+            Some(Verdict::Failed { reason }) => {
+                Err(Refusal::new(ErrorCode::ModuleInvalid, "the match failed to start").with("reason", reason.as_str()))
+            }
+            Some(Verdict::Ended { .. }) | None => Ok(()),
+        }
+    }
+
+    /// The match's row says `running` under our epoch: it may speak.
+    pub fn release(&mut self, now_ms: u64) {
+        if self.phase == Phase::Starting {
+            self.phase = if self.verdict.is_some() { Phase::Over { since_ms: now_ms } } else { Phase::Running };
+        }
+    }
+
+    /// Whether gateways may send here: a match that is not released is answered as if it were not here yet.
+    pub fn is_open(&self) -> bool {
+        self.phase != Phase::Starting
+    }
+
+    /// Takes one message of a gateway.
+    pub fn up(&mut self, now_ms: u64, from: &NodeLife, up: Up, out: &mut Vec<RoomEffect>) {
+        if let Phase::Over { .. } = self.phase {
+            self.up_after_the_end(from, &up);
+            return;
+        }
+        match up.body {
+            UpBody::Join(request) => self.join(now_ms, from, up.stream, *request, out),
+            UpBody::Leave { req, seat, attachment } => self.leave(now_ms, from, up.stream, req, seat, attachment, out),
+            UpBody::Input { seat, attachment, n, id, data } => {
+                self.input(now_ms, from, up.stream, Input { seat, attachment, n, id, data }, out);
+            }
+            UpBody::Detach { req, seat, attachment } => {
+                self.detach(now_ms, seat, attachment, out);
+                if let Some(stream) = self.stream_mut(from, up.stream) {
+                    stream.item(Item::Left { req, seat });
+                }
+            }
+            UpBody::Resume { last } => self.resume(now_ms, from, up.stream, last, out),
+            UpBody::Confirm { last } => {
+                if let Some(stream) = self.stream_mut(from, up.stream) {
+                    stream.confirm(last);
+                }
+            }
+        }
+    }
+
+    /// A gateway that missed the end is told again.
+    fn up_after_the_end(&mut self, from: &NodeLife, up: &Up) {
+        let Some(over) = self.verdict.as_ref().map(Verdict::over) else { return };
+        if let UpBody::Confirm { last } = up.body {
+            if let Some(stream) = self.stream_mut(from, up.stream) {
+                stream.confirm(last);
+            }
+            return;
+        }
+        let stream = match self.stream_index(from, up.stream) {
+            Some(index) => index,
+            None => match self.open_stream(from, up.stream) {
+                Some(index) => index,
+                None => return,
+            },
+        };
+        if let UpBody::Resume { last } = up.body {
+            self.serve_from_ring(stream, last);
+        }
+        self.streams[stream].item(Item::Over(over));
+    }
+
+    fn join(
+        &mut self,
+        now_ms: u64,
+        from: &NodeLife,
+        number: u64,
+        request: JoinRequest,
+        out: &mut Vec<RoomEffect>,
+    ) {
+        let Some(index) = self.open_stream(from, number) else { return };
+        let refuse = |room: &mut Self, refusal: Refusal| {
+            room.streams[index].item(Item::Refused { req: request.req, refusal });
+        };
+        let ctx = match Payload::from(request.ctx.clone()).into_bytes(self.head.codec) {
+            Ok(ctx) => ctx,
+            Err(error) => return refuse(self, Refusal::new(ErrorCode::BadMessage, format!("ctx: {error}"))),
+        };
+        let role = match request.role {
+            JoinRole::Player => Role::Player,
+            JoinRole::Spectator => Role::Spectator,
+        };
+        match self.game.part().admit(request.player, role) {
+            Admission::Full => refuse(self, Refusal::new(ErrorCode::MatchFull, "no seat is free")),
+            Admission::Closed => refuse(self, Refusal::new(ErrorCode::MatchClosed, "the match takes no more players")),
+            Admission::Seated { seat } => self.sit_again(now_ms, index, seat, request, out),
+            Admission::Free { seat, team } => {
+                let occupant = Occupant {
+                    player: request.player,
+                    name: request.name,
+                    role,
+                    team,
+                    attachment: request.attachment,
+                };
+                self.streams[index].seat(seat, role, request.req);
+                self.apply(now_ms, Event::Join { seat, occupant, ctx }, out);
+                if let Some(reason) = self.applied.refused.take() {
+                    self.streams[index].remove(seat);
+                    let refusal =
+                        Refusal::new(ErrorCode::MatchRefused, "the match refused the player").with("reason", reason);
+                    self.streams[index].item(Item::Refused { req: request.req, refusal });
+                } else if self.applied.failure.is_some() {
+                    self.streams[index].remove(seat);
+                }
+                self.run_follow_ups(now_ms, out);
+            }
+        }
+    }
+
+    /// Who is seated already gets the same seat, whichever connection asks.
+    fn sit_again(
+        &mut self,
+        now_ms: u64,
+        index: usize,
+        seat: Seat,
+        request: JoinRequest,
+        out: &mut Vec<RoomEffect>,
+    ) {
+        let Some(current) = self.game.part().seat(seat) else { return };
+        let role = current.role;
+        let Some(held) = current.attachment.clone() else { return };
+        if request.attachment.number < held.number {
+            let refusal = Refusal::new(ErrorCode::Forbidden, "a newer connection of this player holds the seat");
+            self.streams[index].item(Item::Refused { req: request.req, refusal });
+            return;
+        }
+        if self.streams[index].has_join(seat, request.req) {
+            // The answer is in this stream already, or will be served from the ring.
+            return;
+        }
+        self.unseat_from_streams(seat, &held, Some(&request.attachment));
+        self.streams[index].seat(seat, role, request.req);
+        self.apply(now_ms, Event::Resync { seat, attach: Some(request.attachment) }, out);
+        self.run_follow_ups(now_ms, out);
+    }
+
+    /// Takes a seat out of the streams, and tells the connection that had it when another has it now.
+    fn unseat_from_streams(&mut self, seat: Seat, held: &Attachment, newer: Option<&Attachment>) {
+        let replaced = newer.is_some_and(|newer| newer.session != held.session);
+        for stream in &mut self.streams {
+            if stream.has(seat) {
+                if replaced {
+                    stream.item(Item::Replaced { seat, attachment: held.number });
+                }
+                stream.remove(seat);
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn leave(
+        &mut self,
+        now_ms: u64,
+        from: &NodeLife,
+        number: u64,
+        req: u64,
+        seat: Seat,
+        attachment: u64,
+        out: &mut Vec<RoomEffect>,
+    ) {
+        if self.speaks_for(seat, attachment) {
+            self.apply(now_ms, Event::Leave { seat, reason: LeaveReason::Left }, out);
+            self.run_follow_ups(now_ms, out);
+        }
+        // Said again when the first answer was lost: the seat is gone, and that is what was asked.
+        if let Some(stream) = self.stream_mut(from, number) {
+            stream.item(Item::Left { req, seat });
+        }
+    }
+
+    fn input(&mut self, now_ms: u64, from: &NodeLife, number: u64, input: Input, out: &mut Vec<RoomEffect>) {
+        let Some(seated) = self.game.part().seat(input.seat) else { return };
+        let Some(held) = seated.attachment.as_ref().map(|attachment| attachment.number) else { return };
+        let expected = seated.last_n + 1;
+        if input.attachment != held {
+            if let Some(stream) = self.stream_mut(from, number).filter(|_| input.attachment < held) {
+                stream.item(Item::Replaced { seat: input.seat, attachment: input.attachment });
+            }
+            return;
+        }
+        let Some(index) = self.stream_index(from, number) else { return };
+        let Input { seat, n, id, data, .. } = input;
+        if n > expected {
+            self.streams[index].item(Item::Resend { seat, n: expected });
+            return;
+        }
+        if n == 0 || n == expected {
+            self.apply(now_ms, Event::Message { seat, n, data }, out);
+            self.run_follow_ups(now_ms, out);
+        }
+        let seq = self.game.part().last_seq();
+        if n > 0 {
+            let acked = self.game.part().seat(seat).map_or(n, |seated| seated.last_n);
+            self.streams[index].acknowledge(seat, acked, seq);
+        } else if let Some(id) = id {
+            self.streams[index].item(Item::Applied { seat, id });
+        }
+    }
+
+    fn detach(&mut self, now_ms: u64, seat: Seat, attachment: u64, out: &mut Vec<RoomEffect>) {
+        if !self.speaks_for(seat, attachment) {
+            return;
+        }
+        for stream in &mut self.streams {
+            stream.remove(seat);
+        }
+        self.go_away(now_ms, seat, out);
+    }
+
+    fn go_away(&mut self, now_ms: u64, seat: Seat, out: &mut Vec<RoomEffect>) {
+        if self.game.part().seat(seat).is_none_or(|seated| seated.away_since_ms.is_some()) {
+            return;
+        }
+        if self.grace_ms == 0 {
+            self.apply(now_ms, Event::Leave { seat, reason: LeaveReason::TimedOut }, out);
+        } else {
+            self.apply(now_ms, Event::Signal { topic: Topic::SeatAway { seat } }, out);
+        }
+        self.run_follow_ups(now_ms, out);
+    }
+
+    /// That life of a node is over: its streams end, and the seats whose current connection was there are away.
+    pub fn gateway_gone(&mut self, now_ms: u64, node: &NodeName, generation: u64, out: &mut Vec<RoomEffect>) {
+        self.streams.retain(|stream| stream.gateway().name != *node || stream.gateway().generation > generation);
+        if self.phase != Phase::Running {
+            return;
+        }
+        let gone: Vec<Seat> = self
+            .game
+            .part()
+            .seats()
+            .filter(|(_, seated)| {
+                seated.attachment.as_ref().is_some_and(|attachment| {
+                    attachment.node == *node && attachment.generation <= generation
+                })
+            })
+            .map(|(seat, _)| seat)
+            .collect();
+        for seat in gone {
+            self.go_away(now_ms, seat, out);
+        }
+    }
+
+    /// The connection to that node broke: both ends compare what was sent with what came.
+    pub fn link_lost(&mut self, node: &NodeName) {
+        self.streams.iter_mut().filter(|stream| stream.gateway().name == *node).for_each(Stream::check);
+    }
+
+    /// There is room again towards that node: what was held back comes from the ring.
+    pub fn writable(&mut self, now_ms: u64, node: &NodeName, out: &mut Vec<RoomEffect>) {
+        for index in 0..self.streams.len() {
+            let stream = &self.streams[index];
+            if stream.is_stalled() && stream.gateway().name == *node {
+                let last = stream.sent();
+                self.catch_up(now_ms, index, last, out);
+            }
+        }
+    }
+
+    fn resume(&mut self, now_ms: u64, from: &NodeLife, number: u64, last: u64, out: &mut Vec<RoomEffect>) {
+        if let Some(index) = self.stream_index(from, number) {
+            self.catch_up(now_ms, index, last, out);
+        }
+    }
+
+    /// Serves a stream from the ring, or resets its seats when the ring no longer reaches back that far.
+    fn catch_up(&mut self, now_ms: u64, index: usize, last: u64, out: &mut Vec<RoomEffect>) {
+        if self.serve_from_ring(index, last) {
+            return;
+        }
+        let seats: Vec<Seat> = self.streams[index].seats().collect();
+        let seq = self.game.part().last_seq();
+        self.streams[index].reset(seq);
+        for seat in &seats {
+            let Some(seated) = self.game.part().seat(*seat) else { continue };
+            let (n, values) = (seated.last_n, self.game.part().visible_values(*seat));
+            self.streams[index].item(Item::Reset { seat: *seat, seq, n, values });
+        }
+        for seat in seats {
+            self.apply(now_ms, Event::Resync { seat, attach: None }, out);
+            self.run_follow_ups(now_ms, out);
+        }
+    }
+
+    /// Returns whether the ring had everything after `last`.
+    fn serve_from_ring(&mut self, index: usize, last: u64) -> bool {
+        let stream = &mut self.streams[index];
+        stream.rewind(last);
+        let part = self.game.part();
+        let seats: Vec<Seat> = stream.seats().collect();
+        for seat in seats {
+            if let Some(seated) = part.seat(seat).filter(|seated| seated.last_n > 0) {
+                stream.acknowledge(seat, seated.last_n, part.last_seq());
+            }
+        }
+        match part.since(last) {
+            Some(missed) => {
+                missed.for_each(|output| stream.collect(output));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// An answer from outside, or (without one) the news that the effect was performed.
+    pub fn answer(
+        &mut self,
+        now_ms: u64,
+        id: EffectId,
+        answer: Option<(u32, Result<Vec<Entry>, String>)>,
+        out: &mut Vec<RoomEffect>,
+    ) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        let event = match answer {
+            Some((request, outcome)) => Event::Answer { request, effect: Some(id), outcome },
+            None => Event::Settled { effect: id },
+        };
+        self.apply(now_ms, event, out);
+        self.run_follow_ups(now_ms, out);
+    }
+
+    /// Ends the match from outside.
+    pub fn end(&mut self, now_ms: u64, reason: EndReason, out: &mut Vec<RoomEffect>) {
+        if self.verdict.is_none() {
+            self.apply(now_ms, Event::End { reason }, out);
+        }
+    }
+
+    /// Takes a player's seat away; returns whether there was one.
+    pub fn kick(&mut self, now_ms: u64, player: PlayerId, reason: &str, out: &mut Vec<RoomEffect>) -> bool {
+        let seat = self.game.part().seat_of(player);
+        let Some(seat) = seat.filter(|_| self.phase == Phase::Running) else { return false };
+        self.apply(now_ms, Event::Kick { seat, reason: reason.into() }, out);
+        self.run_follow_ups(now_ms, out);
+        true
+    }
+
+    /// When [`Room::wake`] is due if nothing else comes first.
+    pub fn next_wake_ms(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Starting => None,
+            Phase::Over { since_ms } => Some(since_ms + OVER_FOR_MS),
+            Phase::Running => {
+                let part = self.game.part();
+                let grace = part.first_away_since_ms().map(|since_ms| since_ms + self.grace_ms);
+                let empty = self
+                    .config
+                    .empty_after_ms
+                    .and_then(|after_ms| self.empty_since_ms.map(|since_ms| since_ms + after_ms));
+                [part.next_wake_ms(), grace, empty].into_iter().flatten().min()
+            }
+        }
+    }
+
+    /// Does what is due: timers, a tick, seats whose grace is over, the end of an empty match.
+    pub fn wake(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        while let Some(id) = self.game.part().due_timer(now_ms) {
+            self.apply(now_ms, Event::Timer { id }, out);
+            self.run_follow_ups(now_ms, out);
+            if self.phase != Phase::Running {
+                return;
+            }
+        }
+        if let Some(due) = self.game.part().due_tick(now_ms) {
+            if self.tick_ms > 0 && now_ms >= due.due_ms + self.tick_ms {
+                self.counts.ticks_late += 1;
+            }
+            self.apply(now_ms, Event::Tick { elapsed_ms: due.elapsed_ms }, out);
+            self.run_follow_ups(now_ms, out);
+        }
+        while let Some(seat) = self.game.part().first_away_seat(now_ms.saturating_sub(self.grace_ms)) {
+            if self.phase != Phase::Running {
+                return;
+            }
+            self.apply(now_ms, Event::Leave { seat, reason: LeaveReason::TimedOut }, out);
+            self.run_follow_ups(now_ms, out);
+        }
+        if let (Some(after_ms), Some(since_ms)) = (self.config.empty_after_ms, self.empty_since_ms)
+            && now_ms >= since_ms + after_ms
+        {
+            self.end(now_ms, EndReason::Empty, out);
+        }
+    }
+
+    /// Whether the room may be dropped: the match is over, and everyone knows or had time to.
+    pub fn is_done(&self, now_ms: u64) -> bool {
+        match self.phase {
+            Phase::Over { since_ms } => now_ms >= since_ms + OVER_FOR_MS || self.streams.iter().all(Stream::is_settled),
+            Phase::Starting | Phase::Running => false,
+        }
+    }
+
+    /// Hands the frames that wait to `send`, which says whether the transport took them.
+    pub fn flush(&mut self, mut send: impl FnMut(&NodeLife, DownFrame) -> bool) {
+        if self.phase == Phase::Starting {
+            return;
+        }
+        let (target, epoch) = (self.id(), self.config.epoch);
+        for stream in &mut self.streams {
+            if let Some(frame) = stream.take_frame(target, epoch, &self.head) {
+                let prev = frame.prev;
+                let gateway = stream.gateway().clone();
+                if !send(&gateway, frame) {
+                    stream.refused(prev);
+                }
+            }
+        }
+        if self.phase == Phase::Running {
+            self.streams.retain(|stream| !stream.is_idle());
+        }
+    }
+
+    /// How the match shows in lists; none while it should not.
+    pub fn listing(&self) -> Option<ListedMatch> {
+        let part = self.game.part();
+        let start = part.start();
+        (self.phase == Phase::Running && start.listed && !self.config.private).then(|| ListedMatch {
+            target: start.match_id,
+            module: start.module.clone(),
+            players: part.player_count() as u32,
+            max_players: start.max_players,
+            label: part.label().to_vec(),
+            joinable: part.is_joinable() && part.has_free_seat(),
+            node: self.config.node.to_string(),
+        })
+    }
+
+    /// The match as operators see it. Hashes its state.
+    pub fn view(&self) -> MatchView {
+        let part = self.game.part();
+        let start = part.start();
+        MatchView {
+            target: start.match_id,
+            module: start.module.clone(),
+            digest: start.digest,
+            name: start.name.clone(),
+            owner: Some(self.config.node.clone()),
+            backup: None,
+            epoch: self.config.epoch,
+            status: match (&self.phase, &self.verdict) {
+                (Phase::Starting, _) => "starting",
+                (Phase::Running, _) => "running",
+                (Phase::Over { .. }, Some(Verdict::Failed { .. })) => "failed",
+                (Phase::Over { .. }, _) => "ended",
+            }
+            .into(),
+            players: part.player_count() as u32,
+            durability: start.durability.as_str().into(),
+            state_hash: Some(part.state_hash().to_string()),
+            outcome: None,
+        }
+    }
+
+    fn speaks_for(&self, seat: Seat, attachment: u64) -> bool {
+        self.game.part().seat(seat).is_some_and(|seated| {
+            seated.attachment.as_ref().is_some_and(|held| held.number == attachment)
+        })
+    }
+
+    fn stream_index(&self, from: &NodeLife, number: u64) -> Option<usize> {
+        self.streams.iter().position(|stream| stream.gateway() == from && stream.number() == number)
+    }
+
+    fn stream_mut(&mut self, from: &NodeLife, number: u64) -> Option<&mut Stream> {
+        self.stream_index(from, number).map(|index| &mut self.streams[index])
+    }
+
+    /// The stream with this number, opened if it is newer than the gateway's last one. None for an older one, and when there
+    /// are too many.
+    fn open_stream(&mut self, from: &NodeLife, number: u64) -> Option<usize> {
+        if let Some(index) = self.stream_index(from, number) {
+            return Some(index);
+        }
+        if let Some(index) = self.streams.iter().position(|stream| stream.gateway() == from) {
+            if self.streams[index].number() > number {
+                return None;
+            }
+            // The gateway began anew: whom it still had here it has given up.
+            self.streams[index] = Stream::new(from.clone(), number);
+            return Some(index);
+        }
+        if self.streams.len() >= STREAMS_MAX {
+            return None;
+        }
+        self.streams.push(Stream::new(from.clone(), number));
+        Some(self.streams.len() - 1)
+    }
+
+    fn run_follow_ups(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) {
+        while let Some(event) = self.follow_ups.pop_front() {
+            if self.verdict.is_some() {
+                self.follow_ups.clear();
+                return;
+            }
+            self.apply(now_ms, event, out);
+        }
+    }
+
+    /// Applies one event, and sorts what came of it.
+    fn apply(&mut self, now_ms: u64, event: Event, out: &mut Vec<RoomEffect>) {
+        let left = match &event {
+            Event::Leave { seat, .. } => Some(*seat),
+            _ => None,
+        };
+        self.game.apply(now_ms, event, &mut self.applied);
+        self.counts.events += 1;
+        for output in &self.applied.outputs {
+            collect(&mut self.streams, output);
+        }
+        if let Some(seat) = left {
+            let seq = self.game.part().last_seq();
+            self.streams.iter_mut().for_each(|stream| stream.give_up(seat, seq));
+        }
+        for (level, line) in self.applied.log.drain(..) {
+            out.push(RoomEffect::Log { level, line });
+        }
+        for (id, effect) in self.applied.effects.drain(..) {
+            out.push(RoomEffect::Perform { id, effect });
+        }
+        // Transfers are not served yet: they are answered `unavailable`, and the player stays.
+        let staying = |event: &Event| !matches!(event, Event::Leave { reason: LeaveReason::Transferred, .. });
+        self.follow_ups.extend(self.applied.follow_ups.drain(..).filter(staying));
+        let verdict = match (&self.applied.failure, self.applied.ended.take()) {
+            (Some(failure), _) => {
+                out.push(RoomEffect::Failure(failure.clone()));
+                Some(Verdict::Failed { reason: failure.kind.as_str().into() })
+            }
+            (None, Some(Ending::Finished { outcome })) => Some(Verdict::Ended { outcome }),
+            (None, Some(Ending::Stopped(EndReason::Operator | EndReason::Empty))) => {
+                Some(Verdict::Ended { outcome: Bytes::new() })
+            }
+            (None, Some(Ending::Stopped(EndReason::Draining))) => Some(Verdict::Failed { reason: "draining".into() }),
+            (None, None) => None,
+        };
+        if let Some(verdict) = verdict {
+            self.finish(now_ms, verdict, out);
+        }
+        self.note_emptiness(now_ms);
+    }
+
+    fn finish(&mut self, now_ms: u64, verdict: Verdict, out: &mut Vec<RoomEffect>) {
+        if self.verdict.is_some() {
+            return;
+        }
+        for stream in &mut self.streams {
+            stream.item(Item::Over(verdict.over()));
+        }
+        if self.phase == Phase::Running {
+            self.phase = Phase::Over { since_ms: now_ms };
+        }
+        self.verdict = Some(verdict.clone());
+        out.push(RoomEffect::Over(verdict));
+    }
+
+    fn note_emptiness(&mut self, now_ms: u64) {
+        if self.game.part().human_count() > 0 {
+            self.empty_since_ms = None;
+        } else {
+            self.empty_since_ms.get_or_insert(now_ms);
+        }
+    }
+}
+
+/// One input of a seat, as a gateway sent it.
+struct Input {
+    seat: Seat,
+    attachment: u64,
+    n: u64,
+    id: Option<i64>,
+    data: Bytes,
+}
+
+fn collect(streams: &mut [Stream], output: &Arc<Output>) {
+    for stream in streams {
+        stream.collect(output);
+    }
+}

@@ -1,0 +1,813 @@
+//! A gateway's end of one match: which sessions here sit in it, how far its outputs have come, and what is still asked of its
+//! owner.
+//!
+//! No task, clock or transport of its own: it is stepped under a lock, and says through [`Uplink`] what goes to the owner.
+//! Invariants: an output reaches a session once and in `seq` order, or the session is told of a reset; a frame whose `prev` is
+//! not where we are is not delivered but asked for again; what a client asked is kept until it was answered or timed out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rookery_protocol::client::{
+    Encoding, JoinRole, MatchJoined, Payload, PayloadOut, Role, ServerMessage, encode_match_ack, encode_match_data,
+};
+use rookery_protocol::error::{ErrorCode, Refusal};
+use rookery_protocol::output::{Audience, Body, Joined, Output, PublishedValue};
+use rookery_protocol::peer::{DownFrame, Item, JoinRequest, MatchHead, Over, UpBody, WirePayload};
+use rookery_protocol::{MatchId, NodeLife, NodeName, Seat};
+
+use tokio::sync::oneshot;
+
+use super::Session;
+use super::inputs::{Inputs, Offer};
+
+/// How long joins and inputs without a number are held while the owner cannot be reached: the bound of a take-over (10 s) and 5 s.
+pub const HOLD_MS: u64 = 15_000;
+
+/// How long after an input its acknowledgement may wait for an output to lead.
+const ACK_WITHIN_MS: u64 = 80;
+
+/// What nobody answered for this long is said again: the frame with the answer may have met a full queue.
+const SAY_AGAIN_MS: u64 = 2_000;
+
+/// Inputs without a number that wait for an answer, for each seat.
+const WAITING_MAX: usize = 1_024;
+
+/// The way from a link to the owner of its match.
+pub trait Uplink {
+    /// Sends to the owner. What cannot be sent now is lost: the link says it again.
+    fn up(&self, owner: &NodeLife, target: MatchId, stream: u64, body: UpBody);
+    /// Finds out where the match is, and calls [`Link::located`] or [`Link::over`].
+    fn locate(&self, target: MatchId);
+}
+
+/// Where the owner is, as far as is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    Known { owner: NodeLife, epoch: u64 },
+    /// A look-up is under way, since then.
+    Looking { epoch: u64 },
+}
+
+/// One match, as this gateway knows it.
+pub struct Link {
+    target: MatchId,
+    stream: u64,
+    route: Route,
+    head: Option<Arc<MatchHead>>,
+    /// The highest `seq` that came.
+    last: u64,
+    confirmed: u64,
+    /// We asked for what comes after `last`; frames that do not follow are dropped until it comes.
+    resuming_since_ms: Option<u64>,
+    seats: BTreeMap<Seat, LocalSeat>,
+    pending: BTreeMap<u64, Pending>,
+    detaching: BTreeMap<u64, Detaching>,
+    next_req: u64,
+    over: bool,
+    retired: bool,
+}
+
+/// A session in the match.
+struct LocalSeat {
+    session: Arc<Session>,
+    role: Role,
+    inputs: Inputs,
+    /// An acknowledgement that the client was not told yet, and since when.
+    ack: Option<(u64, u64, u64)>,
+    /// Requests of inputs without a number, which wait for their answer until then.
+    waiting: Vec<(i64, u64)>,
+    /// Inputs were refused: the client is told to send again from the expected number, then.
+    resend_at_ms: Option<u64>,
+    sent_at_ms: u64,
+}
+
+/// A join or a leave that was not answered yet.
+struct Pending {
+    session: Arc<Session>,
+    id: Option<i64>,
+    until_ms: u64,
+    sent_at_ms: u64,
+    ask: Ask,
+    verdict: Option<Verdict>,
+}
+
+impl Pending {
+    /// The join was refused.
+    fn refuse(self, target: MatchId, refusal: Refusal) {
+        self.session.join_refused(target);
+        match self.verdict {
+            // Whoever asked is gone with the session.
+            Some(verdict) => drop(verdict.send(Err(refusal))),
+            None => self.session.refuse(self.id, refusal),
+        }
+    }
+}
+
+enum Ask {
+    Join(Seating),
+    Leave { seat: Seat },
+}
+
+/// How a session wants to sit down.
+#[derive(Debug, Clone)]
+pub struct Seating {
+    pub role: JoinRole,
+    pub ctx: WirePayload,
+}
+
+/// A session's wish to sit down.
+pub struct JoinAsk {
+    pub session: Arc<Session>,
+    pub id: Option<i64>,
+    pub seating: Seating,
+    /// Hears of a refusal instead of the client: somebody who tries another match then.
+    pub verdict: Option<Verdict>,
+}
+
+/// Whether a session got its seat. The client hears of a seat itself.
+pub type Verdict = oneshot::Sender<Result<(), Refusal>>;
+
+/// A client's input.
+#[derive(Debug)]
+pub struct SendAsk {
+    pub id: Option<i64>,
+    pub n: Option<u64>,
+    pub data: Payload,
+}
+
+/// A seat whose socket closed, until the owner has heard of it.
+struct Detaching {
+    seat: Seat,
+    attachment: u64,
+    until_ms: u64,
+    sent_at_ms: u64,
+}
+
+impl Link {
+    /// A link that nobody uses yet. `stream` rises from link to link of one gateway.
+    pub fn new(target: MatchId, stream: u64, route: Route) -> Self {
+        Self {
+            target,
+            stream,
+            route,
+            head: None,
+            last: 0,
+            confirmed: 0,
+            resuming_since_ms: None,
+            seats: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            detaching: BTreeMap::new(),
+            next_req: 1,
+            over: false,
+            retired: false,
+        }
+    }
+
+    pub fn target(&self) -> MatchId {
+        self.target
+    }
+
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// The hub no longer has this link: whoever still holds it must ask for another.
+    pub fn retire(&mut self) {
+        self.retired = true;
+    }
+
+    pub fn is_retired(&self) -> bool {
+        self.retired
+    }
+
+    /// Nobody here needs it.
+    pub fn is_idle(&self) -> bool {
+        self.seats.is_empty() && self.pending.is_empty() && self.detaching.is_empty()
+    }
+
+    /// The match is over for this gateway: a new link must be made for whoever asks again.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Whether the owner is this life of that node, or an earlier one.
+    pub fn is_owned_by(&self, node: &NodeName, generation: u64) -> bool {
+        matches!(&self.route, Route::Known { owner, .. } if owner.name == *node && owner.generation <= generation)
+    }
+
+    /// A session wants a seat.
+    pub fn join(&mut self, now_ms: u64, ask: JoinAsk, up: &impl Uplink) {
+        if self.over {
+            let JoinAsk { session, id, seating, verdict } = ask;
+            let (until_ms, sent_at_ms) = (now_ms, now_ms);
+            let pending = Pending { session, id, until_ms, sent_at_ms, ask: Ask::Join(seating), verdict };
+            return pending.refuse(self.target, closed());
+        }
+        let JoinAsk { session, id, seating, verdict } = ask;
+        let until_ms = now_ms + HOLD_MS;
+        self.ask(Pending { session, id, until_ms, sent_at_ms: now_ms, ask: Ask::Join(seating), verdict }, up);
+    }
+
+    fn ask(&mut self, pending: Pending, up: &impl Uplink) {
+        let req = self.next_req;
+        self.next_req += 1;
+        self.send_pending(req, &pending, up);
+        self.pending.insert(req, pending);
+    }
+
+    /// A session gives its seat up; false if it has none here.
+    pub fn leave(&mut self, now_ms: u64, session: &Arc<Session>, id: Option<i64>, up: &impl Uplink) -> bool {
+        let Some(seat) = self.seat_of(session) else { return false };
+        let (session, until_ms) = (Arc::clone(session), now_ms + HOLD_MS);
+        self.ask(Pending { session, id, until_ms, sent_at_ms: now_ms, ask: Ask::Leave { seat }, verdict: None }, up);
+        true
+    }
+
+    fn send_pending(&self, req: u64, pending: &Pending, up: &impl Uplink) {
+        let Route::Known { owner, .. } = &self.route else { return };
+        let session = &pending.session;
+        let body = match &pending.ask {
+            Ask::Join(seating) => UpBody::Join(Box::new(JoinRequest {
+                req,
+                player: session.player(),
+                name: session.name().to_owned(),
+                role: seating.role,
+                ctx: seating.ctx.clone(),
+                attachment: session.attachment().clone(),
+            })),
+            Ask::Leave { seat } => UpBody::Leave { req, seat: *seat, attachment: session.attachment().number },
+        };
+        up.up(owner, self.target, self.stream, body);
+    }
+
+    /// Takes a client's input: keeps it, sends it, or answers it.
+    pub fn send(&mut self, now_ms: u64, session: &Arc<Session>, number: Seat, ask: SendAsk, up: &impl Uplink) {
+        let (target, stream) = (self.target, self.stream);
+        let SendAsk { id, n, data } = ask;
+        let Some(head) = &self.head else { return session.refuse(id, not_joined()) };
+        let Some(seat) = self.seats.get_mut(&number).filter(|local| Arc::ptr_eq(&local.session, session)) else {
+            return session.refuse(id, not_joined());
+        };
+        let data = match data.into_bytes(head.codec) {
+            Ok(data) => data,
+            Err(error) => return session.refuse(id, Refusal::new(ErrorCode::BadMessage, format!("data: {error}"))),
+        };
+        let owner = match &self.route {
+            Route::Known { owner, .. } => Some(owner),
+            Route::Looking { .. } => None,
+        };
+        let attachment = session.attachment().number;
+        let n = match n {
+            None | Some(0) => {
+                if let Some(id) = id {
+                    if seat.waiting.len() >= WAITING_MAX || owner.is_none() {
+                        return session.refuse(Some(id), unavailable());
+                    }
+                    seat.waiting.push((id, now_ms + HOLD_MS));
+                }
+                // Without a number and without a way: at most once, and this is none.
+                if let Some(owner) = owner {
+                    up.up(owner, target, stream, UpBody::Input { seat: number, attachment, n: 0, id, data });
+                }
+                return;
+            }
+            Some(n) => n,
+        };
+        match seat.inputs.offer(n, id, data.clone()) {
+            Offer::Taken => {
+                seat.resend_at_ms = None;
+                seat.sent_at_ms = now_ms;
+                if let Some(owner) = owner {
+                    up.up(owner, target, stream, UpBody::Input { seat: number, attachment, n, id: None, data });
+                }
+            }
+            Offer::Applied => {
+                if id.is_some() {
+                    session.send(id, &ServerMessage::MatchApplied { target, n: Some(n), data: None });
+                }
+            }
+            Offer::Underway => {}
+            Offer::Missing { expected, tell } => {
+                if tell && seat.resend_at_ms.is_none() {
+                    session.send(None, &ServerMessage::MatchResend { target, n: expected });
+                }
+            }
+            Offer::Full => {
+                seat.inputs.told();
+                seat.resend_at_ms.get_or_insert(now_ms + ACK_WITHIN_MS);
+                session.refuse_input(id, "inputs wait for the match: send again when asked", ACK_WITHIN_MS);
+            }
+        }
+    }
+
+    /// A numbered input was refused for its rate: the client is asked for it after `retry_ms`.
+    pub fn input_refused(&mut self, now_ms: u64, session: &Arc<Session>, retry_ms: u64) {
+        if let Some(number) = self.seat_of(session)
+            && let Some(seat) = self.seats.get_mut(&number)
+        {
+            seat.inputs.told();
+            seat.resend_at_ms.get_or_insert(now_ms + retry_ms);
+        }
+    }
+
+    /// The session's socket closed. Its seat is kept by the owner for the grace.
+    pub fn detach(&mut self, now_ms: u64, session: &Session, up: &impl Uplink) {
+        self.pending.retain(|_, pending| {
+            matches!(pending.ask, Ask::Leave { .. }) || !std::ptr::eq(&*pending.session, session)
+        });
+        if let Some(seat) = self.seat_of(session) {
+            self.seats.remove(&seat);
+            self.ask_detach(now_ms, seat, session.attachment().number, up);
+        }
+    }
+
+    fn ask_detach(&mut self, now_ms: u64, seat: Seat, attachment: u64, up: &impl Uplink) {
+        let req = self.next_req;
+        self.next_req += 1;
+        let detaching = Detaching { seat, attachment, until_ms: now_ms + HOLD_MS, sent_at_ms: now_ms };
+        self.send_detaching(req, &detaching, up);
+        self.detaching.insert(req, detaching);
+    }
+
+    fn send_detaching(&self, req: u64, detaching: &Detaching, up: &impl Uplink) {
+        if let Route::Known { owner, .. } = &self.route {
+            let body = UpBody::Detach { req, seat: detaching.seat, attachment: detaching.attachment };
+            up.up(owner, self.target, self.stream, body);
+        }
+    }
+
+    /// Takes a frame of the owner.
+    pub fn frame(&mut self, now_ms: u64, from: &NodeLife, frame: DownFrame, up: &impl Uplink) {
+        if frame.stream != self.stream || self.over {
+            return;
+        }
+        match &self.route {
+            Route::Known { epoch, .. } | Route::Looking { epoch } if frame.epoch < *epoch => return,
+            Route::Known { owner, epoch } if owner == from && *epoch == frame.epoch => {}
+            Route::Known { .. } | Route::Looking { .. } => {
+                self.route = Route::Known { owner: from.clone(), epoch: frame.epoch };
+            }
+        }
+        let reset = frame.items.iter().any(|item| matches!(item, Item::Reset { .. }));
+        if frame.prev > self.last && !reset {
+            // Something was lost on the way.
+            if self.resuming_since_ms.is_none_or(|since_ms| now_ms >= since_ms + SAY_AGAIN_MS) {
+                self.resuming_since_ms = Some(now_ms);
+                up.up(from, self.target, self.stream, UpBody::Resume { last: self.last });
+            }
+            return;
+        }
+        self.resuming_since_ms = None;
+        if let Some(head) = frame.head {
+            self.head = Some(head);
+        }
+        for item in frame.items {
+            self.item(now_ms, item, from, up);
+        }
+        self.last = self.last.max(frame.last);
+    }
+
+    fn item(&mut self, now_ms: u64, item: Item, from: &NodeLife, up: &impl Uplink) {
+        match item {
+            Item::Output(output) => {
+                if output.seq > self.last {
+                    self.last = output.seq;
+                    self.output(now_ms, &output, up);
+                }
+            }
+            Item::Ack { seat, n, seq } => self.acknowledged(now_ms, seat, n, seq),
+            Item::Applied { seat, id } => {
+                if let Some(local) = self.seats.get_mut(&seat)
+                    && let Some(index) = local.waiting.iter().position(|(waiting, _)| *waiting == id)
+                {
+                    local.waiting.swap_remove(index);
+                    let applied = ServerMessage::MatchApplied { target: self.target, n: None, data: None };
+                    local.session.send(Some(id), &applied);
+                }
+            }
+            Item::Resend { seat, n } => self.resend(now_ms, seat, n, from, up),
+            Item::Refused { req, refusal } => {
+                if let Some(pending) = self.pending.remove(&req) {
+                    pending.refuse(self.target, refusal);
+                }
+            }
+            Item::Left { req, seat } if self.detaching.remove(&req).is_some() => {
+                self.seats.remove(&seat);
+            }
+            Item::Left { req, seat } => {
+                if let Some(pending) = self.pending.remove(&req) {
+                    pending.session.forget_match(self.target);
+                    pending.session.send(pending.id, &ServerMessage::MatchLeft { target: self.target });
+                }
+                self.seats.remove(&seat);
+            }
+            Item::Replaced { seat, attachment } => {
+                let replaced =
+                    self.seats.get(&seat).is_some_and(|local| local.session.attachment().number == attachment);
+                if replaced && let Some(local) = self.seats.remove(&seat) {
+                    local.session.forget_match(self.target);
+                    let reason = "replaced".to_owned();
+                    local.session.send(None, &ServerMessage::MatchKicked { target: self.target, seq: self.last, reason });
+                }
+            }
+            Item::Reset { seat, seq, n, values } => {
+                self.last = self.last.max(seq);
+                if let Some(local) = self.seats.get_mut(&seat) {
+                    local.inputs.restart(n);
+                    local.ack = None;
+                    local.session.send(None, &ServerMessage::MatchReset { target: self.target, seq, n });
+                    if let Some(head) = &self.head {
+                        send_values(&local.session, self.target, head, &values);
+                    }
+                }
+            }
+            Item::Over(over) => self.over(&over),
+        }
+    }
+
+    fn output(&mut self, now_ms: u64, output: &Arc<Output>, up: &impl Uplink) {
+        let target = self.target;
+        let Some(head) = self.head.clone() else { return };
+        match &output.body {
+            Body::Joined(joined) => self.joined(now_ms, output, joined, &head, up),
+            Body::Data { data } => {
+                let out = PayloadOut { codec: head.codec, bytes: data.clone() };
+                let mut shared = SharedFrame::default();
+                for (seat, local) in &mut self.seats {
+                    if output.audience.includes(*seat, local.role) {
+                        local.flush_ack(target);
+                        let frame = shared.frame(local.session.encoding(), |encoding| {
+                            encode_match_data(encoding, target, output.seq, output.at_ms, None, Some(&out), false)
+                        });
+                        local.session.outbox().push(frame);
+                    }
+                }
+            }
+            Body::Published { key, data } => {
+                let out = data.as_ref().map(|data| PayloadOut { codec: head.codec, bytes: data.clone() });
+                let mut shared = SharedFrame::default();
+                for (seat, local) in &mut self.seats {
+                    if output.audience.includes(*seat, local.role) {
+                        local.flush_ack(target);
+                        let frame = shared.frame(local.session.encoding(), |encoding| {
+                            let removed = out.is_none();
+                            let (seq, at_ms) = (output.seq, output.at_ms);
+                            encode_match_data(encoding, target, seq, at_ms, Some(key), out.as_ref(), removed)
+                        });
+                        local.session.outbox().push_latest(target, Arc::clone(key), frame);
+                    }
+                }
+            }
+            Body::Players { joined, left, away, back } => {
+                let message = ServerMessage::MatchPlayers {
+                    target,
+                    seq: output.seq,
+                    joined: joined.clone(),
+                    left: left.clone(),
+                    away: away.clone(),
+                    back: back.clone(),
+                };
+                let mut shared = SharedFrame::default();
+                for (seat, local) in &self.seats {
+                    if output.audience.includes(*seat, local.role) {
+                        let frame =
+                            shared.frame(local.session.encoding(), |encoding| message.encode(None, encoding));
+                        local.session.outbox().push(frame);
+                    }
+                }
+            }
+            Body::Kicked { reason } => {
+                let Audience::One(seat) = output.audience else { return };
+                if let Some(local) = self.seats.remove(&seat) {
+                    local.session.forget_match(target);
+                    let message = ServerMessage::MatchKicked { target, seq: output.seq, reason: reason.clone() };
+                    local.session.send(None, &message);
+                }
+            }
+        }
+    }
+
+    fn joined(&mut self, now_ms: u64, output: &Output, joined: &Joined, head: &MatchHead, up: &impl Uplink) {
+        let waiting = self
+            .pending
+            .iter()
+            .find(|(_, pending)| {
+                matches!(pending.ask, Ask::Join(_)) && *pending.session.attachment() == joined.attachment
+            })
+            .map(|(req, _)| *req);
+        let pending = waiting.and_then(|req| self.pending.remove(&req));
+        let Some(pending) = pending.filter(|pending| !pending.session.is_closed()) else {
+            if !self.seats.contains_key(&joined.seat) {
+                // Its socket closed meanwhile.
+                self.ask_detach(now_ms, joined.seat, joined.attachment.number, up);
+            }
+            return;
+        };
+        let session = pending.session;
+        let inputs = match self.seats.remove(&joined.seat) {
+            Some(before) if Arc::ptr_eq(&before.session, &session) => before.inputs,
+            Some(_) | None => Inputs::after(joined.n),
+        };
+        session.seated(self.target, joined.seat);
+        let message = ServerMessage::MatchJoined(MatchJoined {
+            target: self.target,
+            module: head.module.clone(),
+            seat: joined.seat,
+            seq: output.seq,
+            n: joined.n,
+            at: output.at_ms,
+            players: joined.players.clone(),
+            codec: head.codec,
+            tick_hz: head.tick_hz,
+        });
+        session.send(pending.id, &message);
+        if let Some(verdict) = pending.verdict {
+            // Whoever asked may have stopped waiting; the session sits all the same.
+            let _ = verdict.send(Ok(()));
+        }
+        send_values(&session, self.target, head, &joined.values);
+        let local = LocalSeat {
+            session,
+            role: joined.role,
+            inputs,
+            ack: None,
+            waiting: Vec::new(),
+            resend_at_ms: None,
+            sent_at_ms: 0,
+        };
+        self.seats.insert(joined.seat, local);
+    }
+
+    fn acknowledged(&mut self, now_ms: u64, seat: Seat, n: u64, seq: u64) {
+        let target = self.target;
+        let Some(local) = self.seats.get_mut(&seat) else { return };
+        if n <= local.inputs.acked() {
+            return;
+        }
+        let session = &local.session;
+        for kept in local.inputs.acknowledge(n) {
+            if kept.id.is_some() {
+                session.send(kept.id, &ServerMessage::MatchApplied { target, n: Some(kept.n), data: None });
+            }
+        }
+        local.sent_at_ms = now_ms;
+        let since_ms = local.ack.map_or(now_ms, |(_, _, since_ms)| since_ms);
+        local.ack = Some((n, seq, since_ms));
+    }
+
+    /// The owner misses `n`: it is said again if it is kept, and asked of the client if not.
+    fn resend(&mut self, now_ms: u64, seat: Seat, n: u64, from: &NodeLife, up: &impl Uplink) {
+        let (target, stream) = (self.target, self.stream);
+        let Some(local) = self.seats.get_mut(&seat) else { return };
+        if local.inputs.kept().next().is_some_and(|first| first.n == n) {
+            local.say_again(now_ms, seat, target, stream, from, up);
+        } else if n > local.inputs.acked() + 1 || local.inputs.kept().next().is_none() {
+            local.inputs.restart(n - 1);
+            local.session.send(None, &ServerMessage::MatchResend { target, n });
+        }
+    }
+
+    /// The match is over: everyone here hears how, and is out.
+    pub fn over(&mut self, over: &Over) {
+        let target = self.target;
+        self.over = true;
+        let message = match (over, &self.head) {
+            (Over::Ended { result }, Some(head)) => ServerMessage::MatchEnded {
+                target,
+                result: PayloadOut { codec: head.codec, bytes: result.clone() },
+            },
+            (Over::Ended { .. }, None) | (Over::Lost, _) => ServerMessage::MatchLost { target },
+            (Over::Failed { reason }, _) => ServerMessage::MatchFailed { target, reason: reason.clone() },
+        };
+        let mut shared = SharedFrame::default();
+        for (_, mut local) in std::mem::take(&mut self.seats) {
+            local.flush_ack(target);
+            local.session.forget_match(target);
+            let frame = shared.frame(local.session.encoding(), |encoding| message.encode(None, encoding));
+            local.session.outbox().push(frame);
+            for (id, _) in local.waiting {
+                local.session.refuse(Some(id), closed());
+            }
+            for kept in local.inputs.kept() {
+                if kept.id.is_some() {
+                    local.session.refuse(kept.id, closed());
+                }
+            }
+        }
+        self.detaching.clear();
+        for (_, pending) in std::mem::take(&mut self.pending) {
+            match pending.ask {
+                Ask::Join(_) => pending.refuse(target, closed()),
+                Ask::Leave { .. } => pending.session.send(pending.id, &ServerMessage::MatchLeft { target }),
+            }
+        }
+    }
+
+    /// Nobody knows the match: joins are refused, and whoever sat in it has lost it.
+    pub fn not_found(&mut self) {
+        for (_, pending) in std::mem::take(&mut self.pending) {
+            pending.refuse(self.target, Refusal::new(ErrorCode::MatchNotFound, "there is no such match"));
+        }
+        self.over(&Over::Lost);
+    }
+
+    /// The owner does not have the match (any more): find out who has.
+    pub fn not_here(&mut self, from: &NodeLife, stream: u64, epoch: u64, up: &impl Uplink) {
+        if stream != self.stream {
+            return;
+        }
+        match &self.route {
+            Route::Known { owner, epoch: known } if owner == from && epoch <= *known => {
+                self.route = Route::Looking { epoch: *known };
+                up.locate(self.target);
+            }
+            Route::Known { .. } | Route::Looking { .. } => {}
+        }
+    }
+
+    /// The owner was found: what it has not answered is said again, in order.
+    pub fn located(&mut self, now_ms: u64, owner: NodeLife, epoch: u64, up: &impl Uplink) {
+        let (Route::Known { epoch: known, .. } | Route::Looking { epoch: known }) = &self.route;
+        if epoch < *known {
+            return;
+        }
+        self.route = Route::Known { owner, epoch };
+        self.say_again(now_ms, up);
+    }
+
+    /// The connection to the owner broke, or another owner was found: says again what was not answered.
+    pub fn say_again(&mut self, now_ms: u64, up: &impl Uplink) {
+        let Route::Known { owner, .. } = self.route.clone() else { return };
+        let (target, stream) = (self.target, self.stream);
+        for (req, pending) in &self.pending {
+            self.send_pending(*req, pending, up);
+        }
+        for (req, detaching) in &self.detaching {
+            self.send_detaching(*req, detaching, up);
+        }
+        self.pending.values_mut().for_each(|pending| pending.sent_at_ms = now_ms);
+        self.detaching.values_mut().for_each(|detaching| detaching.sent_at_ms = now_ms);
+        for (seat, local) in &mut self.seats {
+            local.say_again(now_ms, *seat, target, stream, &owner, up);
+        }
+    }
+
+    /// The players hear that the match pauses.
+    pub fn waiting(&self, why: &str) {
+        let message = ServerMessage::MatchWaiting { target: self.target, why: why.to_owned() };
+        for local in self.seats.values() {
+            local.session.send(None, &message);
+        }
+    }
+
+    /// Does what is due: acknowledgements that found no output to lead, requests that waited too long, what is to be said again,
+    /// and the confirmation of what came. Called every 50 ms.
+    pub fn wake(&mut self, now_ms: u64, up: &impl Uplink) {
+        let target = self.target;
+        let owner = match &self.route {
+            Route::Known { owner, .. } => Some(owner.clone()),
+            Route::Looking { .. } => None,
+        };
+        for (number, local) in &mut self.seats {
+            if local.ack.is_some_and(|(_, _, since_ms)| now_ms >= since_ms + ACK_WITHIN_MS / 2) {
+                local.flush_ack(target);
+            }
+            if local.resend_at_ms.is_some_and(|at_ms| now_ms >= at_ms) && local.inputs.has_room() {
+                local.resend_at_ms = None;
+                let n = local.inputs.expected();
+                local.session.send(None, &ServerMessage::MatchResend { target, n });
+            }
+            let session = &local.session;
+            local.waiting.retain(|(id, until_ms)| {
+                let waits = now_ms < *until_ms;
+                if !waits {
+                    session.refuse(Some(*id), unavailable());
+                }
+                waits
+            });
+            if let Some(owner) = &owner
+                && now_ms >= local.sent_at_ms + SAY_AGAIN_MS
+                && local.inputs.kept().next().is_some()
+            {
+                local.say_again(now_ms, *number, target, self.stream, owner, up);
+            }
+        }
+        self.wake_requests(now_ms, up);
+        if let Some(owner) = owner {
+            if self.resuming_since_ms.is_some_and(|since_ms| now_ms >= since_ms + SAY_AGAIN_MS) {
+                self.resuming_since_ms = Some(now_ms);
+                up.up(&owner, target, self.stream, UpBody::Resume { last: self.last });
+            }
+            if self.confirmed < self.last {
+                self.confirmed = self.last;
+                up.up(&owner, target, self.stream, UpBody::Confirm { last: self.last });
+            }
+        }
+    }
+
+    /// Requests that waited too long are answered; the others are said again from time to time.
+    fn wake_requests(&mut self, now_ms: u64, up: &impl Uplink) {
+        for (_, pending) in self.pending.extract_if(.., |_, pending| now_ms >= pending.until_ms) {
+            pending.refuse(self.target, unavailable());
+        }
+        self.detaching.retain(|_, detaching| now_ms < detaching.until_ms);
+        let silent = |sent_at_ms: u64| now_ms >= sent_at_ms + SAY_AGAIN_MS;
+        for (req, pending) in self.pending.iter().filter(|(_, pending)| silent(pending.sent_at_ms)) {
+            self.send_pending(*req, pending, up);
+        }
+        for (req, detaching) in self.detaching.iter().filter(|(_, detaching)| silent(detaching.sent_at_ms)) {
+            self.send_detaching(*req, detaching, up);
+        }
+        let again = self.pending.values_mut().map(|pending| &mut pending.sent_at_ms);
+        again.chain(self.detaching.values_mut().map(|detaching| &mut detaching.sent_at_ms)).for_each(|sent_at_ms| {
+            if silent(*sent_at_ms) {
+                *sent_at_ms = now_ms;
+            }
+        });
+    }
+
+    /// Whether [`Link::wake`] has anything to do.
+    pub fn is_restless(&self) -> bool {
+        self.confirmed < self.last
+            || !self.pending.is_empty()
+            || !self.detaching.is_empty()
+            || self.resuming_since_ms.is_some()
+            || self.seats.values().any(|local| {
+                local.ack.is_some()
+                    || local.resend_at_ms.is_some()
+                    || !local.waiting.is_empty()
+                    || local.inputs.kept().next().is_some()
+            })
+    }
+
+    fn seat_of(&self, session: &Session) -> Option<Seat> {
+        self.seats.iter().find(|(_, local)| std::ptr::eq(&*local.session, session)).map(|(seat, _)| *seat)
+    }
+}
+
+impl LocalSeat {
+    /// Tells the client what was acknowledged, if it was not told yet.
+    fn flush_ack(&mut self, target: MatchId) {
+        if let Some((n, seq, _)) = self.ack.take() {
+            let encoding = self.session.encoding();
+            self.session.outbox().push(encode_match_ack(encoding, target, n, seq));
+        }
+    }
+
+    fn say_again(
+        &mut self,
+        now_ms: u64,
+        seat: Seat,
+        target: MatchId,
+        stream: u64,
+        owner: &NodeLife,
+        up: &impl Uplink,
+    ) {
+        self.sent_at_ms = now_ms;
+        let attachment = self.session.attachment().number;
+        for kept in self.inputs.kept() {
+            let body = UpBody::Input { seat, attachment, n: kept.n, id: None, data: kept.data.clone() };
+            up.up(owner, target, stream, body);
+        }
+    }
+}
+
+/// A frame that is encoded at most once for each encoding.
+#[derive(Default)]
+struct SharedFrame {
+    json: Option<Bytes>,
+    msgpack: Option<Bytes>,
+}
+
+impl SharedFrame {
+    fn frame(&mut self, encoding: Encoding, encode: impl FnOnce(Encoding) -> Bytes) -> Bytes {
+        let slot = match encoding {
+            Encoding::Json => &mut self.json,
+            Encoding::MsgPack => &mut self.msgpack,
+        };
+        slot.get_or_insert_with(|| encode(encoding)).clone()
+    }
+}
+
+fn send_values(session: &Session, target: MatchId, head: &MatchHead, values: &[PublishedValue]) {
+    for value in values {
+        let out = PayloadOut { codec: head.codec, bytes: value.data.clone() };
+        let encoding = session.encoding();
+        let frame = encode_match_data(encoding, target, value.seq, value.at_ms, Some(&value.key), Some(&out), false);
+        session.outbox().push(frame);
+    }
+}
+
+fn not_joined() -> Refusal {
+    Refusal::new(ErrorCode::MatchNotJoined, "this session has no seat in that match")
+}
+
+fn unavailable() -> Refusal {
+    Refusal::new(ErrorCode::Unavailable, "the match cannot be reached")
+}
+
+fn closed() -> Refusal {
+    Refusal::new(ErrorCode::MatchClosed, "the match is over")
+}
