@@ -273,7 +273,10 @@ impl Metrics {
             "rookery_peer_queue_dropped_total",
             "Messages refused because a peer's queue was full.",
         );
-        let peer_undecodable = f.counter("rookery_peer_undecodable_total", "Messages of peers that did not decode.");
+        let peer_undecodable = f.counter(
+            "rookery_peer_undecodable_total",
+            "Messages of peers that did not decode.",
+        );
         let peers_refused = f.counter(
             "rookery_peers_refused_total",
             "Peers without our secret, of another cluster, or without a certificate.",

@@ -49,7 +49,12 @@ struct Inner {
 
 impl Modules {
     pub fn new(engine: Engine, store: Store) -> Self {
-        let inner = Inner { engine, store, compiled: Mutex::default(), heads: Mutex::default() };
+        let inner = Inner {
+            engine,
+            store,
+            compiled: Mutex::default(),
+            heads: Mutex::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -63,14 +68,22 @@ impl Modules {
         {
             return Ok(published.clone());
         }
-        let found = self.inner.store.find_module(reference).await.map_err(|error| unavailable(&error))?;
+        let found = self
+            .inner
+            .store
+            .find_module(reference)
+            .await
+            .map_err(|error| unavailable(&error))?;
         let Some(row) = found else {
             let message = format!("no module {reference} is published");
             return Err(Refusal::new(ErrorCode::ModuleNotFound, message));
         };
         let manifest = serde_json::from_str(&row.manifest).map_err(|error| {
             tracing::error!(module = reference, %error, "a stored manifest cannot be read");
-            Refusal::new(ErrorCode::ModuleInvalid, "the module's manifest cannot be read by this version")
+            Refusal::new(
+                ErrorCode::ModuleInvalid,
+                "the module's manifest cannot be read by this version",
+            )
         })?;
         let published = Published { row, manifest };
         let mut heads = self.heads();
@@ -96,7 +109,12 @@ impl Modules {
         };
         let module = cell
             .get_or_try_init(|| async {
-                let stored = self.inner.store.get_module(&digest).await.map_err(|error| unavailable(&error))?;
+                let stored = self
+                    .inner
+                    .store
+                    .get_module(&digest)
+                    .await
+                    .map_err(|error| unavailable(&error))?;
                 let Some(stored) = stored else {
                     let message = format!("no module with digest {digest} is published");
                     return Err(Refusal::new(ErrorCode::ModuleNotFound, message));
@@ -131,8 +149,14 @@ impl Modules {
             manifest: serde_json::to_string(manifest).expect("a manifest is plain values"),
             component,
         };
-        self.inner.store.put_module(&new).await.map_err(|error| unavailable(&error))?;
-        self.compiled().entry(module.digest()).or_insert_with(|| Arc::new(OnceCell::new_with(Some(module.clone()))));
+        self.inner
+            .store
+            .put_module(&new)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        self.compiled()
+            .entry(module.digest())
+            .or_insert_with(|| Arc::new(OnceCell::new_with(Some(module.clone()))));
         self.forget(&manifest.name);
         Ok(module)
     }
@@ -142,7 +166,11 @@ impl Modules {
     /// # Errors
     /// `unavailable`.
     pub async fn list(&self) -> Result<Vec<ModuleRow>, Refusal> {
-        self.inner.store.list_modules().await.map_err(|error| unavailable(&error))
+        self.inner
+            .store
+            .list_modules()
+            .await
+            .map_err(|error| unavailable(&error))
     }
 
     /// A module of this name was published somewhere: the newest digest is looked up again.

@@ -45,6 +45,10 @@ const STARTING_FOR_MS: u64 = 5_000;
 /// How often the load that other nodes see is brought up to date.
 const LOAD_EVERY: Duration = Duration::from_secs(2);
 
+/// How often records of matches that were over for `matches.records_for` are forgotten, and how many of them at once.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEPT_AT_ONCE: u32 = 10_000;
+
 /// How long stopping may take before what is left is dropped.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
@@ -73,11 +77,17 @@ impl Listeners {
     pub async fn bind(config: &Config) -> anyhow::Result<Self> {
         let listen = &config.listen;
         let tcp = |key: &'static str, address: SocketAddr| async move {
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} (listen.{key})"))
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("cannot listen on {address} (listen.{key})"))
         };
-        let peer = UdpSocket::bind(listen.peer)
-            .with_context(|| format!("cannot listen on {} (listen.peer)", listen.peer))?;
-        Ok(Self { client: tcp("client", listen.client).await?, peer, ops: tcp("ops", listen.ops).await? })
+        let peer =
+            UdpSocket::bind(listen.peer).with_context(|| format!("cannot listen on {} (listen.peer)", listen.peer))?;
+        Ok(Self {
+            client: tcp("client", listen.client).await?,
+            peer,
+            ops: tcp("ops", listen.ops).await?,
+        })
     }
 
     fn addresses(&self, name: String) -> anyhow::Result<Addresses> {
@@ -94,11 +104,7 @@ impl Listeners {
 ///
 /// # Errors
 /// What kept it from starting, or which piece of it ended by itself.
-pub async fn run(
-    config: Config,
-    ready: impl FnOnce(&Addresses),
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+pub async fn run(config: Config, ready: impl FnOnce(&Addresses), shutdown: CancellationToken) -> anyhow::Result<()> {
     let listeners = Listeners::bind(&config).await?;
     let addresses = listeners.addresses(config.node_name().to_string())?;
     std::fs::create_dir_all(&config.node.data_dir)
@@ -125,7 +131,9 @@ async fn open_store(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<S
     metrics.store_operations(OPERATIONS);
     let observing = Arc::clone(metrics);
     let options = StoreOptions {
-        observe: Some(Arc::new(move |operation, took| observing.store_operation(operation, took))),
+        observe: Some(Arc::new(move |operation, took| {
+            observing.store_operation(operation, took)
+        })),
         ..StoreOptions::default()
     };
     Ok(Store::open(&config.store_url(), options).await?)
@@ -160,9 +168,14 @@ impl Node {
             peer: config.advertised_peer(addresses.peer),
             version: env!("CARGO_PKG_VERSION").into(),
         };
-        let generation = store.register_node(&registration).await.context("cannot register the node in the store")?;
+        let generation = store
+            .register_node(&registration)
+            .await
+            .context("cannot register the node in the store")?;
         let local = NodeLife { name, generation };
-        let engine = Engine::new(EngineConfig { cache_dir: Some(config.node.data_dir.join("modules")) })?;
+        let engine = Engine::new(EngineConfig {
+            cache_dir: Some(config.node.data_dir.join("modules")),
+        })?;
         let modules = Modules::new(engine, store.clone());
         let hub = Hub::new(HubParts {
             local: local.clone(),
@@ -179,25 +192,48 @@ impl Node {
         let ear = Arc::new(Ear::new(Arc::clone(&hub)));
         let cluster = Cluster::start(mesh, ear, stopping.clone()).await?;
         hub.connect(executor, cluster.clone());
-        let membership = cluster.join(MODULES_GROUP).context("cannot join the group of modules")?;
+        let membership = cluster
+            .join(MODULES_GROUP)
+            .context("cannot join the group of modules")?;
 
         let (fault, faults) = tokio::sync::mpsc::channel(8);
-        let node = Self { hub: Arc::clone(&hub), tasks, stopping, fault: faults, _modules: membership };
-        let say = |cluster: &Cluster, key: &str, value: &str| cluster.set_fact(key, value).context("cannot state a fact");
+        let node = Self {
+            hub: Arc::clone(&hub),
+            tasks,
+            stopping,
+            fault: faults,
+            _modules: membership,
+        };
+        let say =
+            |cluster: &Cluster, key: &str, value: &str| cluster.set_fact(key, value).context("cannot state a fact");
         say(&cluster, "ep", &registration.client)?;
         say(&cluster, "ver", env!("CARGO_PKG_VERSION"))?;
         let accounts = Accounts::open(store.clone(), auth_options(&config)?).await?;
         node.collect_metrics(&metrics);
         node.tend(&fault, accounts.clone());
-        let routes = crate::ops::router(Arc::new(Operator::new(Arc::clone(&hub))), Arc::clone(&metrics), ops_token(&config));
-        node.piece(&fault, "the operators' listener", crate::ops::serve(ops, routes, node.stopping.clone()));
+        let routes = crate::ops::router(
+            Arc::new(Operator::new(Arc::clone(&hub))),
+            Arc::clone(&metrics),
+            ops_token(&config),
+        );
+        node.piece(
+            &fault,
+            "the operators' listener",
+            crate::ops::serve(ops, routes, node.stopping.clone()),
+        );
         let settings = gateway_settings(&config, &metrics)?;
         let host = Arc::new(Host::new(Arc::clone(&hub), accounts.clone(), settings.heartbeat));
         let mut routes = crate::auth::routes(accounts);
         if config.node.demo_page {
-            routes = routes.merge(crate::pages::routes()).merge(crate::pages::live::routes(Arc::clone(&hub)));
+            routes = routes
+                .merge(crate::pages::routes())
+                .merge(crate::pages::live::routes(Arc::clone(&hub)));
         }
-        node.piece(&fault, "the client listener", crate::gateway::http::serve(client, host, routes, settings, node.stopping.clone()));
+        node.piece(
+            &fault,
+            "the client listener",
+            crate::gateway::http::serve(client, host, routes, settings, node.stopping.clone()),
+        );
 
         let join = node.become_ready(&cluster, &config);
         tokio::select! {
@@ -242,10 +278,15 @@ impl Node {
                     Ok(true) => {}
                     Ok(false) => {
                         let name = &renewing.local().name;
-                        let error = anyhow::anyhow!("another process runs as node {name}: each needs a name of its own (node.name)");
+                        let error = anyhow::anyhow!(
+                            "another process runs as node {name}: each needs a name of its own (node.name)"
+                        );
                         let _ = superseded.try_send(error);
                     }
-                    Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "the node's row was not renewed"),
+                    Err(error) => tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "the node's row was not renewed"
+                    ),
                 }
             }
         });
@@ -253,10 +294,29 @@ impl Node {
         hub.spawn(async move {
             loop {
                 tokio::time::sleep(STARTING_EVERY).await;
-                let Ok(rows) = starting.store().starting_of(starting.local(), 256).await else { continue };
+                let Ok(rows) = starting.store().starting_of(starting.local(), 256).await else {
+                    continue;
+                };
                 let now_ms = starting.unix_ms();
-                for row in rows.into_iter().filter(|row| row.created_at_ms + STARTING_FOR_MS < now_ms) {
+                for row in rows
+                    .into_iter()
+                    .filter(|row| row.created_at_ms + STARTING_FOR_MS < now_ms)
+                {
                     Arc::clone(&starting).start_quietly(row).await;
+                }
+            }
+        });
+        let sweeping = Arc::clone(hub);
+        hub.spawn(async move {
+            let records_for_ms = sweeping.config().matches.records_for.as_millis() as u64;
+            loop {
+                tokio::time::sleep(SWEEP_EVERY).await;
+                match sweeping.store().sweep_matches(records_for_ms, SWEPT_AT_ONCE).await {
+                    Ok(0) => {}
+                    Ok(swept) => tracing::debug!(swept, "records of old matches were forgotten"),
+                    Err(error) => {
+                        tracing::debug!(error = &error as &dyn std::error::Error, "old records were not swept")
+                    }
                 }
             }
         });
@@ -301,7 +361,10 @@ impl Node {
                 MemberState::Dead,
             ];
             metrics.mesh(&MeshFigures {
-                members: states.iter().map(|state| (state.as_str(), members.count(*state) as u64)).collect(),
+                members: states
+                    .iter()
+                    .map(|state| (state.as_str(), members.count(*state) as u64))
+                    .collect(),
                 keys: stats.own_keys,
                 peer_connections: stats.control_connections + stats.data_connections,
                 messages_in: stats.messages_received_total,
@@ -323,7 +386,9 @@ impl Node {
     /// Waits until a peer answers or nobody does, buries our own earlier life, and says that we are ready.
     async fn become_ready(&self, cluster: &Cluster, config: &Config) -> anyhow::Result<()> {
         let hub = &self.hub;
-        hub.bury_earlier_life().await.context("cannot clear up after the node's earlier life")?;
+        hub.bury_earlier_life()
+            .await
+            .context("cannot clear up after the node's earlier life")?;
         if !config.cluster.seeds.is_empty() || !config.cluster.dns.is_empty() {
             let mut members = cluster.members();
             let met = members.wait_for(|members| members.len() > 1);
@@ -349,15 +414,29 @@ impl Node {
         let nodes = hub.other_urls();
         for session in hub.all_sessions() {
             let (reason, nodes) = ("shutdown".into(), nodes.clone());
-            session.send(None, &ServerMessage::SessionGoingAway { reason, within_ms: 0, nodes });
+            session.send(
+                None,
+                &ServerMessage::SessionGoingAway {
+                    reason,
+                    within_ms: 0,
+                    nodes,
+                },
+            );
             session.outbox().close(Close::GOING_AWAY);
         }
         // Our matches end with us; who hears of it first does not matter.
         let stopped = async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             hub.cluster().leave().await;
-            if let Err(error) = hub.store().lose_matches_of(&hub.local().name, hub.local().generation).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the matches of this node could not be marked as lost");
+            if let Err(error) = hub
+                .store()
+                .lose_matches_of(&hub.local().name, hub.local().generation)
+                .await
+            {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the matches of this node could not be marked as lost"
+                );
             }
         };
         if tokio::time::timeout(STOP_WITHIN, stopped).await.is_err() {
@@ -411,12 +490,22 @@ fn auth_options(config: &Config) -> anyhow::Result<AuthOptions> {
         Registration::Open => Policy::Open,
         Registration::Closed => Policy::Closed,
         Registration::External => Policy::External(ExternalOptions {
-            key_file: auth.key.clone().context("auth.registration = external needs auth.key")?,
-            issuer: auth.issuer.clone().context("auth.registration = external needs auth.issuer")?,
+            key_file: auth
+                .key
+                .clone()
+                .context("auth.registration = external needs auth.key")?,
+            issuer: auth
+                .issuer
+                .clone()
+                .context("auth.registration = external needs auth.issuer")?,
             audience: auth.audience.clone(),
         }),
     };
-    Ok(AuthOptions { keys, policy, quota: quota(config.limits.accounts) })
+    Ok(AuthOptions {
+        keys,
+        policy,
+        quota: quota(config.limits.accounts),
+    })
 }
 
 fn quota(rate: crate::config::Rate) -> governor::Quota {
@@ -425,7 +514,10 @@ fn quota(rate: crate::config::Rate) -> governor::Quota {
 }
 
 fn rate(rate: crate::config::Rate) -> crate::gateway::limits::Rate {
-    crate::gateway::limits::Rate { per_second: rate.per_second, burst: rate.burst }
+    crate::gateway::limits::Rate {
+        per_second: rate.per_second,
+        burst: rate.burst,
+    }
 }
 
 fn gateway_counters(metrics: &Metrics) -> Counters {
@@ -441,7 +533,8 @@ fn gateway_counters(metrics: &Metrics) -> Counters {
 fn gateway_settings(config: &Config, metrics: &Metrics) -> anyhow::Result<Settings> {
     let tls = match (&config.tls.cert, &config.tls.key) {
         (Some(cert), Some(key)) => {
-            let read = |path: &std::path::Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+            let read =
+                |path: &std::path::Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
             Some(crate::gateway::tls::server_config(&read(cert)?, &read(key)?)?)
         }
         (None, _) | (_, None) => None,
@@ -470,7 +563,11 @@ fn mesh_config(
         // Alone: nobody else can know it, so nobody else gets in.
         None => rookery_gossip::Secret::new(rand::random::<[u8; 32]>())?,
     };
-    let secret_next = cluster.secret_next.as_ref().map(|next| rookery_gossip::Secret::new(next.expose())).transpose()?;
+    let secret_next = cluster
+        .secret_next
+        .as_ref()
+        .map(|next| rookery_gossip::Secret::new(next.expose()))
+        .transpose()?;
     Ok(rookery_gossip::Config {
         node: local.name.as_str().parse()?,
         generation: local.generation,

@@ -33,7 +33,12 @@ impl Operator {
     }
 
     async fn row(&self, target: &str) -> Result<MatchRow, Refusal> {
-        let row = self.hub.store().get_match(target).await.map_err(|error| unavailable(&error))?;
+        let row = self
+            .hub
+            .store()
+            .get_match(target)
+            .await
+            .map_err(|error| unavailable(&error))?;
         row.ok_or_else(|| Refusal::new(ErrorCode::MatchNotFound, format!("there is no match {target}")))
     }
 
@@ -43,10 +48,17 @@ impl Operator {
         if !row.status.is_live() {
             return Err(Refusal::new(ErrorCode::MatchClosed, "the match is over").with("status", row.status.as_str()));
         }
-        match self.hub.ask(&row.configuration.owner.name, &order(row.id), ASK_WITHIN).await? {
+        match self
+            .hub
+            .ask(&row.configuration.owner.name, &order(row.id), ASK_WITHIN)
+            .await?
+        {
             PeerAnswer::Done => Ok(()),
             PeerAnswer::Refused(refusal) => Err(refusal),
-            _ => Err(Refusal::new(ErrorCode::Unavailable, "the match is not with its owner now; try again")),
+            _ => Err(Refusal::new(
+                ErrorCode::Unavailable,
+                "the match is not with its owner now; try again",
+            )),
         }
     }
 }
@@ -73,8 +85,7 @@ fn view_of_row(row: MatchRow) -> MatchView {
 /// An outcome for people: the JSON that it is, or its bytes in base64.
 fn outcome_value(outcome: &[u8]) -> serde_json::Value {
     use base64::Engine;
-    serde_json::from_slice(outcome)
-        .unwrap_or_else(|_| base64::engine::general_purpose::STANDARD.encode(outcome).into())
+    serde_json::from_slice(outcome).unwrap_or_else(|_| base64::engine::general_purpose::STANDARD.encode(outcome).into())
 }
 
 fn view_of_peer(view: peer::MatchView) -> MatchView {
@@ -107,7 +118,10 @@ impl Operations for Operator {
                 summaries.insert(name, summary);
             }
         };
-        note(self.hub.local().name.clone(), peer_answer(&self.hub, PeerRequest::Summary).await);
+        note(
+            self.hub.local().name.clone(),
+            peer_answer(&self.hub, PeerRequest::Summary).await,
+        );
         for (name, answer) in self.hub.ask_all(&PeerRequest::Summary).await {
             note(name, answer);
         }
@@ -132,7 +146,11 @@ impl Operations for Operator {
                 }
             })
             .collect();
-        Ok(ClusterView { cluster: self.hub.config().cluster.name.clone(), leader: None, nodes })
+        Ok(ClusterView {
+            cluster: self.hub.config().cluster.name.clone(),
+            leader: None,
+            nodes,
+        })
     }
 
     async fn matches(&self, page: PageRequest) -> Result<MatchPage, Refusal> {
@@ -156,7 +174,9 @@ impl Operations for Operator {
         matches.sort_by_key(|view| view.id);
         matches.dedup_by_key(|view| view.id);
         matches.truncate(limit as usize);
-        let cursor = (matches.len() == limit as usize).then(|| matches.last().map(|last| last.id.to_string())).flatten();
+        let cursor = (matches.len() == limit as usize)
+            .then(|| matches.last().map(|last| last.id.to_string()))
+            .flatten();
         matches.retain(|view| page.module.as_ref().is_none_or(|module| *module == view.module));
         Ok(MatchPage { matches, cursor })
     }
@@ -165,8 +185,7 @@ impl Operations for Operator {
         let row = self.row(target).await?;
         if row.status.is_live() {
             let request = PeerRequest::View { target: row.id };
-            if let Ok(PeerAnswer::View(view)) =
-                self.hub.ask(&row.configuration.owner.name, &request, ASK_WITHIN).await
+            if let Ok(PeerAnswer::View(view)) = self.hub.ask(&row.configuration.owner.name, &request, ASK_WITHIN).await
             {
                 return Ok(view_of_peer(*view));
             }
@@ -181,10 +200,17 @@ impl Operations for Operator {
     }
 
     async fn kick(&self, target: &str, request: KickRequest) -> Result<(), Refusal> {
-        let player: PlayerId =
-            request.player.parse().map_err(|_| Refusal::new(ErrorCode::BadMessage, "player: not a player id"))?;
-        let reason = if request.reason.is_empty() { "operator".to_owned() } else { request.reason };
-        self.order(target, |target| PeerRequest::Kick { target, player, reason }).await
+        let player: PlayerId = request
+            .player
+            .parse()
+            .map_err(|_| Refusal::new(ErrorCode::BadMessage, "player: not a player id"))?;
+        let reason = if request.reason.is_empty() {
+            "operator".to_owned()
+        } else {
+            request.reason
+        };
+        self.order(target, |target| PeerRequest::Kick { target, player, reason })
+            .await
     }
 
     async fn modules(&self) -> Result<ModulesView, Refusal> {
@@ -213,14 +239,31 @@ impl Operations for Operator {
         let module = self.hub.modules().publish(component).await?;
         let manifest = module.manifest();
         // Lost somewhere: that node believes the older digest for two more seconds.
-        let _ = self.hub.cluster().broadcast(MODULES_GROUP, &Bytes::from(manifest.name.clone()));
+        let _ = self
+            .hub
+            .cluster()
+            .broadcast(MODULES_GROUP, &Bytes::from(manifest.name.clone()));
         tracing::info!(module = manifest.name, digest = %module.digest(), "module published");
-        Ok(Published { name: manifest.name.clone(), version: manifest.version.clone(), digest: module.digest() })
+        Ok(Published {
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+            digest: module.digest(),
+        })
+    }
+
+    fn cut_data_links(&self) -> Result<(), Refusal> {
+        if !self.hub.config().ops.faults {
+            return Err(Refusal::new(ErrorCode::Forbidden, "ops.faults is not set on this node"));
+        }
+        self.hub.cluster().cut_data_links();
+        Ok(())
     }
 
     async fn join_peer(&self, peer: &str) -> Result<(), Refusal> {
         let joined = self.hub.cluster().join_peer(peer).await;
-        joined.map(|_| ()).map_err(|error| Refusal::new(ErrorCode::Unavailable, error.to_string()))
+        joined
+            .map(|_| ())
+            .map_err(|error| Refusal::new(ErrorCode::Unavailable, error.to_string()))
     }
 }
 

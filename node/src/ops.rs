@@ -62,6 +62,8 @@ pub trait Operations: Send + Sync + 'static {
     fn publish(&self, component: Bytes) -> impl Future<Output = Result<Published, Refusal>> + Send;
     /// Tells the mesh of a peer at `host:port`; whether it answers shows in the cluster view.
     fn join_peer(&self, peer: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
+    /// Closes the data connections to all peers, to see that nothing is lost by it. Refused unless `ops.faults` is set.
+    fn cut_data_links(&self) -> Result<(), Refusal>;
     fn queues(&self) -> impl Future<Output = Result<QueuesView, Refusal>> + Send {
         async { Ok(QueuesView::default()) }
     }
@@ -88,6 +90,7 @@ pub fn router<O: Operations>(operations: Arc<O>, metrics: Arc<Metrics>, token: O
         )
         .route("/v1/queues", get(queues::<O>))
         .route("/v1/worlds", get(worlds::<O>))
+        .route("/v1/faults/cut-data-links", post(cut_data_links::<O>))
         .route("/v1/matches/{target}/move", post(not_served))
         .route("/v1/nodes/{name}/drain", post(not_served))
         .route("/v1/records", get(not_served))
@@ -273,6 +276,11 @@ async fn worlds<O: Operations>(State(node): Node<O>) -> Answer<WorldsView> {
 }
 
 /// Paths of the contract whose capability this version does not have.
+async fn cut_data_links<O: Operations>(State(operations): State<Arc<O>>) -> Result<Json<serde_json::Value>, Failure> {
+    operations.cut_data_links()?;
+    Ok(Json(json!({})))
+}
+
 async fn not_served() -> Failure {
     Failure(Refusal::new(ErrorCode::Unavailable, "not served by this version"))
 }

@@ -45,12 +45,17 @@ impl Ear {
 
 /// The life that a peer is, in the words of the rest of the node.
 pub fn life_of(peer: &Peer) -> Option<NodeLife> {
-    Some(NodeLife { name: peer.node.as_str().parse().ok()?, generation: peer.generation })
+    Some(NodeLife {
+        name: peer.node.as_str().parse().ok()?,
+        generation: peer.generation,
+    })
 }
 
 impl Inbound for Ear {
     fn message(&self, from: &Peer, channel: Channel, bytes: Bytes) {
-        let Some(life) = life_of(from).filter(|_| self.hub.is_connected()) else { return };
+        let Some(life) = life_of(from).filter(|_| self.hub.is_connected()) else {
+            return;
+        };
         match channel {
             UP => match peer::decode::<Up>(&bytes) {
                 // A full inbox: the gateway says it again.
@@ -82,7 +87,9 @@ impl Inbound for Ear {
     }
 
     fn link(&self, peer: &Peer, event: LinkEvent) {
-        let Some(NodeLife { name, generation }) = life_of(peer).filter(|_| self.hub.is_connected()) else { return };
+        let Some(NodeLife { name, generation }) = life_of(peer).filter(|_| self.hub.is_connected()) else {
+            return;
+        };
         match event {
             LinkEvent::Connected => {}
             LinkEvent::Lost { channel } if channel == UP => self.hub.uplink_lost(&name),
@@ -133,7 +140,10 @@ pub async fn answer(hub: Arc<Hub>, request: PeerRequest) -> PeerAnswer {
             if hub.executor().kick(target, player, reason).await {
                 return PeerAnswer::Done;
             }
-            PeerAnswer::Refused(Refusal::new(ErrorCode::MatchNotJoined, "the player has no seat in that match"))
+            PeerAnswer::Refused(Refusal::new(
+                ErrorCode::MatchNotJoined,
+                "the player has no seat in that match",
+            ))
         }
     }
 }

@@ -22,7 +22,11 @@ pub fn choose(candidates: &[Candidate], draws: (u64, u64)) -> Option<&Candidate>
     }
     let first = draws.0 % count;
     // The second is another one, wherever there is another one.
-    let second = if count > 1 { (first + 1 + draws.1 % (count - 1)) % count } else { first };
+    let second = if count > 1 {
+        (first + 1 + draws.1 % (count - 1)) % count
+    } else {
+        first
+    };
     let (first, second) = (&candidates[first as usize], &candidates[second as usize]);
     Some(if second.load < first.load { second } else { first })
 }
@@ -32,7 +36,13 @@ mod tests {
     use super::*;
 
     fn candidate(name: &str, load: u64) -> Candidate {
-        Candidate { node: NodeLife { name: name.parse().unwrap(), generation: 1 }, load }
+        Candidate {
+            node: NodeLife {
+                name: name.parse().unwrap(),
+                generation: 1,
+            },
+            load,
+        }
     }
 
     #[test]
@@ -48,17 +58,31 @@ mod tests {
 
     #[test]
     fn even_nodes_stay_even() {
-        let mut candidates = [candidate("a", 0), candidate("b", 0), candidate("c", 0), candidate("d", 0)];
+        let mut candidates = [
+            candidate("a", 0),
+            candidate("b", 0),
+            candidate("c", 0),
+            candidate("d", 0),
+        ];
         let mut state = 1u64;
         let mut draw = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             state >> 33
         };
         for _ in 0..1_000 {
             let chosen = choose(&candidates, (draw(), draw())).unwrap().node.clone();
-            candidates.iter_mut().find(|candidate| candidate.node == chosen).unwrap().load += 1;
+            candidates
+                .iter_mut()
+                .find(|candidate| candidate.node == chosen)
+                .unwrap()
+                .load += 1;
         }
         let loads: Vec<u64> = candidates.iter().map(|candidate| candidate.load).collect();
-        assert!(loads.iter().max().unwrap() - loads.iter().min().unwrap() <= 8, "{loads:?}");
+        assert!(
+            loads.iter().max().unwrap() - loads.iter().min().unwrap() <= 8,
+            "{loads:?}"
+        );
     }
 }

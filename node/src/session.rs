@@ -53,7 +53,10 @@ struct Sitting {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("session", &self.attachment.session).field("player", &self.player).finish()
+        f.debug_struct("Session")
+            .field("session", &self.attachment.session)
+            .field("player", &self.player)
+            .finish()
     }
 }
 
@@ -129,7 +132,10 @@ impl Session {
             self.complained_ms.store(now_ms.max(1), Ordering::Relaxed);
         }
         if id.is_some() || due {
-            self.refuse(id, Refusal::new(ErrorCode::RateLimited, message).with("retry_ms", retry_ms));
+            self.refuse(
+                id,
+                Refusal::new(ErrorCode::RateLimited, message).with("retry_ms", retry_ms),
+            );
         }
     }
 
@@ -139,11 +145,20 @@ impl Session {
         match matches.get_mut(&target) {
             // A new link after the match was over for us: the seat of the old one is void.
             Some(sitting) if !Arc::ptr_eq(&sitting.link, link) => {
-                *sitting = Sitting { link: Arc::clone(link), seat: None };
+                *sitting = Sitting {
+                    link: Arc::clone(link),
+                    seat: None,
+                };
             }
             Some(_) => {}
             None => {
-                matches.insert(target, Sitting { link: Arc::clone(link), seat: None });
+                matches.insert(
+                    target,
+                    Sitting {
+                        link: Arc::clone(link),
+                        seat: None,
+                    },
+                );
             }
         }
     }
@@ -225,8 +240,11 @@ impl Session {
     {
         if self.slow.fetch_add(1, Ordering::AcqRel) >= SLOW_MAX {
             self.slow.fetch_sub(1, Ordering::AcqRel);
-            let refusal = Refusal::new(ErrorCode::RateLimited, "too many requests of this session are under way")
-                .with("retry_ms", 100);
+            let refusal = Refusal::new(
+                ErrorCode::RateLimited,
+                "too many requests of this session are under way",
+            )
+            .with("retry_ms", 100);
             return self.refuse(id, refusal);
         }
         let session = Arc::clone(self);
@@ -260,10 +278,19 @@ impl SessionHandle for Session {
         match request {
             Request::MatchSend { target, data, n } => self.match_send(id, &target, n, data),
             Request::SessionPing { t } => {
-                self.send(id, &ServerMessage::SessionPong { t, now: self.hub.unix_ms() });
+                self.send(
+                    id,
+                    &ServerMessage::SessionPong {
+                        t,
+                        now: self.hub.unix_ms(),
+                    },
+                );
             }
             Request::SessionOpen(_) => {
-                self.refuse(id, Refusal::new(ErrorCode::BadMessage, "the session of this connection is open already"));
+                self.refuse(
+                    id,
+                    Refusal::new(ErrorCode::BadMessage, "the session of this connection is open already"),
+                );
             }
             Request::SessionClose => {
                 self.leave_all();
@@ -271,27 +298,68 @@ impl SessionHandle for Session {
                 self.outbox.close(Close::NORMAL);
             }
             Request::MatchLeave { target } => self.match_leave(id, &target),
-            Request::MatchJoin { target, ctx, role, since: _ } => {
+            Request::MatchJoin {
+                target,
+                ctx,
+                role,
+                since: _,
+            } => {
                 self.slowly(id, |hub, session| async move {
                     let seating = link::Seating { role, ctx: ctx.into() };
-                    let ask = JoinAsk { session: Arc::clone(&session), id, seating, verdict: None };
+                    let ask = JoinAsk {
+                        session: Arc::clone(&session),
+                        id,
+                        seating,
+                        verdict: None,
+                    };
                     hub.join(&target, ask).await.map(|()| None)
                 });
             }
-            Request::MatchCreate { module, params, private, name } => {
+            Request::MatchCreate {
+                module,
+                params,
+                private,
+                name,
+            } => {
                 self.slowly(id, |hub, session| async move {
-                    let wish = hub::CreateWish { module, params, private, name, quick_key: None };
+                    let wish = hub::CreateWish {
+                        module,
+                        params,
+                        private,
+                        name,
+                        quick_key: None,
+                    };
                     let target = hub.create(session.player(), wish).await?;
                     Ok(Some(ServerMessage::MatchCreated { target }))
                 });
             }
-            Request::MatchQuick { module, label, params, ctx } => {
+            Request::MatchQuick {
+                module,
+                label,
+                params,
+                ctx,
+            } => {
                 self.slowly(id, |hub, session| async move {
-                    hub.quick(&session, id, hub::QuickWish { module, label, params, ctx: ctx.into() }).await?;
+                    hub.quick(
+                        &session,
+                        id,
+                        hub::QuickWish {
+                            module,
+                            label,
+                            params,
+                            ctx: ctx.into(),
+                        },
+                    )
+                    .await?;
                     Ok(None)
                 });
             }
-            Request::MatchList { module, label, limit, cursor } => {
+            Request::MatchList {
+                module,
+                label,
+                limit,
+                cursor,
+            } => {
                 self.slowly(id, |hub, _| async move {
                     let (matches, cursor) = hub.list(module, label, limit, cursor).await?;
                     Ok(Some(ServerMessage::MatchListed { matches, cursor }))

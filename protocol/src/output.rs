@@ -53,7 +53,12 @@ pub enum Body {
     /// `publish`: the newest value of a key counts. No data: the key was removed.
     Published { key: Arc<str>, data: Option<Bytes> },
     /// Seats that came and went.
-    Players { joined: Vec<PlayerInfo>, left: Vec<Departure>, away: Vec<Seat>, back: Vec<Seat> },
+    Players {
+        joined: Vec<PlayerInfo>,
+        left: Vec<Departure>,
+        away: Vec<Seat>,
+        back: Vec<Seat>,
+    },
     /// The audience's seat is no longer in the match.
     Kicked { reason: String },
     /// Where a connection sits: the answer to its join. The audience is that seat.

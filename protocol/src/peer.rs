@@ -128,7 +128,11 @@ pub enum Down {
     Frame(DownFrame),
     /// The match is not on this node (any more): look it up again and send again in order. `epoch` is the last that this node
     /// knew, 0 if it never had the match.
-    NotHere { target: MatchId, stream: u64, epoch: u64 },
+    NotHere {
+        target: MatchId,
+        stream: u64,
+        epoch: u64,
+    },
 }
 
 /// A piece of one stream.
@@ -168,18 +172,42 @@ pub enum Item {
     Output(Arc<Output>),
     /// Inputs of the seat up to `n` had their effect in outputs up to `seq`.
     #[serde(rename = "a")]
-    Ack { seat: Seat, n: u64, seq: u64 },
+    Ack {
+        seat: Seat,
+        n: u64,
+        seq: u64,
+    },
     /// An input without a number, whose client wanted an answer, was applied.
-    Applied { seat: Seat, id: i64 },
+    Applied {
+        seat: Seat,
+        id: i64,
+    },
     /// Input `n` never came: send again from there.
-    Resend { seat: Seat, n: u64 },
+    Resend {
+        seat: Seat,
+        n: u64,
+    },
     /// The join `req` was refused.
-    Refused { req: u64, refusal: Refusal },
-    Left { req: u64, seat: Seat },
+    Refused {
+        req: u64,
+        refusal: Refusal,
+    },
+    Left {
+        req: u64,
+        seat: Seat,
+    },
     /// Another connection of the same player took the seat; this one has it no more.
-    Replaced { seat: Seat, attachment: u64 },
+    Replaced {
+        seat: Seat,
+        attachment: u64,
+    },
     /// What the seat missed is gone: it goes on from `seq` and `n` with these values; the module sends the full view next.
-    Reset { seat: Seat, seq: u64, n: u64, values: Vec<PublishedValue> },
+    Reset {
+        seat: Seat,
+        seq: u64,
+        n: u64,
+        values: Vec<PublishedValue>,
+    },
     Over(Over),
 }
 
@@ -195,14 +223,27 @@ pub enum Over {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum PeerRequest {
     /// A hint that a row in status `starting` names you as its owner; answered when it runs or will not.
-    Start { target: MatchId },
+    Start {
+        target: MatchId,
+    },
     List(ListQuery),
     /// All that this node says of itself in `GET /v1/cluster`.
     Summary,
-    View { target: MatchId },
-    Views { after: Option<MatchId>, limit: u32 },
-    End { target: MatchId },
-    Kick { target: MatchId, player: PlayerId, reason: String },
+    View {
+        target: MatchId,
+    },
+    Views {
+        after: Option<MatchId>,
+        limit: u32,
+    },
+    End {
+        target: MatchId,
+    },
+    Kick {
+        target: MatchId,
+        player: PlayerId,
+        reason: String,
+    },
 }
 
 /// Which live matches are wanted.

@@ -24,7 +24,11 @@ pub(super) struct Build {
 impl Build {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let built = build(&self.dir, self.out.as_deref())?;
-        super::say(format!("{} ({} KiB)", built.component.display(), built.size_bytes.div_ceil(1024)));
+        super::say(format!(
+            "{} ({} KiB)",
+            built.component.display(),
+            built.size_bytes.div_ceil(1024)
+        ));
         Ok(ExitCode::SUCCESS)
     }
 }

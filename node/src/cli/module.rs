@@ -63,7 +63,11 @@ impl Check {
                 json!({"severity": severity, "text": finding.text})
             });
             let findings: Vec<_> = findings.collect();
-            let (name, version) = report.manifest.as_ref().map(|manifest| (&manifest.name, &manifest.version)).unzip();
+            let (name, version) = report
+                .manifest
+                .as_ref()
+                .map(|manifest| (&manifest.name, &manifest.version))
+                .unzip();
             let ok = report.is_ok();
             say(pretty(&json!({
                 "ok": ok, "name": name, "version": version, "digest": report.digest, "findings": findings,
@@ -71,7 +75,11 @@ impl Check {
         } else {
             say(&report);
         }
-        Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if report.is_ok() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }
 

@@ -110,7 +110,12 @@ async fn run(config: Config, exit_with_stdin: bool) -> anyhow::Result<()> {
 
 /// The line by which scripts know that a node may be used.
 fn ready_line(addresses: &Addresses) -> String {
-    let Addresses { name, client, peer, ops } = addresses;
+    let Addresses {
+        name,
+        client,
+        peer,
+        ops,
+    } = addresses;
     format!("rookery ready node={name} client={client} peer={peer} ops={ops}")
 }
 

@@ -134,6 +134,9 @@ section! {
         token: Option<Secret> = None,
         /// A file that holds the token.
         token_file: Option<PathBuf> = None,
+        /// Whether operators may break things on purpose (`POST /v1/faults/cut-data-links`), to see them heal. For tests and game
+        /// days.
+        faults: bool = false,
     }
 }
 

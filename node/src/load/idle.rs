@@ -14,8 +14,10 @@ const MATCHES_PER_PLAYER: usize = 150;
 
 /// Options of `load idle`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example:\n  rookery load idle --connections 5000 --server-pid 4711\n  \
-    rookery load idle --matches 1000 --server-pid 4711 --ops http://127.0.0.1:7702")]
+#[command(
+    after_help = "Example:\n  rookery load idle --connections 5000 --server-pid 4711\n  \
+    rookery load idle --matches 1000 --server-pid 4711 --ops http://127.0.0.1:7702"
+)]
 pub struct Idle {
     #[command(flatten)]
     pub common: Common,

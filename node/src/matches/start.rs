@@ -33,7 +33,11 @@ pub fn row_of(new: NewMatch, epoch: u64, created_at_ms: u64) -> MatchRow {
         invited: new.invited,
         creator: new.creator,
         private: new.private,
-        configuration: Configuration { epoch, owner: new.owner, backup: new.backup },
+        configuration: Configuration {
+            epoch,
+            owner: new.owner,
+            backup: new.backup,
+        },
         incarnation: 0,
         status: MatchStatus::Starting,
         outcome: None,

@@ -103,6 +103,10 @@ impl Operations for Node {
         }
     }
 
+    fn cut_data_links(&self) -> Result<(), Refusal> {
+        Err(Refusal::new(ErrorCode::Forbidden, "not here"))
+    }
+
     async fn join_peer(&self, peer: &str) -> Result<(), Refusal> {
         self.tell(format!("join {peer}"));
         Ok(())

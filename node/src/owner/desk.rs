@@ -117,7 +117,13 @@ async fn write_end(hub: Arc<Hub>, end: End) {
         Verdict::Ended { outcome } => (FinalStatus::Ended, Some(outcome), None),
         Verdict::Failed { reason } => (FinalStatus::Failed, None, Some(reason)),
     };
-    let finish = Finish { id: target, epoch, status, outcome, reason };
+    let finish = Finish {
+        id: target,
+        epoch,
+        status,
+        outcome,
+        reason,
+    };
     loop {
         match hub.store().finish_match(finish.clone()).await {
             Ok(Cas::Done) => return,
@@ -140,6 +146,7 @@ async fn perform(hub: Arc<Hub>, mut performing: mpsc::Receiver<EffectOf>) {
     while let Some(wanted) = performing.recv().await {
         let (target, id, request) = (wanted.target, wanted.id, wanted.effect.request());
         let outcome = super::effects::perform(&hub, wanted).await;
-        hub.executor().answer(target, id, request.map(|request| (request, outcome)));
+        hub.executor()
+            .answer(target, id, request.map(|request| (request, outcome)));
     }
 }

@@ -19,14 +19,29 @@ type Answer = Result<Vec<Entry>, String>;
 
 /// Performs one effect, and says what the match is to hear of it.
 pub async fn perform(hub: &Hub, wanted: EffectOf) -> Answer {
-    let EffectOf { target, epoch, module, id, effect } = wanted;
+    let EffectOf {
+        target,
+        epoch,
+        module,
+        id,
+        effect,
+    } = wanted;
     match effect {
-        Effect::StorageRead { owner, collection, key, .. } => {
+        Effect::StorageRead {
+            owner, collection, key, ..
+        } => {
             let key = value_key(&module, owner, collection, key)?;
             let row = hub.store().read_value(&key).await.map_err(unavailable)?;
             Ok(row.into_iter().map(entry).collect())
         }
-        Effect::StorageWrite { owner, collection, key, value, version, .. } => {
+        Effect::StorageWrite {
+            owner,
+            collection,
+            key,
+            value,
+            version,
+            ..
+        } => {
             let id = EffectId {
                 match_id: target,
                 incarnation: u64::from(id.incarnation),
@@ -44,7 +59,11 @@ pub async fn perform(hub: &Hub, wanted: EffectOf) -> Answer {
                 effect: Some((id, epoch)),
             };
             match hub.store().write_value(write).await.map_err(unavailable)? {
-                Ok(WriteOutcome::Stored { version }) => Ok(vec![Entry { key, data: Default::default(), version }]),
+                Ok(WriteOutcome::Stored { version }) => Ok(vec![Entry {
+                    key,
+                    data: Default::default(),
+                    version,
+                }]),
                 Ok(WriteOutcome::Deleted) => Ok(Vec::new()),
                 Ok(WriteOutcome::Conflict) => Err("conflict".into()),
                 Ok(WriteOutcome::NotFound) => Err("not_found".into()),
@@ -52,7 +71,13 @@ pub async fn perform(hub: &Hub, wanted: EffectOf) -> Answer {
                 Err(_) => Err("unavailable".into()),
             }
         }
-        Effect::StorageScan { owner, collection, prefix, limit, .. } => {
+        Effect::StorageScan {
+            owner,
+            collection,
+            prefix,
+            limit,
+            ..
+        } => {
             let key = value_key(&module, owner, collection, String::new())?;
             let scan = Scan {
                 module: key.module.as_deref(),
@@ -86,14 +111,26 @@ fn value_key(module: &str, owner: Option<String>, collection: String, key: Strin
         // Nobody keeps values under what is no player's id.
         Some(owner) => Some(owner.parse().map_err(|_| "not_found".to_owned())?),
     };
-    Ok(ValueKey { module: Some(module.to_owned()), owner, collection, key })
+    Ok(ValueKey {
+        module: Some(module.to_owned()),
+        owner,
+        collection,
+        key,
+    })
 }
 
 fn entry(row: ValueRow) -> Entry {
-    Entry { key: row.key, data: row.value, version: row.version }
+    Entry {
+        key: row.key,
+        data: row.value,
+        version: row.version,
+    }
 }
 
 fn unavailable(error: StoreError) -> String {
-    tracing::debug!(error = &error as &dyn std::error::Error, "an effect could not be performed");
+    tracing::debug!(
+        error = &error as &dyn std::error::Error,
+        "an effect could not be performed"
+    );
     "unavailable".into()
 }

@@ -18,11 +18,11 @@ use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId};
 use tokio::sync::oneshot;
 
 use super::room::{Room, RoomConfig, RoomEffect, Verdict};
-use crate::matches::event::{EndReason, Entry};
-use crate::metrics::ModuleMetrics;
-use crate::matches::machine::{Failure, LogLevel, Match};
 use crate::matches::effect::{Effect, EffectId};
+use crate::matches::event::{EndReason, Entry};
+use crate::matches::machine::{Failure, LogLevel, Match};
 use crate::matches::part::StartRecord;
+use crate::metrics::ModuleMetrics;
 use crate::wasm::Module;
 
 /// Commands that wait for one thread. A full inbox refuses: a client's input is sent again, a request is answered `unavailable`.
@@ -67,18 +67,51 @@ pub struct NewMatch {
 
 /// What an executor thread can be asked.
 enum Command {
-    Create { new: Box<NewMatch>, reply: oneshot::Sender<Result<(), Refusal>> },
-    Release { target: MatchId },
-    Up { from: NodeLife, up: Up },
-    GatewayGone { node: NodeName, generation: u64 },
-    LinkLost { node: NodeName },
-    Writable { node: NodeName },
-    Answer { target: MatchId, id: EffectId, answer: Option<(u32, Result<Vec<Entry>, String>)> },
-    View { target: MatchId, reply: oneshot::Sender<Option<MatchView>> },
-    End { target: MatchId, reason: EndReason, reply: oneshot::Sender<bool> },
-    Kick { target: MatchId, player: PlayerId, reason: String, reply: oneshot::Sender<bool> },
+    Create {
+        new: Box<NewMatch>,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Release {
+        target: MatchId,
+    },
+    Up {
+        from: NodeLife,
+        up: Up,
+    },
+    GatewayGone {
+        node: NodeName,
+        generation: u64,
+    },
+    LinkLost {
+        node: NodeName,
+    },
+    Writable {
+        node: NodeName,
+    },
+    Answer {
+        target: MatchId,
+        id: EffectId,
+        answer: Option<(u32, Result<Vec<Entry>, String>)>,
+    },
+    View {
+        target: MatchId,
+        reply: oneshot::Sender<Option<MatchView>>,
+    },
+    End {
+        target: MatchId,
+        reason: EndReason,
+        reply: oneshot::Sender<bool>,
+    },
+    Kick {
+        target: MatchId,
+        player: PlayerId,
+        reason: String,
+        reply: oneshot::Sender<bool>,
+    },
     /// Forget the match without a word: its row says that another owns it, or that it is over.
-    Drop { target: MatchId },
+    Drop {
+        target: MatchId,
+    },
 }
 
 /// What others see of one thread.
@@ -135,7 +168,10 @@ impl Executor {
                     .spawn(move || Worker::new(shard, outside, epoch).run())?,
             );
         }
-        Ok(Self { shards, threads: Arc::new(Mutex::new(handles)) })
+        Ok(Self {
+            shards,
+            threads: Arc::new(Mutex::new(handles)),
+        })
     }
 
     /// Ends the threads and drops what they own, without a word to anyone. Blocks until they have ended.
@@ -164,7 +200,10 @@ impl Executor {
     pub async fn create(&self, new: NewMatch) -> Result<(), Refusal> {
         let (reply, answer) = oneshot::channel();
         let target = new.start.match_id;
-        if !self.shard(target).push(Command::Create { new: Box::new(new), reply }) {
+        if !self.shard(target).push(Command::Create {
+            new: Box::new(new),
+            reply,
+        }) {
             return Err(busy());
         }
         answer.await.map_err(|_| busy())?
@@ -183,7 +222,10 @@ impl Executor {
     /// That life of a node is over.
     pub fn gateway_gone(&self, node: &NodeName, generation: u64) {
         for shard in self.shards.iter() {
-            shard.push_always(Command::GatewayGone { node: node.clone(), generation });
+            shard.push_always(Command::GatewayGone {
+                node: node.clone(),
+                generation,
+            });
         }
     }
 
@@ -223,7 +265,12 @@ impl Executor {
     /// Takes a player's seat away; false if there was none.
     pub async fn kick(&self, target: MatchId, player: PlayerId, reason: String) -> bool {
         let (reply, answer) = oneshot::channel();
-        self.shard(target).push(Command::Kick { target, player, reason, reply });
+        self.shard(target).push(Command::Kick {
+            target,
+            player,
+            reason,
+            reply,
+        });
         answer.await.unwrap_or(false)
     }
 
@@ -234,7 +281,10 @@ impl Executor {
 
     /// Matches owned here.
     pub fn owned(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.owned.load(Ordering::Relaxed)).sum()
+        self.shards
+            .iter()
+            .map(|shard| shard.owned.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// The epoch under which this node owns a match that is released.
@@ -274,7 +324,10 @@ impl Executor {
 }
 
 fn range_after(after: Option<MatchId>) -> (std::ops::Bound<MatchId>, std::ops::Bound<MatchId>) {
-    (after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded), std::ops::Bound::Unbounded)
+    (
+        after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded),
+        std::ops::Bound::Unbounded,
+    )
 }
 
 fn busy() -> Refusal {
@@ -366,7 +419,10 @@ impl Worker {
         let _ = self.shard.thread.set(std::thread::current());
         let mut taken: Vec<Command> = Vec::new();
         while !self.shard.stop.load(Ordering::Acquire) {
-            std::mem::swap(&mut taken, &mut *self.shard.inbox.lock().expect("no thread panics holding it"));
+            std::mem::swap(
+                &mut taken,
+                &mut *self.shard.inbox.lock().expect("no thread panics holding it"),
+            );
             if taken.is_empty() {
                 self.run_due();
                 self.flush();
@@ -415,7 +471,9 @@ impl Worker {
                 Some(Reverse((due_us, _))) if *due_us <= now_us => {}
                 Some(_) | None => return,
             }
-            let Some(Reverse((due_us, slot))) = self.wakes.pop() else { return };
+            let Some(Reverse((due_us, slot))) = self.wakes.pop() else {
+                return;
+            };
             match self.rooms.get_mut(slot) {
                 Some(Some(owned)) if owned.wake_us == Some(due_us) => owned.wake_us = None,
                 Some(_) | None => continue,
@@ -449,7 +507,9 @@ impl Worker {
     }
 
     fn perform(&mut self, slot: usize, effects: &mut Vec<RoomEffect>) {
-        let Some(Some(owned)) = self.rooms.get_mut(slot) else { return };
+        let Some(Some(owned)) = self.rooms.get_mut(slot) else {
+            return;
+        };
         let (target, epoch) = (owned.room.id(), owned.room.epoch());
         let released = owned.room.is_open();
         let module: Arc<str> = owned.room.module().into();
@@ -457,7 +517,13 @@ impl Worker {
             match effect {
                 RoomEffect::Perform { id, effect } => {
                     let request = effect.request();
-                    let wanted = EffectOf { target, epoch, module: Arc::clone(&module), id, effect };
+                    let wanted = EffectOf {
+                        target,
+                        epoch,
+                        module: Arc::clone(&module),
+                        id,
+                        effect,
+                    };
                     if !self.outside.perform(wanted) {
                         let answer = request.map(|request| (request, Err("busy".to_owned())));
                         self.shard.push_always(Command::Answer { target, id, answer });
@@ -494,7 +560,10 @@ impl Worker {
                 }
             }
             Command::View { target, reply } => {
-                let view = self.slot(target).and_then(|slot| self.rooms[slot].as_ref()).map(|owned| owned.room.view());
+                let view = self
+                    .slot(target)
+                    .and_then(|slot| self.rooms[slot].as_ref())
+                    .map(|owned| owned.room.view());
                 let _ = reply.send(view);
             }
             Command::End { target, reason, reply } => {
@@ -504,7 +573,12 @@ impl Worker {
                     .is_some();
                 let _ = reply.send(found);
             }
-            Command::Kick { target, player, reason, reply } => {
+            Command::Kick {
+                target,
+                player,
+                reason,
+                reply,
+            } => {
                 let found = self
                     .slot(target)
                     .and_then(|slot| self.in_room(slot, |room, now_ms, out| room.kick(now_ms, player, &reason, out)));
@@ -525,7 +599,12 @@ impl Worker {
     }
 
     fn create(&mut self, new: NewMatch) -> Result<(), Refusal> {
-        let NewMatch { module, start, config, metrics } = new;
+        let NewMatch {
+            module,
+            start,
+            config,
+            metrics,
+        } = new;
         let target = start.match_id;
         if self.by_id.contains_key(&target) {
             return Ok(());
@@ -542,10 +621,19 @@ impl Worker {
         });
         let origin_us = self.now_us();
         metrics.owned.inc();
-        self.rooms[slot] = Some(Owned { room, origin_us, wake_us: None, dirty: false, listing: None, metrics });
+        self.rooms[slot] = Some(Owned {
+            room,
+            origin_us,
+            wake_us: None,
+            dirty: false,
+            listing: None,
+            metrics,
+        });
         self.by_id.insert(target, slot);
         self.shard.owned.fetch_add(1, Ordering::Relaxed);
-        let started = self.in_room(slot, |room, now_ms, out| room.start(now_ms, out)).unwrap_or_else(|| Err(busy()));
+        let started = self
+            .in_room(slot, |room, now_ms, out| room.start(now_ms, out))
+            .unwrap_or_else(|| Err(busy()));
         if started.is_err() {
             self.forget(slot);
         }
@@ -566,16 +654,23 @@ impl Worker {
     }
 
     fn up(&mut self, from: NodeLife, up: Up) {
-        let slot = self.slot(up.target).filter(|slot| {
-            self.rooms[*slot].as_ref().is_some_and(|owned| owned.room.is_open())
-        });
+        let slot = self
+            .slot(up.target)
+            .filter(|slot| self.rooms[*slot].as_ref().is_some_and(|owned| owned.room.is_open()));
         match slot {
             Some(slot) => {
                 self.in_room(slot, |room, now_ms, out| room.up(now_ms, &from, up, out));
             }
             None => {
                 // Lost with a full queue: the gateway asks again.
-                self.outside.down(&from, Down::NotHere { target: up.target, stream: up.stream, epoch: 0 });
+                self.outside.down(
+                    &from,
+                    Down::NotHere {
+                        target: up.target,
+                        stream: up.stream,
+                        epoch: 0,
+                    },
+                );
             }
         }
     }
@@ -584,10 +679,14 @@ impl Worker {
     fn flush(&mut self) {
         let now_us = self.now_us();
         for slot in std::mem::take(&mut self.dirty) {
-            let Some(Some(owned)) = self.rooms.get_mut(slot) else { continue };
+            let Some(Some(owned)) = self.rooms.get_mut(slot) else {
+                continue;
+            };
             owned.dirty = false;
             let outside = &self.outside;
-            owned.room.flush(|gateway, frame: DownFrame| outside.down(gateway, Down::Frame(frame)));
+            owned
+                .room
+                .flush(|gateway, frame: DownFrame| outside.down(gateway, Down::Frame(frame)));
             if owned.room.is_open() {
                 let listed = owned.room.listing();
                 if owned.listing.as_ref() != Some(&listed) {
@@ -611,7 +710,10 @@ impl Worker {
                 self.forget(slot);
                 continue;
             }
-            let wake_us = owned.room.next_wake_ms().map(|wake_ms| owned.origin_us + wake_ms * 1_000);
+            let wake_us = owned
+                .room
+                .next_wake_ms()
+                .map(|wake_ms| owned.origin_us + wake_ms * 1_000);
             if wake_us != owned.wake_us {
                 owned.wake_us = wake_us;
                 if let Some(wake_us) = wake_us {

@@ -16,9 +16,9 @@ use rookery_protocol::peer::{DownFrame, Item, JoinRequest, MatchHead, MatchView,
 use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId, Seat};
 
 use super::stream::Stream;
+use crate::matches::effect::{Effect, EffectId};
 use crate::matches::event::{EndReason, Entry, Event, Occupant, Topic};
 use crate::matches::machine::{Applied, Ending, Failure, Match};
-use crate::matches::effect::{Effect, EffectId};
 use crate::matches::part::Admission;
 
 /// Streams of one match at once: one a node of the cluster, and some that are ending.
@@ -41,11 +41,17 @@ pub struct RoomConfig {
 #[derive(Debug)]
 pub enum RoomEffect {
     /// Perform an effect of the match logic, and answer it.
-    Perform { id: EffectId, effect: Effect },
+    Perform {
+        id: EffectId,
+        effect: Effect,
+    },
     /// The match is over: its row must say so.
     Over(Verdict),
     /// For the author of the module.
-    Log { level: crate::matches::machine::LogLevel, line: String },
+    Log {
+        level: crate::matches::machine::LogLevel,
+        line: String,
+    },
     Failure(Failure),
 }
 
@@ -60,7 +66,9 @@ impl Verdict {
     /// The same for the players.
     pub fn over(&self) -> Over {
         match self {
-            Verdict::Ended { outcome } => Over::Ended { result: outcome.clone() },
+            Verdict::Ended { outcome } => Over::Ended {
+                result: outcome.clone(),
+            },
             Verdict::Failed { reason } => Over::Failed { reason: reason.clone() },
         }
     }
@@ -71,7 +79,9 @@ enum Phase {
     /// The row does not say `running` yet: nothing is let in or out.
     Starting,
     Running,
-    Over { since_ms: u64 },
+    Over {
+        since_ms: u64,
+    },
 }
 
 /// Counts of what happened in a step, for metrics.
@@ -102,7 +112,11 @@ impl Room {
     /// A room for a match that has been created, and whose `start` was not applied yet.
     pub fn new(game: Match, config: RoomConfig) -> Self {
         let start = game.part().start();
-        let head = Arc::new(MatchHead { module: start.module.clone(), codec: start.codec, tick_hz: start.tick_hz });
+        let head = Arc::new(MatchHead {
+            module: start.module.clone(),
+            codec: start.codec,
+            tick_hz: start.tick_hz,
+        });
         let grace_ms = u64::from(start.grace_ms);
         let tick_ms = 1_000u64.checked_div(u64::from(start.tick_hz)).unwrap_or(0);
         Self {
@@ -155,8 +169,9 @@ impl Room {
     pub fn start(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) -> Result<(), Refusal> {
         self.apply(now_ms, Event::Start, out);
         if let Some(reason) = self.applied.refused.take() {
-            return Err(Refusal::new(ErrorCode::MatchRefused, "the module refused to start this match")
-                .with("reason", reason));
+            return Err(
+                Refusal::new(ErrorCode::MatchRefused, "the module refused to start this match").with("reason", reason),
+            );
         }
         match &self.verdict {
             Some(Verdict::Failed { reason }) => {
@@ -169,7 +184,11 @@ impl Room {
     /// The match's row says `running` under our epoch: it may speak.
     pub fn release(&mut self, now_ms: u64) {
         if self.phase == Phase::Starting {
-            self.phase = if self.verdict.is_some() { Phase::Over { since_ms: now_ms } } else { Phase::Running };
+            self.phase = if self.verdict.is_some() {
+                Phase::Over { since_ms: now_ms }
+            } else {
+                Phase::Running
+            };
         }
     }
 
@@ -187,8 +206,26 @@ impl Room {
         match up.body {
             UpBody::Join(request) => self.join(now_ms, from, up.stream, *request, out),
             UpBody::Leave { req, seat, attachment } => self.leave(now_ms, from, up.stream, req, seat, attachment, out),
-            UpBody::Input { seat, attachment, n, id, data } => {
-                self.input(now_ms, from, up.stream, Input { seat, attachment, n, id, data }, out);
+            UpBody::Input {
+                seat,
+                attachment,
+                n,
+                id,
+                data,
+            } => {
+                self.input(
+                    now_ms,
+                    from,
+                    up.stream,
+                    Input {
+                        seat,
+                        attachment,
+                        n,
+                        id,
+                        data,
+                    },
+                    out,
+                );
             }
             UpBody::Detach { req, seat, attachment } => {
                 self.detach(now_ms, seat, attachment, out);
@@ -207,7 +244,9 @@ impl Room {
 
     /// A gateway that missed the end is told again.
     fn up_after_the_end(&mut self, from: &NodeLife, up: &Up) {
-        let Some(over) = self.verdict.as_ref().map(Verdict::over) else { return };
+        let Some(over) = self.verdict.as_ref().map(Verdict::over) else {
+            return;
+        };
         if let UpBody::Confirm { last } = up.body {
             if let Some(stream) = self.stream_mut(from, up.stream) {
                 stream.confirm(last);
@@ -227,17 +266,15 @@ impl Room {
         self.streams[stream].item(Item::Over(over));
     }
 
-    fn join(
-        &mut self,
-        now_ms: u64,
-        from: &NodeLife,
-        number: u64,
-        request: JoinRequest,
-        out: &mut Vec<RoomEffect>,
-    ) {
-        let Some(index) = self.open_stream(from, number) else { return };
+    fn join(&mut self, now_ms: u64, from: &NodeLife, number: u64, request: JoinRequest, out: &mut Vec<RoomEffect>) {
+        let Some(index) = self.open_stream(from, number) else {
+            return;
+        };
         let refuse = |room: &mut Self, refusal: Refusal| {
-            room.streams[index].item(Item::Refused { req: request.req, refusal });
+            room.streams[index].item(Item::Refused {
+                req: request.req,
+                refusal,
+            });
         };
         let ctx = match Payload::from(request.ctx.clone()).into_bytes(self.head.codec) {
             Ok(ctx) => ctx,
@@ -249,7 +286,10 @@ impl Room {
         };
         match self.game.part().admit(request.player, role) {
             Admission::Full => refuse(self, Refusal::new(ErrorCode::MatchFull, "no seat is free")),
-            Admission::Closed => refuse(self, Refusal::new(ErrorCode::MatchClosed, "the match takes no more players")),
+            Admission::Closed => refuse(
+                self,
+                Refusal::new(ErrorCode::MatchClosed, "the match takes no more players"),
+            ),
             Admission::Seated { seat } => self.sit_again(now_ms, index, seat, request, out),
             Admission::Free { seat, team } => {
                 let occupant = Occupant {
@@ -265,7 +305,10 @@ impl Room {
                     self.streams[index].remove(seat);
                     let refusal =
                         Refusal::new(ErrorCode::MatchRefused, "the match refused the player").with("reason", reason);
-                    self.streams[index].item(Item::Refused { req: request.req, refusal });
+                    self.streams[index].item(Item::Refused {
+                        req: request.req,
+                        refusal,
+                    });
                 } else if self.applied.failure.is_some() {
                     self.streams[index].remove(seat);
                 }
@@ -275,20 +318,18 @@ impl Room {
     }
 
     /// Who is seated already gets the same seat, whichever connection asks.
-    fn sit_again(
-        &mut self,
-        now_ms: u64,
-        index: usize,
-        seat: Seat,
-        request: JoinRequest,
-        out: &mut Vec<RoomEffect>,
-    ) {
-        let Some(current) = self.game.part().seat(seat) else { return };
+    fn sit_again(&mut self, now_ms: u64, index: usize, seat: Seat, request: JoinRequest, out: &mut Vec<RoomEffect>) {
+        let Some(current) = self.game.part().seat(seat) else {
+            return;
+        };
         let role = current.role;
         let Some(held) = current.attachment.clone() else { return };
         if request.attachment.number < held.number {
             let refusal = Refusal::new(ErrorCode::Forbidden, "a newer connection of this player holds the seat");
-            self.streams[index].item(Item::Refused { req: request.req, refusal });
+            self.streams[index].item(Item::Refused {
+                req: request.req,
+                refusal,
+            });
             return;
         }
         if self.streams[index].has_join(seat, request.req) {
@@ -297,7 +338,14 @@ impl Room {
         }
         self.unseat_from_streams(seat, &held, Some(&request.attachment));
         self.streams[index].seat(seat, role, request.req);
-        self.apply(now_ms, Event::Resync { seat, attach: Some(request.attachment) }, out);
+        self.apply(
+            now_ms,
+            Event::Resync {
+                seat,
+                attach: Some(request.attachment),
+            },
+            out,
+        );
         self.run_follow_ups(now_ms, out);
     }
 
@@ -307,7 +355,10 @@ impl Room {
         for stream in &mut self.streams {
             if stream.has(seat) {
                 if replaced {
-                    stream.item(Item::Replaced { seat, attachment: held.number });
+                    stream.item(Item::Replaced {
+                        seat,
+                        attachment: held.number,
+                    });
                 }
                 stream.remove(seat);
             }
@@ -326,7 +377,14 @@ impl Room {
         out: &mut Vec<RoomEffect>,
     ) {
         if self.speaks_for(seat, attachment) {
-            self.apply(now_ms, Event::Leave { seat, reason: LeaveReason::Left }, out);
+            self.apply(
+                now_ms,
+                Event::Leave {
+                    seat,
+                    reason: LeaveReason::Left,
+                },
+                out,
+            );
             self.run_follow_ups(now_ms, out);
         }
         // Said again when the first answer was lost: the seat is gone, and that is what was asked.
@@ -336,16 +394,25 @@ impl Room {
     }
 
     fn input(&mut self, now_ms: u64, from: &NodeLife, number: u64, input: Input, out: &mut Vec<RoomEffect>) {
-        let Some(seated) = self.game.part().seat(input.seat) else { return };
-        let Some(held) = seated.attachment.as_ref().map(|attachment| attachment.number) else { return };
+        let Some(seated) = self.game.part().seat(input.seat) else {
+            return;
+        };
+        let Some(held) = seated.attachment.as_ref().map(|attachment| attachment.number) else {
+            return;
+        };
         let expected = seated.last_n + 1;
         if input.attachment != held {
             if let Some(stream) = self.stream_mut(from, number).filter(|_| input.attachment < held) {
-                stream.item(Item::Replaced { seat: input.seat, attachment: input.attachment });
+                stream.item(Item::Replaced {
+                    seat: input.seat,
+                    attachment: input.attachment,
+                });
             }
             return;
         }
-        let Some(index) = self.stream_index(from, number) else { return };
+        let Some(index) = self.stream_index(from, number) else {
+            return;
+        };
         let Input { seat, n, id, data, .. } = input;
         if n > expected {
             self.streams[index].item(Item::Resend { seat, n: expected });
@@ -375,20 +442,39 @@ impl Room {
     }
 
     fn go_away(&mut self, now_ms: u64, seat: Seat, out: &mut Vec<RoomEffect>) {
-        if self.game.part().seat(seat).is_none_or(|seated| seated.away_since_ms.is_some()) {
+        if self
+            .game
+            .part()
+            .seat(seat)
+            .is_none_or(|seated| seated.away_since_ms.is_some())
+        {
             return;
         }
         if self.grace_ms == 0 {
-            self.apply(now_ms, Event::Leave { seat, reason: LeaveReason::TimedOut }, out);
+            self.apply(
+                now_ms,
+                Event::Leave {
+                    seat,
+                    reason: LeaveReason::TimedOut,
+                },
+                out,
+            );
         } else {
-            self.apply(now_ms, Event::Signal { topic: Topic::SeatAway { seat } }, out);
+            self.apply(
+                now_ms,
+                Event::Signal {
+                    topic: Topic::SeatAway { seat },
+                },
+                out,
+            );
         }
         self.run_follow_ups(now_ms, out);
     }
 
     /// That life of a node is over: its streams end, and the seats whose current connection was there are away.
     pub fn gateway_gone(&mut self, now_ms: u64, node: &NodeName, generation: u64, out: &mut Vec<RoomEffect>) {
-        self.streams.retain(|stream| stream.gateway().name != *node || stream.gateway().generation > generation);
+        self.streams
+            .retain(|stream| stream.gateway().name != *node || stream.gateway().generation > generation);
         if self.phase != Phase::Running {
             return;
         }
@@ -397,9 +483,10 @@ impl Room {
             .part()
             .seats()
             .filter(|(_, seated)| {
-                seated.attachment.as_ref().is_some_and(|attachment| {
-                    attachment.node == *node && attachment.generation <= generation
-                })
+                seated
+                    .attachment
+                    .as_ref()
+                    .is_some_and(|attachment| attachment.node == *node && attachment.generation <= generation)
             })
             .map(|(seat, _)| seat)
             .collect();
@@ -410,7 +497,10 @@ impl Room {
 
     /// The connection to that node broke: both ends compare what was sent with what came.
     pub fn link_lost(&mut self, node: &NodeName) {
-        self.streams.iter_mut().filter(|stream| stream.gateway().name == *node).for_each(Stream::check);
+        self.streams
+            .iter_mut()
+            .filter(|stream| stream.gateway().name == *node)
+            .for_each(Stream::check);
     }
 
     /// There is room again towards that node: what was held back comes from the ring.
@@ -439,9 +529,16 @@ impl Room {
         let seq = self.game.part().last_seq();
         self.streams[index].reset(seq);
         for seat in &seats {
-            let Some(seated) = self.game.part().seat(*seat) else { continue };
+            let Some(seated) = self.game.part().seat(*seat) else {
+                continue;
+            };
             let (n, values) = (seated.last_n, self.game.part().visible_values(*seat));
-            self.streams[index].item(Item::Reset { seat: *seat, seq, n, values });
+            self.streams[index].item(Item::Reset {
+                seat: *seat,
+                seq,
+                n,
+                values,
+            });
         }
         for seat in seats {
             self.apply(now_ms, Event::Resync { seat, attach: None }, out);
@@ -481,7 +578,11 @@ impl Room {
             return;
         }
         let event = match answer {
-            Some((request, outcome)) => Event::Answer { request, effect: Some(id), outcome },
+            Some((request, outcome)) => Event::Answer {
+                request,
+                effect: Some(id),
+                outcome,
+            },
             None => Event::Settled { effect: id },
         };
         self.apply(now_ms, event, out);
@@ -498,8 +599,17 @@ impl Room {
     /// Takes a player's seat away; returns whether there was one.
     pub fn kick(&mut self, now_ms: u64, player: PlayerId, reason: &str, out: &mut Vec<RoomEffect>) -> bool {
         let seat = self.game.part().seat_of(player);
-        let Some(seat) = seat.filter(|_| self.phase == Phase::Running) else { return false };
-        self.apply(now_ms, Event::Kick { seat, reason: reason.into() }, out);
+        let Some(seat) = seat.filter(|_| self.phase == Phase::Running) else {
+            return false;
+        };
+        self.apply(
+            now_ms,
+            Event::Kick {
+                seat,
+                reason: reason.into(),
+            },
+            out,
+        );
         self.run_follow_ups(now_ms, out);
         true
     }
@@ -537,14 +647,27 @@ impl Room {
             if self.tick_ms > 0 && now_ms >= due.due_ms + self.tick_ms {
                 self.counts.ticks_late += 1;
             }
-            self.apply(now_ms, Event::Tick { elapsed_ms: due.elapsed_ms }, out);
+            self.apply(
+                now_ms,
+                Event::Tick {
+                    elapsed_ms: due.elapsed_ms,
+                },
+                out,
+            );
             self.run_follow_ups(now_ms, out);
         }
         while let Some(seat) = self.game.part().first_away_seat(now_ms.saturating_sub(self.grace_ms)) {
             if self.phase != Phase::Running {
                 return;
             }
-            self.apply(now_ms, Event::Leave { seat, reason: LeaveReason::TimedOut }, out);
+            self.apply(
+                now_ms,
+                Event::Leave {
+                    seat,
+                    reason: LeaveReason::TimedOut,
+                },
+                out,
+            );
             self.run_follow_ups(now_ms, out);
         }
         if let (Some(after_ms), Some(since_ms)) = (self.config.empty_after_ms, self.empty_since_ms)
@@ -624,13 +747,16 @@ impl Room {
     }
 
     fn speaks_for(&self, seat: Seat, attachment: u64) -> bool {
-        self.game.part().seat(seat).is_some_and(|seated| {
-            seated.attachment.as_ref().is_some_and(|held| held.number == attachment)
-        })
+        self.game
+            .part()
+            .seat(seat)
+            .is_some_and(|seated| seated.attachment.as_ref().is_some_and(|held| held.number == attachment))
     }
 
     fn stream_index(&self, from: &NodeLife, number: u64) -> Option<usize> {
-        self.streams.iter().position(|stream| stream.gateway() == from && stream.number() == number)
+        self.streams
+            .iter()
+            .position(|stream| stream.gateway() == from && stream.number() == number)
     }
 
     fn stream_mut(&mut self, from: &NodeLife, number: u64) -> Option<&mut Stream> {
@@ -690,18 +816,31 @@ impl Room {
             out.push(RoomEffect::Perform { id, effect });
         }
         // Transfers are not served yet: they are answered `unavailable`, and the player stays.
-        let staying = |event: &Event| !matches!(event, Event::Leave { reason: LeaveReason::Transferred, .. });
-        self.follow_ups.extend(self.applied.follow_ups.drain(..).filter(staying));
+        let staying = |event: &Event| {
+            !matches!(
+                event,
+                Event::Leave {
+                    reason: LeaveReason::Transferred,
+                    ..
+                }
+            )
+        };
+        self.follow_ups
+            .extend(self.applied.follow_ups.drain(..).filter(staying));
         let verdict = match (&self.applied.failure, self.applied.ended.take()) {
             (Some(failure), _) => {
                 out.push(RoomEffect::Failure(failure.clone()));
-                Some(Verdict::Failed { reason: failure.kind.as_str().into() })
+                Some(Verdict::Failed {
+                    reason: failure.kind.as_str().into(),
+                })
             }
             (None, Some(Ending::Finished { outcome })) => Some(Verdict::Ended { outcome }),
             (None, Some(Ending::Stopped(EndReason::Operator | EndReason::Empty))) => {
                 Some(Verdict::Ended { outcome: Bytes::new() })
             }
-            (None, Some(Ending::Stopped(EndReason::Draining))) => Some(Verdict::Failed { reason: "draining".into() }),
+            (None, Some(Ending::Stopped(EndReason::Draining))) => Some(Verdict::Failed {
+                reason: "draining".into(),
+            }),
             (None, None) => None,
         };
         if let Some(verdict) = verdict {

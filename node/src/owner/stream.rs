@@ -75,7 +75,10 @@ impl Stream {
 
     /// Seats that are here now.
     pub fn seats(&self) -> impl Iterator<Item = Seat> + '_ {
-        self.seats.iter().filter(|(_, seat)| seat.left_at.is_none()).map(|(number, _)| *number)
+        self.seats
+            .iter()
+            .filter(|(_, seat)| seat.left_at.is_none())
+            .map(|(number, _)| *number)
     }
 
     pub fn has(&self, seat: Seat) -> bool {
@@ -84,12 +87,21 @@ impl Stream {
 
     /// Whether this seat came by this very request.
     pub fn has_join(&self, seat: Seat, req: u64) -> bool {
-        self.seats.get(&seat).is_some_and(|seat| seat.left_at.is_none() && seat.req == req)
+        self.seats
+            .get(&seat)
+            .is_some_and(|seat| seat.left_at.is_none() && seat.req == req)
     }
 
     /// From now on the seat's outputs go this way.
     pub fn seat(&mut self, seat: Seat, role: Role, req: u64) {
-        self.seats.insert(seat, StreamSeat { role, req, left_at: None });
+        self.seats.insert(
+            seat,
+            StreamSeat {
+                role,
+                req,
+                left_at: None,
+            },
+        );
     }
 
     /// The seat was given up, and what it was told until `seq` is still owed.
@@ -145,7 +157,8 @@ impl Stream {
     pub fn confirm(&mut self, seq: u64) {
         self.confirmed = self.confirmed.max(seq.min(self.sent));
         let confirmed = self.confirmed;
-        self.seats.retain(|_, seat| seat.left_at.is_none_or(|left_at| left_at > confirmed));
+        self.seats
+            .retain(|_, seat| seat.left_at.is_none_or(|left_at| left_at > confirmed));
     }
 
     /// Whether the gateway has said that it has all that was sent.
@@ -221,11 +234,22 @@ mod tests {
     use super::*;
 
     fn output(seq: u64, audience: Audience) -> Arc<Output> {
-        Arc::new(Output { seq, at_ms: 0, audience, body: Body::Kicked { reason: String::new() } })
+        Arc::new(Output {
+            seq,
+            at_ms: 0,
+            audience,
+            body: Body::Kicked { reason: String::new() },
+        })
     }
 
     fn stream() -> Stream {
-        Stream::new(NodeLife { name: "a".parse().unwrap(), generation: 1 }, 1)
+        Stream::new(
+            NodeLife {
+                name: "a".parse().unwrap(),
+                generation: 1,
+            },
+            1,
+        )
     }
 
     fn frame(stream: &mut Stream) -> Option<DownFrame> {

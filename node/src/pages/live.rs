@@ -52,9 +52,20 @@ pub fn routes(hub: Arc<Hub>) -> Router {
 }
 
 async fn picture(hub: &Hub, operator: &Operator) -> Picture {
-    let nodes = operator.cluster().await.map(|cluster| cluster.nodes).unwrap_or_default();
-    let page = PageRequest { limit: Some(MATCHES_MAX), ..PageRequest::default() };
-    let matches = operator.matches(page).await.map(|page| page.matches).unwrap_or_default();
+    let nodes = operator
+        .cluster()
+        .await
+        .map(|cluster| cluster.nodes)
+        .unwrap_or_default();
+    let page = PageRequest {
+        limit: Some(MATCHES_MAX),
+        ..PageRequest::default()
+    };
+    let matches = operator
+        .matches(page)
+        .await
+        .map(|page| page.matches)
+        .unwrap_or_default();
     Picture {
         cluster: hub.config().cluster.name.clone(),
         node: hub.local().name.to_string(),
@@ -70,7 +81,12 @@ async fn picture(hub: &Hub, operator: &Operator) -> Picture {
             .collect(),
         matches: matches
             .into_iter()
-            .map(|view| Match { id: view.id.to_string(), module: view.module, owner: view.owner, players: view.players })
+            .map(|view| Match {
+                id: view.id.to_string(),
+                module: view.module,
+                owner: view.owner,
+                players: view.players,
+            })
             .collect(),
     }
 }

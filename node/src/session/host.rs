@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rookery_protocol::SessionId;
 use rookery_protocol::client::{GoneMatch, ServerMessage, SessionOpen};
 use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::output::Attachment;
-use rookery_protocol::SessionId;
 
 use super::hub::Hub;
 use super::{Identity, Session};
@@ -25,12 +25,20 @@ pub struct Host {
 
 impl Host {
     pub fn new(hub: Arc<Hub>, accounts: Arc<Accounts>, heartbeat: Duration) -> Self {
-        Self { hub, accounts, heartbeat }
+        Self {
+            hub,
+            accounts,
+            heartbeat,
+        }
     }
 
     /// Who the token stands for. A valid resume token suffices when the access token has expired.
     async fn identify(&self, open: &SessionOpen) -> Result<(auth::Identity, Option<ResumeToken>), Refusal> {
-        let resumed = open.resume.as_ref().map(|resume| self.accounts.verify_resume(&resume.token)).transpose();
+        let resumed = open
+            .resume
+            .as_ref()
+            .map(|resume| self.accounts.verify_resume(&resume.token))
+            .transpose();
         let shown = match &open.token {
             Some(token) => self.accounts.authenticate(token).await,
             None => Err(auth::TokenError::Malformed.into()),
@@ -54,7 +62,10 @@ impl SessionHost for Host {
     async fn open(&self, open: SessionOpen, socket: SocketInfo) -> Result<(Arc<Session>, ServerMessage), Refusal> {
         let (identity, resumed) = self.identify(&open).await?;
         let hub = &self.hub;
-        let number = resumed.as_ref().map_or(0, |resumed| resumed.attachment + 1).max(hub.unix_ms());
+        let number = resumed
+            .as_ref()
+            .map_or(0, |resumed| resumed.attachment + 1)
+            .max(hub.unix_ms());
         let attachment = Attachment {
             number,
             // Sessions do not outlive their socket yet: what was resumed is answered in `gone`, and joined again.
@@ -68,18 +79,26 @@ impl SessionHost for Host {
             attachment: number,
         });
         let session = Session::new(
-            Identity { player: identity.player, name: identity.name, attachment },
+            Identity {
+                player: identity.player,
+                name: identity.name,
+                attachment,
+            },
             socket.encoding,
             socket.outbox,
             Arc::clone(hub),
         );
         let session = Arc::new(session);
         hub.session_opened(&session);
-        let gone = open.resume.into_iter().flat_map(|resume| resume.matches).map(|(target, _)| GoneMatch {
-            target,
-            why: "join_again".into(),
-            result: None,
-        });
+        let gone = open
+            .resume
+            .into_iter()
+            .flat_map(|resume| resume.matches)
+            .map(|(target, _)| GoneMatch {
+                target,
+                why: "join_again".into(),
+                result: None,
+            });
         let opened = ServerMessage::SessionOpened {
             session: session.id(),
             player: session.player(),

@@ -33,7 +33,8 @@ use crate::owner::room::RoomConfig;
 use crate::peer::UP;
 use crate::placement::{self, Candidate};
 use crate::store::{
-    Cas, Configuration, CreateMatchError, FinalStatus, Finish, MatchKind, MatchRow, MatchStatus, NewMatch as NewRow, Swap,
+    Cas, Configuration, CreateMatchError, FinalStatus, Finish, MatchKind, MatchRow, MatchStatus, NewMatch as NewRow,
+    Swap,
 };
 use crate::store::{Store, StoreError};
 
@@ -162,7 +163,9 @@ impl Hub {
         let members = self.cluster().members().borrow().clone();
         let url = |member: &rookery_gossip::Member| member.facts.get("ep").cloned();
         let here = node_id(&self.local().name).and_then(|node| members.get(&node).and_then(url));
-        let others = members.ready().filter(|member| member.peer.node.as_str() != self.local().name.as_str());
+        let others = members
+            .ready()
+            .filter(|member| member.peer.node.as_str() != self.local().name.as_str());
         here.into_iter().chain(others.filter_map(url)).collect()
     }
 
@@ -183,11 +186,15 @@ impl Hub {
     }
 
     pub fn executor(&self) -> &Executor {
-        self.executor.get().expect("the hub is connected before sessions and peers are let in")
+        self.executor
+            .get()
+            .expect("the hub is connected before sessions and peers are let in")
     }
 
     pub fn cluster(&self) -> &Cluster {
-        self.cluster.get().expect("the hub is connected before sessions and peers are let in")
+        self.cluster
+            .get()
+            .expect("the hub is connected before sessions and peers are let in")
     }
 
     pub fn local(&self) -> &NodeLife {
@@ -216,7 +223,9 @@ impl Hub {
     }
 
     pub fn unix_ms(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64)
     }
 
     /// Runs something that ends with the node.
@@ -390,7 +399,10 @@ impl Hub {
             tracing::warn!(%node, generation, matches = lost.len(), "matches were lost with their node");
         }
         loop {
-            let begun = self.store().reassign_starting(node, generation, self.local(), 256).await?;
+            let begun = self
+                .store()
+                .reassign_starting(node, generation, self.local(), 256)
+                .await?;
             let more = begun.len() == 256;
             for row in begun {
                 let hub = Arc::clone(self);
@@ -450,10 +462,14 @@ impl Hub {
             let Some(row) = row else { return lock(&link).not_found() };
             match row.status {
                 MatchStatus::Ended => {
-                    return lock(&link).over(&Over::Ended { result: row.outcome.unwrap_or_default() });
+                    return lock(&link).over(&Over::Ended {
+                        result: row.outcome.unwrap_or_default(),
+                    });
                 }
                 MatchStatus::Failed => {
-                    return lock(&link).over(&Over::Failed { reason: row.reason.unwrap_or_default() });
+                    return lock(&link).over(&Over::Failed {
+                        reason: row.reason.unwrap_or_default(),
+                    });
                 }
                 MatchStatus::Lost => return lock(&link).over(&Over::Lost),
                 MatchStatus::Starting => {}
@@ -482,10 +498,12 @@ impl Hub {
             return life.generation < self.local().generation;
         }
         let members = self.cluster().members().borrow().clone();
-        node_id(&life.name).and_then(|node| members.get(&node).cloned()).is_some_and(|member| {
-            member.peer.generation > life.generation
-                || (member.peer.generation == life.generation && member.state == MemberState::Dead)
-        })
+        node_id(&life.name)
+            .and_then(|node| members.get(&node).cloned())
+            .is_some_and(|member| {
+                member.peer.generation > life.generation
+                    || (member.peer.generation == life.generation && member.state == MemberState::Dead)
+            })
     }
 
     // Joining, creating, finding
@@ -496,7 +514,10 @@ impl Hub {
     /// What is known without asking the owner: `match.not_found`, `match.closed`, `match.too_many`, `unavailable`.
     pub async fn join(self: &Arc<Self>, target: &str, mut ask: JoinAsk) -> Result<(), Refusal> {
         if ask.session.match_count() >= self.config().limits.matches_per_session as usize {
-            return Err(Refusal::new(ErrorCode::MatchTooMany, "the session is in as many matches as it may be"));
+            return Err(Refusal::new(
+                ErrorCode::MatchTooMany,
+                "the session is in as many matches as it may be",
+            ));
         }
         let known = target.parse::<MatchId>().ok();
         if let Some(target) = known {
@@ -507,7 +528,10 @@ impl Hub {
                 }
             }
             if let Some(epoch) = self.executor().epoch_of(target) {
-                let route = Route::Known { owner: self.local().clone(), epoch };
+                let route = Route::Known {
+                    owner: self.local().clone(),
+                    epoch,
+                };
                 self.join_at(target, route, ask);
                 return Ok(());
             }
@@ -518,8 +542,7 @@ impl Hub {
             Err(error) => return Err(unavailable(&error)),
         };
         if !row.status.is_live() {
-            return Err(Refusal::new(ErrorCode::MatchClosed, "the match is over")
-                .with("status", row.status.as_str()));
+            return Err(Refusal::new(ErrorCode::MatchClosed, "the match is over").with("status", row.status.as_str()));
         }
         let Configuration { epoch, owner, .. } = row.configuration;
         self.join_at(row.id, Route::Known { owner, epoch }, ask);
@@ -543,7 +566,10 @@ impl Hub {
         let published = self.modules().resolve(&wish.module).await?;
         let rules = self.config().modules.by_name.get(&published.manifest.name);
         if rules.is_some_and(|rules| rules.create == Create::Server) {
-            return Err(Refusal::new(ErrorCode::Forbidden, "only the server creates matches of this module"));
+            return Err(Refusal::new(
+                ErrorCode::Forbidden,
+                "only the server creates matches of this module",
+            ));
         }
         if let Some(name) = &wish.name
             && !is_match_name(name)
@@ -556,7 +582,12 @@ impl Hub {
             .into_bytes(published.manifest.codec)
             .map_err(|error| Refusal::new(ErrorCode::BadMessage, format!("params: {error}")))?;
         let row = self.new_row(&published, params, Some(player));
-        let row = NewRow { private: wish.private, name: wish.name, quick_key: wish.quick_key, ..row };
+        let row = NewRow {
+            private: wish.private,
+            name: wish.name,
+            quick_key: wish.quick_key,
+            ..row
+        };
         self.create_row(published, row).await
     }
 
@@ -583,25 +614,32 @@ impl Hub {
 
     async fn create_row(self: &Arc<Self>, published: Published, row: NewRow) -> Result<MatchId, Refusal> {
         let (target, owner) = (row.id, row.owner.clone());
-        let created = self.store().create_match(row.clone()).await.map_err(|error| match error {
-            CreateMatchError::NameTaken { existing } => {
-                Refusal::new(ErrorCode::NameTaken, "a live match has this name").with("match", existing.to_string())
-            }
-            CreateMatchError::QuickTaken { existing } => {
-                Refusal::new(ErrorCode::NameTaken, "the match exists").with("quick", existing.to_string())
-            }
-            CreateMatchError::TooMany { alive } => {
-                Refusal::new(ErrorCode::MatchTooMany, "the player has created as many live matches as allowed")
-                    .with("alive", alive)
-            }
-            CreateMatchError::Store(error) => unavailable(&error),
-        })?;
+        let created = self
+            .store()
+            .create_match(row.clone())
+            .await
+            .map_err(|error| match error {
+                CreateMatchError::NameTaken { existing } => {
+                    Refusal::new(ErrorCode::NameTaken, "a live match has this name").with("match", existing.to_string())
+                }
+                CreateMatchError::QuickTaken { existing } => {
+                    Refusal::new(ErrorCode::NameTaken, "the match exists").with("quick", existing.to_string())
+                }
+                CreateMatchError::TooMany { alive } => Refusal::new(
+                    ErrorCode::MatchTooMany,
+                    "the player has created as many live matches as allowed",
+                )
+                .with("alive", alive),
+                CreateMatchError::Store(error) => unavailable(&error),
+            })?;
         if owner == *self.local() {
             let row = start::row_of(row, created.epoch, created.created_at_ms);
             self.start(row, Some(published)).await?;
             return Ok(target);
         }
-        let answer = self.ask(&owner.name, &PeerRequest::Start { target }, START_WITHIN).await;
+        let answer = self
+            .ask(&owner.name, &PeerRequest::Start { target }, START_WITHIN)
+            .await;
         match answer {
             Ok(PeerAnswer::Done) => Ok(target),
             Ok(PeerAnswer::Refused(refusal)) => Err(refusal),
@@ -612,8 +650,14 @@ impl Hub {
 
     /// The chosen owner did not answer: start the match here, if the row still allows it.
     async fn start_elsewhere(self: &Arc<Self>, target: MatchId, chosen: &NodeLife) -> Result<MatchId, Refusal> {
-        let read = self.store().read_match(target).await.map_err(|error| unavailable(&error))?;
-        let Some(row) = read else { return Err(Refusal::new(ErrorCode::Unavailable, "the match was not started")) };
+        let read = self
+            .store()
+            .read_match(target)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        let Some(row) = read else {
+            return Err(Refusal::new(ErrorCode::Unavailable, "the match was not started"));
+        };
         match row.status {
             MatchStatus::Running => return Ok(target),
             MatchStatus::Ended | MatchStatus::Failed | MatchStatus::Lost => {
@@ -625,11 +669,32 @@ impl Hub {
             return Ok(target);
         }
         let from = row.configuration.clone();
-        let to = Configuration { epoch: from.epoch + 1, owner: self.local().clone(), backup: None };
-        let swap = Swap { id: target, from, to: to.clone(), new_incarnation: false };
-        match self.store().swap_owner(&swap).await.map_err(|error| unavailable(&error))? {
+        let to = Configuration {
+            epoch: from.epoch + 1,
+            owner: self.local().clone(),
+            backup: None,
+        };
+        let swap = Swap {
+            id: target,
+            from,
+            to: to.clone(),
+            new_incarnation: false,
+        };
+        match self
+            .store()
+            .swap_owner(&swap)
+            .await
+            .map_err(|error| unavailable(&error))?
+        {
             Cas::Done => {
-                self.start(MatchRow { configuration: to, ..row }, None).await?;
+                self.start(
+                    MatchRow {
+                        configuration: to,
+                        ..row
+                    },
+                    None,
+                )
+                .await?;
                 Ok(target)
             }
             Cas::Superseded(_) => Ok(target),
@@ -656,11 +721,22 @@ impl Hub {
             drop(published);
             let start = Box::new(start::record(&row, module.manifest())?);
             let metrics = self.metrics().module(&row.module);
-            self.executor().create(NewMatch { module, start, config, metrics }).await
+            self.executor()
+                .create(NewMatch {
+                    module,
+                    start,
+                    config,
+                    metrics,
+                })
+                .await
         }
         .await;
         if let Err(refusal) = begun {
-            let reason = refusal.details.get("reason").and_then(|reason| reason.as_str()).unwrap_or(&refusal.message);
+            let reason = refusal
+                .details
+                .get("reason")
+                .and_then(|reason| reason.as_str())
+                .unwrap_or(&refusal.message);
             let finish = Finish {
                 id: target,
                 epoch,
@@ -710,7 +786,13 @@ impl Hub {
                 } else {
                     member.facts.get("load").and_then(|load| load.parse().ok()).unwrap_or(0)
                 };
-                Some(Candidate { node: NodeLife { name, generation: member.peer.generation }, load })
+                Some(Candidate {
+                    node: NodeLife {
+                        name,
+                        generation: member.peer.generation,
+                    },
+                    load,
+                })
             })
             .collect();
         let chosen = placement::choose(&candidates, (rand::random(), rand::random()));
@@ -730,9 +812,15 @@ impl Hub {
     ) -> Result<(), Refusal> {
         let published = self.modules().resolve(&wish.module).await?;
         if !published.manifest.quick_play {
-            return Err(Refusal::new(ErrorCode::Forbidden, "matches of this module are not found by match.quick"));
+            return Err(Refusal::new(
+                ErrorCode::Forbidden,
+                "matches of this module are not found by match.quick",
+            ));
         }
-        let seating = Seating { role: JoinRole::Player, ctx: wish.ctx };
+        let seating = Seating {
+            role: JoinRole::Player,
+            ctx: wish.ctx,
+        };
         let mut full = HashSet::new();
         let key = quick_key(&published, &wish.label, &wish.params);
         for _ in 0..QUICK_ROUNDS {
@@ -779,7 +867,10 @@ impl Hub {
                             joined => return joined,
                         }
                     }
-                    self.store().clear_quick_key(existing).await.map_err(|error| unavailable(&error))?;
+                    self.store()
+                        .clear_quick_key(existing)
+                        .await
+                        .map_err(|error| unavailable(&error))?;
                 }
             }
         }
@@ -796,20 +887,36 @@ impl Hub {
     ) -> Result<(), Refusal> {
         let (verdict, joined) = oneshot::channel();
         let session = Arc::clone(session);
-        self.join(&target.to_string(), JoinAsk { session, id, seating: seating.clone(), verdict: Some(verdict) }).await?;
+        self.join(
+            &target.to_string(),
+            JoinAsk {
+                session,
+                id,
+                seating: seating.clone(),
+                verdict: Some(verdict),
+            },
+        )
+        .await?;
         // The session closed: there is nobody to answer.
         joined.await.unwrap_or(Ok(()))
     }
 
     /// Whether a match that `match.quick` made takes another player: yes while it is starting, and unless its owner says no.
     async fn has_room(self: &Arc<Self>, target: MatchId) -> bool {
-        let Ok(Some(row)) = self.store().read_match(target).await else { return false };
+        let Ok(Some(row)) = self.store().read_match(target).await else {
+            return false;
+        };
         match row.status {
             MatchStatus::Starting => return true,
             MatchStatus::Ended | MatchStatus::Failed | MatchStatus::Lost => return false,
             MatchStatus::Running => {}
         }
-        let query = ListQuery { quick: Some(row.digest), module: Some(row.module), limit: LIST_MAX, ..Default::default() };
+        let query = ListQuery {
+            quick: Some(row.digest),
+            module: Some(row.module),
+            limit: LIST_MAX,
+            ..Default::default()
+        };
         self.gather(&query).await.iter().any(|listed| listed.target == target)
     }
 
@@ -826,12 +933,26 @@ impl Hub {
     ) -> Result<(Vec<ListedMatch>, Option<String>), Refusal> {
         let after = match cursor {
             None => None,
-            Some(cursor) => Some(cursor.parse().map_err(|_| Refusal::new(ErrorCode::BadMessage, "cursor: not one of ours"))?),
+            Some(cursor) => Some(
+                cursor
+                    .parse()
+                    .map_err(|_| Refusal::new(ErrorCode::BadMessage, "cursor: not one of ours"))?,
+            ),
         };
         let limit = limit.unwrap_or(100).clamp(1, LIST_MAX);
-        let mut found = self.gather(&ListQuery { module, label, after, limit, quick: None }).await;
+        let mut found = self
+            .gather(&ListQuery {
+                module,
+                label,
+                after,
+                limit,
+                quick: None,
+            })
+            .await;
         found.truncate(limit as usize);
-        let cursor = (found.len() == limit as usize).then(|| found.last().map(|last| last.target.to_string())).flatten();
+        let cursor = (found.len() == limit as usize)
+            .then(|| found.last().map(|last| last.target.to_string()))
+            .flatten();
         Ok((found, cursor))
     }
 
@@ -854,7 +975,9 @@ impl Hub {
             let Some(listed) = &listing.listed else { return false };
             query.module.as_ref().is_none_or(|module| *module == listed.module)
                 && query.label.iter().all(|wanted| listed.label.contains(wanted))
-                && query.quick.is_none_or(|digest| listing.quick && listed.joinable && listing.digest == digest)
+                && query
+                    .quick
+                    .is_none_or(|digest| listing.quick && listed.joinable && listing.digest == digest)
         })
     }
 
@@ -889,7 +1012,9 @@ impl Hub {
                 MemberState::Ready | MemberState::Draining | MemberState::Joining => true,
                 MemberState::Leaving | MemberState::Suspect | MemberState::Dead => false,
             };
-            let Ok(name) = member.peer.node.as_str().parse::<NodeName>() else { continue };
+            let Ok(name) = member.peer.node.as_str().parse::<NodeName>() else {
+                continue;
+            };
             if reachable && name != self.local().name {
                 let (hub, request) = (Arc::clone(self), request.clone());
                 asking.spawn(async move { (name.clone(), hub.ask(&name, &request, ASK_WITHIN).await) });
@@ -943,7 +1068,10 @@ fn is_match_name(name: &str) -> bool {
 
 /// Whether the match had no place left for the player, so that another one may be tried.
 fn is_taken(refusal: &Refusal) -> bool {
-    matches!(refusal.code, ErrorCode::MatchFull | ErrorCode::MatchClosed | ErrorCode::MatchNotFound)
+    matches!(
+        refusal.code,
+        ErrorCode::MatchFull | ErrorCode::MatchClosed | ErrorCode::MatchNotFound
+    )
 }
 
 /// What two callers of `match.quick` have in common when they want the same match.

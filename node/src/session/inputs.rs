@@ -52,7 +52,12 @@ pub struct Inputs {
 impl Inputs {
     /// Inputs that go on after `n`.
     pub fn after(n: u64) -> Self {
-        Self { kept: VecDeque::new(), kept_bytes: 0, acked: n, asked: false }
+        Self {
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+            acked: n,
+            asked: false,
+        }
     }
 
     /// The number that comes next.
@@ -75,7 +80,10 @@ impl Inputs {
             return Offer::Underway;
         }
         if n > expected {
-            return Offer::Missing { expected, tell: !std::mem::replace(&mut self.asked, true) };
+            return Offer::Missing {
+                expected,
+                tell: !std::mem::replace(&mut self.asked, true),
+            };
         }
         let bytes = data.len() + KEPT_OVERHEAD;
         if self.kept_bytes + bytes > KEPT_BYTES_MAX && !self.kept.is_empty() {
@@ -131,11 +139,29 @@ mod tests {
     #[test]
     fn numbers_are_taken_in_order_and_each_once() {
         let mut inputs = Inputs::after(0);
-        assert_eq!(inputs.offer(2, None, data()), Offer::Missing { expected: 1, tell: true });
-        assert_eq!(inputs.offer(3, None, data()), Offer::Missing { expected: 1, tell: false });
+        assert_eq!(
+            inputs.offer(2, None, data()),
+            Offer::Missing {
+                expected: 1,
+                tell: true
+            }
+        );
+        assert_eq!(
+            inputs.offer(3, None, data()),
+            Offer::Missing {
+                expected: 1,
+                tell: false
+            }
+        );
         assert_eq!(inputs.offer(1, Some(7), data()), Offer::Taken);
         assert_eq!(inputs.offer(1, None, data()), Offer::Underway);
-        assert_eq!(inputs.offer(3, None, data()), Offer::Missing { expected: 2, tell: true });
+        assert_eq!(
+            inputs.offer(3, None, data()),
+            Offer::Missing {
+                expected: 2,
+                tell: true
+            }
+        );
         assert_eq!(inputs.offer(2, None, data()), Offer::Taken);
         let freed: Vec<_> = inputs.acknowledge(1).map(|kept| (kept.n, kept.id)).collect();
         assert_eq!(freed, [(1, Some(7))]);

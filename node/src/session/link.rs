@@ -45,9 +45,14 @@ pub trait Uplink {
 /// Where the owner is, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
-    Known { owner: NodeLife, epoch: u64 },
+    Known {
+        owner: NodeLife,
+        epoch: u64,
+    },
     /// A look-up is under way, since then.
-    Looking { epoch: u64 },
+    Looking {
+        epoch: u64,
+    },
 }
 
 /// One match, as this gateway knows it.
@@ -200,14 +205,41 @@ impl Link {
     /// A session wants a seat.
     pub fn join(&mut self, now_ms: u64, ask: JoinAsk, up: &impl Uplink) {
         if self.over {
-            let JoinAsk { session, id, seating, verdict } = ask;
+            let JoinAsk {
+                session,
+                id,
+                seating,
+                verdict,
+            } = ask;
             let (until_ms, sent_at_ms) = (now_ms, now_ms);
-            let pending = Pending { session, id, until_ms, sent_at_ms, ask: Ask::Join(seating), verdict };
+            let pending = Pending {
+                session,
+                id,
+                until_ms,
+                sent_at_ms,
+                ask: Ask::Join(seating),
+                verdict,
+            };
             return pending.refuse(self.target, closed());
         }
-        let JoinAsk { session, id, seating, verdict } = ask;
+        let JoinAsk {
+            session,
+            id,
+            seating,
+            verdict,
+        } = ask;
         let until_ms = now_ms + HOLD_MS;
-        self.ask(Pending { session, id, until_ms, sent_at_ms: now_ms, ask: Ask::Join(seating), verdict }, up);
+        self.ask(
+            Pending {
+                session,
+                id,
+                until_ms,
+                sent_at_ms: now_ms,
+                ask: Ask::Join(seating),
+                verdict,
+            },
+            up,
+        );
     }
 
     fn ask(&mut self, pending: Pending, up: &impl Uplink) {
@@ -219,14 +251,28 @@ impl Link {
 
     /// A session gives its seat up; false if it has none here.
     pub fn leave(&mut self, now_ms: u64, session: &Arc<Session>, id: Option<i64>, up: &impl Uplink) -> bool {
-        let Some(seat) = self.seat_of(session) else { return false };
+        let Some(seat) = self.seat_of(session) else {
+            return false;
+        };
         let (session, until_ms) = (Arc::clone(session), now_ms + HOLD_MS);
-        self.ask(Pending { session, id, until_ms, sent_at_ms: now_ms, ask: Ask::Leave { seat }, verdict: None }, up);
+        self.ask(
+            Pending {
+                session,
+                id,
+                until_ms,
+                sent_at_ms: now_ms,
+                ask: Ask::Leave { seat },
+                verdict: None,
+            },
+            up,
+        );
         true
     }
 
     fn send_pending(&self, req: u64, pending: &Pending, up: &impl Uplink) {
-        let Route::Known { owner, .. } = &self.route else { return };
+        let Route::Known { owner, .. } = &self.route else {
+            return;
+        };
         let session = &pending.session;
         let body = match &pending.ask {
             Ask::Join(seating) => UpBody::Join(Box::new(JoinRequest {
@@ -237,7 +283,11 @@ impl Link {
                 ctx: seating.ctx.clone(),
                 attachment: session.attachment().clone(),
             })),
-            Ask::Leave { seat } => UpBody::Leave { req, seat: *seat, attachment: session.attachment().number },
+            Ask::Leave { seat } => UpBody::Leave {
+                req,
+                seat: *seat,
+                attachment: session.attachment().number,
+            },
         };
         up.up(owner, self.target, self.stream, body);
     }
@@ -246,8 +296,14 @@ impl Link {
     pub fn send(&mut self, now_ms: u64, session: &Arc<Session>, number: Seat, ask: SendAsk, up: &impl Uplink) {
         let (target, stream) = (self.target, self.stream);
         let SendAsk { id, n, data } = ask;
-        let Some(head) = &self.head else { return session.refuse(id, not_joined()) };
-        let Some(seat) = self.seats.get_mut(&number).filter(|local| Arc::ptr_eq(&local.session, session)) else {
+        let Some(head) = &self.head else {
+            return session.refuse(id, not_joined());
+        };
+        let Some(seat) = self
+            .seats
+            .get_mut(&number)
+            .filter(|local| Arc::ptr_eq(&local.session, session))
+        else {
             return session.refuse(id, not_joined());
         };
         let data = match data.into_bytes(head.codec) {
@@ -269,7 +325,18 @@ impl Link {
                 }
                 // Without a number and without a way: at most once, and this is none.
                 if let Some(owner) = owner {
-                    up.up(owner, target, stream, UpBody::Input { seat: number, attachment, n: 0, id, data });
+                    up.up(
+                        owner,
+                        target,
+                        stream,
+                        UpBody::Input {
+                            seat: number,
+                            attachment,
+                            n: 0,
+                            id,
+                            data,
+                        },
+                    );
                 }
                 return;
             }
@@ -280,12 +347,30 @@ impl Link {
                 seat.resend_at_ms = None;
                 seat.sent_at_ms = now_ms;
                 if let Some(owner) = owner {
-                    up.up(owner, target, stream, UpBody::Input { seat: number, attachment, n, id: None, data });
+                    up.up(
+                        owner,
+                        target,
+                        stream,
+                        UpBody::Input {
+                            seat: number,
+                            attachment,
+                            n,
+                            id: None,
+                            data,
+                        },
+                    );
                 }
             }
             Offer::Applied => {
                 if id.is_some() {
-                    session.send(id, &ServerMessage::MatchApplied { target, n: Some(n), data: None });
+                    session.send(
+                        id,
+                        &ServerMessage::MatchApplied {
+                            target,
+                            n: Some(n),
+                            data: None,
+                        },
+                    );
                 }
             }
             Offer::Underway => {}
@@ -314,9 +399,8 @@ impl Link {
 
     /// The session's socket closed. Its seat is kept by the owner for the grace.
     pub fn detach(&mut self, now_ms: u64, session: &Session, up: &impl Uplink) {
-        self.pending.retain(|_, pending| {
-            matches!(pending.ask, Ask::Leave { .. }) || !std::ptr::eq(&*pending.session, session)
-        });
+        self.pending
+            .retain(|_, pending| matches!(pending.ask, Ask::Leave { .. }) || !std::ptr::eq(&*pending.session, session));
         if let Some(seat) = self.seat_of(session) {
             self.seats.remove(&seat);
             self.ask_detach(now_ms, seat, session.attachment().number, up);
@@ -326,14 +410,23 @@ impl Link {
     fn ask_detach(&mut self, now_ms: u64, seat: Seat, attachment: u64, up: &impl Uplink) {
         let req = self.next_req;
         self.next_req += 1;
-        let detaching = Detaching { seat, attachment, until_ms: now_ms + HOLD_MS, sent_at_ms: now_ms };
+        let detaching = Detaching {
+            seat,
+            attachment,
+            until_ms: now_ms + HOLD_MS,
+            sent_at_ms: now_ms,
+        };
         self.send_detaching(req, &detaching, up);
         self.detaching.insert(req, detaching);
     }
 
     fn send_detaching(&self, req: u64, detaching: &Detaching, up: &impl Uplink) {
         if let Route::Known { owner, .. } = &self.route {
-            let body = UpBody::Detach { req, seat: detaching.seat, attachment: detaching.attachment };
+            let body = UpBody::Detach {
+                req,
+                seat: detaching.seat,
+                attachment: detaching.attachment,
+            };
             up.up(owner, self.target, self.stream, body);
         }
     }
@@ -347,13 +440,19 @@ impl Link {
             Route::Known { epoch, .. } | Route::Looking { epoch } if frame.epoch < *epoch => return,
             Route::Known { owner, epoch } if owner == from && *epoch == frame.epoch => {}
             Route::Known { .. } | Route::Looking { .. } => {
-                self.route = Route::Known { owner: from.clone(), epoch: frame.epoch };
+                self.route = Route::Known {
+                    owner: from.clone(),
+                    epoch: frame.epoch,
+                };
             }
         }
         let reset = frame.items.iter().any(|item| matches!(item, Item::Reset { .. }));
         if frame.prev > self.last && !reset {
             // Something was lost on the way.
-            if self.resuming_since_ms.is_none_or(|since_ms| now_ms >= since_ms + SAY_AGAIN_MS) {
+            if self
+                .resuming_since_ms
+                .is_none_or(|since_ms| now_ms >= since_ms + SAY_AGAIN_MS)
+            {
                 self.resuming_since_ms = Some(now_ms);
                 up.up(from, self.target, self.stream, UpBody::Resume { last: self.last });
             }
@@ -383,7 +482,11 @@ impl Link {
                     && let Some(index) = local.waiting.iter().position(|(waiting, _)| *waiting == id)
                 {
                     local.waiting.swap_remove(index);
-                    let applied = ServerMessage::MatchApplied { target: self.target, n: None, data: None };
+                    let applied = ServerMessage::MatchApplied {
+                        target: self.target,
+                        n: None,
+                        data: None,
+                    };
                     local.session.send(Some(id), &applied);
                 }
             }
@@ -399,17 +502,28 @@ impl Link {
             Item::Left { req, seat } => {
                 if let Some(pending) = self.pending.remove(&req) {
                     pending.session.forget_match(self.target);
-                    pending.session.send(pending.id, &ServerMessage::MatchLeft { target: self.target });
+                    pending
+                        .session
+                        .send(pending.id, &ServerMessage::MatchLeft { target: self.target });
                 }
                 self.seats.remove(&seat);
             }
             Item::Replaced { seat, attachment } => {
-                let replaced =
-                    self.seats.get(&seat).is_some_and(|local| local.session.attachment().number == attachment);
+                let replaced = self
+                    .seats
+                    .get(&seat)
+                    .is_some_and(|local| local.session.attachment().number == attachment);
                 if replaced && let Some(local) = self.seats.remove(&seat) {
                     local.session.forget_match(self.target);
                     let reason = "replaced".to_owned();
-                    local.session.send(None, &ServerMessage::MatchKicked { target: self.target, seq: self.last, reason });
+                    local.session.send(
+                        None,
+                        &ServerMessage::MatchKicked {
+                            target: self.target,
+                            seq: self.last,
+                            reason,
+                        },
+                    );
                 }
             }
             Item::Reset { seat, seq, n, values } => {
@@ -417,7 +531,14 @@ impl Link {
                 if let Some(local) = self.seats.get_mut(&seat) {
                     local.inputs.restart(n);
                     local.ack = None;
-                    local.session.send(None, &ServerMessage::MatchReset { target: self.target, seq, n });
+                    local.session.send(
+                        None,
+                        &ServerMessage::MatchReset {
+                            target: self.target,
+                            seq,
+                            n,
+                        },
+                    );
                     if let Some(head) = &self.head {
                         send_values(&local.session, self.target, head, &values);
                     }
@@ -433,7 +554,10 @@ impl Link {
         match &output.body {
             Body::Joined(joined) => self.joined(now_ms, output, joined, &head, up),
             Body::Data { data } => {
-                let out = PayloadOut { codec: head.codec, bytes: data.clone() };
+                let out = PayloadOut {
+                    codec: head.codec,
+                    bytes: data.clone(),
+                };
                 let mut shared = SharedFrame::default();
                 for (seat, local) in &mut self.seats {
                     if output.audience.includes(*seat, local.role) {
@@ -446,7 +570,10 @@ impl Link {
                 }
             }
             Body::Published { key, data } => {
-                let out = data.as_ref().map(|data| PayloadOut { codec: head.codec, bytes: data.clone() });
+                let out = data.as_ref().map(|data| PayloadOut {
+                    codec: head.codec,
+                    bytes: data.clone(),
+                });
                 let mut shared = SharedFrame::default();
                 for (seat, local) in &mut self.seats {
                     if output.audience.includes(*seat, local.role) {
@@ -460,7 +587,12 @@ impl Link {
                     }
                 }
             }
-            Body::Players { joined, left, away, back } => {
+            Body::Players {
+                joined,
+                left,
+                away,
+                back,
+            } => {
                 let message = ServerMessage::MatchPlayers {
                     target,
                     seq: output.seq,
@@ -472,8 +604,7 @@ impl Link {
                 let mut shared = SharedFrame::default();
                 for (seat, local) in &self.seats {
                     if output.audience.includes(*seat, local.role) {
-                        let frame =
-                            shared.frame(local.session.encoding(), |encoding| message.encode(None, encoding));
+                        let frame = shared.frame(local.session.encoding(), |encoding| message.encode(None, encoding));
                         local.session.outbox().push(frame);
                     }
                 }
@@ -482,7 +613,11 @@ impl Link {
                 let Audience::One(seat) = output.audience else { return };
                 if let Some(local) = self.seats.remove(&seat) {
                     local.session.forget_match(target);
-                    let message = ServerMessage::MatchKicked { target, seq: output.seq, reason: reason.clone() };
+                    let message = ServerMessage::MatchKicked {
+                        target,
+                        seq: output.seq,
+                        reason: reason.clone(),
+                    };
                     local.session.send(None, &message);
                 }
             }
@@ -549,7 +684,14 @@ impl Link {
         let session = &local.session;
         for kept in local.inputs.acknowledge(n) {
             if kept.id.is_some() {
-                session.send(kept.id, &ServerMessage::MatchApplied { target, n: Some(kept.n), data: None });
+                session.send(
+                    kept.id,
+                    &ServerMessage::MatchApplied {
+                        target,
+                        n: Some(kept.n),
+                        data: None,
+                    },
+                );
             }
         }
         local.sent_at_ms = now_ms;
@@ -576,10 +718,16 @@ impl Link {
         let message = match (over, &self.head) {
             (Over::Ended { result }, Some(head)) => ServerMessage::MatchEnded {
                 target,
-                result: PayloadOut { codec: head.codec, bytes: result.clone() },
+                result: PayloadOut {
+                    codec: head.codec,
+                    bytes: result.clone(),
+                },
             },
             (Over::Ended { .. }, None) | (Over::Lost, _) => ServerMessage::MatchLost { target },
-            (Over::Failed { reason }, _) => ServerMessage::MatchFailed { target, reason: reason.clone() },
+            (Over::Failed { reason }, _) => ServerMessage::MatchFailed {
+                target,
+                reason: reason.clone(),
+            },
         };
         let mut shared = SharedFrame::default();
         for (_, mut local) in std::mem::take(&mut self.seats) {
@@ -608,7 +756,10 @@ impl Link {
     /// Nobody knows the match: joins are refused, and whoever sat in it has lost it.
     pub fn not_found(&mut self) {
         for (_, pending) in std::mem::take(&mut self.pending) {
-            pending.refuse(self.target, Refusal::new(ErrorCode::MatchNotFound, "there is no such match"));
+            pending.refuse(
+                self.target,
+                Refusal::new(ErrorCode::MatchNotFound, "there is no such match"),
+            );
         }
         self.over(&Over::Lost);
     }
@@ -639,7 +790,9 @@ impl Link {
 
     /// The connection to the owner broke, or another owner was found: says again what was not answered.
     pub fn say_again(&mut self, now_ms: u64, up: &impl Uplink) {
-        let Route::Known { owner, .. } = self.route.clone() else { return };
+        let Route::Known { owner, .. } = self.route.clone() else {
+            return;
+        };
         let (target, stream) = (self.target, self.stream);
         for (req, pending) in &self.pending {
             self.send_pending(*req, pending, up);
@@ -647,8 +800,12 @@ impl Link {
         for (req, detaching) in &self.detaching {
             self.send_detaching(*req, detaching, up);
         }
-        self.pending.values_mut().for_each(|pending| pending.sent_at_ms = now_ms);
-        self.detaching.values_mut().for_each(|detaching| detaching.sent_at_ms = now_ms);
+        self.pending
+            .values_mut()
+            .for_each(|pending| pending.sent_at_ms = now_ms);
+        self.detaching
+            .values_mut()
+            .for_each(|detaching| detaching.sent_at_ms = now_ms);
         for (seat, local) in &mut self.seats {
             local.say_again(now_ms, *seat, target, stream, &owner, up);
         }
@@ -656,7 +813,10 @@ impl Link {
 
     /// The players hear that the match pauses.
     pub fn waiting(&self, why: &str) {
-        let message = ServerMessage::MatchWaiting { target: self.target, why: why.to_owned() };
+        let message = ServerMessage::MatchWaiting {
+            target: self.target,
+            why: why.to_owned(),
+        };
         for local in self.seats.values() {
             local.session.send(None, &message);
         }
@@ -671,7 +831,10 @@ impl Link {
             Route::Looking { .. } => None,
         };
         for (number, local) in &mut self.seats {
-            if local.ack.is_some_and(|(_, _, since_ms)| now_ms >= since_ms + ACK_WITHIN_MS / 2) {
+            if local
+                .ack
+                .is_some_and(|(_, _, since_ms)| now_ms >= since_ms + ACK_WITHIN_MS / 2)
+            {
                 local.flush_ack(target);
             }
             if local.resend_at_ms.is_some_and(|at_ms| now_ms >= at_ms) && local.inputs.has_room() {
@@ -696,7 +859,10 @@ impl Link {
         }
         self.wake_requests(now_ms, up);
         if let Some(owner) = owner {
-            if self.resuming_since_ms.is_some_and(|since_ms| now_ms >= since_ms + SAY_AGAIN_MS) {
+            if self
+                .resuming_since_ms
+                .is_some_and(|since_ms| now_ms >= since_ms + SAY_AGAIN_MS)
+            {
                 self.resuming_since_ms = Some(now_ms);
                 up.up(&owner, target, self.stream, UpBody::Resume { last: self.last });
             }
@@ -717,15 +883,21 @@ impl Link {
         for (req, pending) in self.pending.iter().filter(|(_, pending)| silent(pending.sent_at_ms)) {
             self.send_pending(*req, pending, up);
         }
-        for (req, detaching) in self.detaching.iter().filter(|(_, detaching)| silent(detaching.sent_at_ms)) {
+        for (req, detaching) in self
+            .detaching
+            .iter()
+            .filter(|(_, detaching)| silent(detaching.sent_at_ms))
+        {
             self.send_detaching(*req, detaching, up);
         }
         let again = self.pending.values_mut().map(|pending| &mut pending.sent_at_ms);
-        again.chain(self.detaching.values_mut().map(|detaching| &mut detaching.sent_at_ms)).for_each(|sent_at_ms| {
-            if silent(*sent_at_ms) {
-                *sent_at_ms = now_ms;
-            }
-        });
+        again
+            .chain(self.detaching.values_mut().map(|detaching| &mut detaching.sent_at_ms))
+            .for_each(|sent_at_ms| {
+                if silent(*sent_at_ms) {
+                    *sent_at_ms = now_ms;
+                }
+            });
     }
 
     /// Whether [`Link::wake`] has anything to do.
@@ -743,7 +915,10 @@ impl Link {
     }
 
     fn seat_of(&self, session: &Session) -> Option<Seat> {
-        self.seats.iter().find(|(_, local)| std::ptr::eq(&*local.session, session)).map(|(seat, _)| *seat)
+        self.seats
+            .iter()
+            .find(|(_, local)| std::ptr::eq(&*local.session, session))
+            .map(|(seat, _)| *seat)
     }
 }
 
@@ -756,19 +931,17 @@ impl LocalSeat {
         }
     }
 
-    fn say_again(
-        &mut self,
-        now_ms: u64,
-        seat: Seat,
-        target: MatchId,
-        stream: u64,
-        owner: &NodeLife,
-        up: &impl Uplink,
-    ) {
+    fn say_again(&mut self, now_ms: u64, seat: Seat, target: MatchId, stream: u64, owner: &NodeLife, up: &impl Uplink) {
         self.sent_at_ms = now_ms;
         let attachment = self.session.attachment().number;
         for kept in self.inputs.kept() {
-            let body = UpBody::Input { seat, attachment, n: kept.n, id: None, data: kept.data.clone() };
+            let body = UpBody::Input {
+                seat,
+                attachment,
+                n: kept.n,
+                id: None,
+                data: kept.data.clone(),
+            };
             up.up(owner, target, stream, body);
         }
     }
@@ -793,9 +966,20 @@ impl SharedFrame {
 
 fn send_values(session: &Session, target: MatchId, head: &MatchHead, values: &[PublishedValue]) {
     for value in values {
-        let out = PayloadOut { codec: head.codec, bytes: value.data.clone() };
+        let out = PayloadOut {
+            codec: head.codec,
+            bytes: value.data.clone(),
+        };
         let encoding = session.encoding();
-        let frame = encode_match_data(encoding, target, value.seq, value.at_ms, Some(&value.key), Some(&out), false);
+        let frame = encode_match_data(
+            encoding,
+            target,
+            value.seq,
+            value.at_ms,
+            Some(&value.key),
+            Some(&out),
+            false,
+        );
         session.outbox().push(frame);
     }
 }
