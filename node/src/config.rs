@@ -5,6 +5,7 @@
 
 mod faults;
 mod raw;
+mod reference;
 mod rules;
 mod sections;
 mod setting;

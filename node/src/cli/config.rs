@@ -24,6 +24,9 @@ enum ConfigCommand {
     /// Print the effective configuration as TOML, secrets masked.
     #[command(after_help = "Example:\n  ROOKERY_LIMITS__FRAME=128KiB rookery config print")]
     Print(FileOption),
+    /// List every key with its default and what it does, as Markdown.
+    #[command(after_help = "Example:\n  rookery config reference > docs/configuration.md")]
+    Reference,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -35,15 +38,19 @@ pub(super) struct FileOption {
 
 impl Config {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let (ConfigCommand::Check(file) | ConfigCommand::Print(file)) = &self.command;
-        let loaded = config::Config::load(Sources::of_process(file.config.clone()))?;
-        for warning in &loaded.warnings {
-            eprintln!("rookery: warning: {warning}");
-        }
         match self.command {
-            ConfigCommand::Check(_) => say("ok"),
-            ConfigCommand::Print(_) => say(loaded.config.to_toml().trim_end()),
+            ConfigCommand::Check(file) => load(file).map(|_| say("ok"))?,
+            ConfigCommand::Print(file) => say(load(file)?.to_toml().trim_end()),
+            ConfigCommand::Reference => say(config::Config::reference_page().trim_end()),
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn load(file: FileOption) -> anyhow::Result<config::Config> {
+    let loaded = config::Config::load(Sources::of_process(file.config))?;
+    for warning in &loaded.warnings {
+        eprintln!("rookery: warning: {warning}");
+    }
+    Ok(loaded.config)
 }

@@ -410,3 +410,10 @@ fn addresses_that_others_are_told_can_be_dialled() {
     config.tls.cert = Some("cert.pem".into());
     assert_eq!(config.client_url(bound), "https://play.example.org:443");
 }
+
+#[test]
+fn the_page_of_keys_is_up_to_date() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let page = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(page == Config::reference_page(), "run `rookery config reference > docs/configuration.md`");
+}
