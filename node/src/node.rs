@@ -27,6 +27,7 @@ use crate::owner::desk::Desk;
 use crate::peer::{Ear, MODULES_GROUP};
 use crate::session::host::Host;
 use crate::session::hub::{Hub, HubParts};
+use crate::session::listener::Listener;
 use crate::store::{self, OPERATIONS, Store, StoreOptions};
 use crate::wasm::{Engine, EngineConfig};
 

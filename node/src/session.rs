@@ -8,11 +8,13 @@ pub mod host;
 pub mod hub;
 pub mod inputs;
 pub mod link;
+pub mod listener;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use rookery_protocol::client::{Encoding, Payload, Request, ServerMessage};
 use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::output::Attachment;
@@ -20,6 +22,7 @@ use rookery_protocol::{MatchId, PlayerId, Seat, SessionId};
 
 use self::hub::Hub;
 use self::link::{JoinAsk, Link};
+use self::listener::Listener;
 use crate::gateway::connection::SessionHandle;
 use crate::gateway::outbox::{Close, Outbox};
 
@@ -47,7 +50,7 @@ pub struct Session {
 /// A match this session is in, or on its way into.
 #[derive(Clone)]
 struct Sitting {
-    link: Arc<Mutex<Link>>,
+    link: Arc<Mutex<Link<Session>>>,
     seat: Option<Seat>,
 }
 
@@ -88,59 +91,12 @@ impl Session {
         self.attachment.session
     }
 
-    pub fn player(&self) -> PlayerId {
-        self.player
-    }
-
-    /// The player's display name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub fn attachment(&self) -> &Attachment {
-        &self.attachment
-    }
-
-    pub fn encoding(&self) -> Encoding {
-        self.encoding
-    }
-
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
-    pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Queues a message for the client, reliably and in order.
-    pub fn send(&self, id: Option<i64>, message: &ServerMessage) {
-        self.outbox.push(message.encode(id, self.encoding));
-    }
-
-    /// Answers a request with a refusal. A request without a number hears of it by an `error` push.
-    pub fn refuse(&self, id: Option<i64>, refusal: Refusal) {
-        self.send(id, &ServerMessage::Error(refusal));
-    }
-
-    /// Answers an input that was refused as for its rate: with its number, or by a push at most once a second.
-    pub fn refuse_input(&self, id: Option<i64>, message: &str, retry_ms: u64) {
-        let now_ms = self.hub.now_ms();
-        let last_ms = self.complained_ms.load(Ordering::Relaxed);
-        let due = last_ms == 0 || now_ms >= last_ms + COMPLAIN_EVERY_MS;
-        if id.is_none() && due {
-            self.complained_ms.store(now_ms.max(1), Ordering::Relaxed);
-        }
-        if id.is_some() || due {
-            self.refuse(
-                id,
-                Refusal::new(ErrorCode::RateLimited, message).with("retry_ms", retry_ms),
-            );
-        }
-    }
-
     /// Notes that the session is on its way into a match.
-    pub fn joining(&self, target: MatchId, link: &Arc<Mutex<Link>>) {
+    pub fn joining(&self, target: MatchId, link: &Arc<Mutex<Link<Session>>>) {
         let mut matches = self.matches();
         match matches.get_mut(&target) {
             // A new link after the match was over for us: the seat of the old one is void.
@@ -160,26 +116,6 @@ impl Session {
                     },
                 );
             }
-        }
-    }
-
-    /// Notes the seat that the session has in a match.
-    pub fn seated(&self, target: MatchId, seat: Seat) {
-        if let Some(sitting) = self.matches().get_mut(&target) {
-            sitting.seat = Some(seat);
-        }
-    }
-
-    /// The session is no longer in that match.
-    pub fn forget_match(&self, target: MatchId) {
-        self.matches().remove(&target);
-    }
-
-    /// The join was refused: the match is forgotten unless the session sits in it by an earlier one.
-    pub fn join_refused(&self, target: MatchId) {
-        let mut matches = self.matches();
-        if matches.get(&target).is_some_and(|sitting| sitting.seat.is_none()) {
-            matches.remove(&target);
         }
     }
 
@@ -221,7 +157,7 @@ impl Session {
     ///
     /// # Errors
     /// The wish itself, when the link is no longer in use: ask another one.
-    pub fn ask_join(&self, link: &Arc<Mutex<Link>>, ask: JoinAsk) -> Result<(), JoinAsk> {
+    pub fn ask_join(&self, link: &Arc<Mutex<Link<Session>>>, ask: JoinAsk<Session>) -> Result<(), JoinAsk<Session>> {
         let mut held = link.lock().expect("no thread panics holding it");
         if held.is_retired() {
             return Err(ask);
@@ -271,6 +207,68 @@ impl Session {
 
 fn not_joined() -> Refusal {
     Refusal::new(ErrorCode::MatchNotJoined, "this session has no seat in that match")
+}
+
+impl Listener for Session {
+    fn player(&self) -> PlayerId {
+        self.player
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn push(&self, frame: Bytes) {
+        self.outbox.push(frame);
+    }
+
+    fn push_latest(&self, target: MatchId, key: Arc<str>, frame: Bytes) {
+        self.outbox.push_latest(target, key, frame);
+    }
+
+    fn refuse_input(&self, id: Option<i64>, message: &str, retry_ms: u64) {
+        let now_ms = self.hub.now_ms();
+        let last_ms = self.complained_ms.load(Ordering::Relaxed);
+        let due = last_ms == 0 || now_ms >= last_ms + COMPLAIN_EVERY_MS;
+        if id.is_none() && due {
+            self.complained_ms.store(now_ms.max(1), Ordering::Relaxed);
+        }
+        if id.is_some() || due {
+            self.refuse(
+                id,
+                Refusal::new(ErrorCode::RateLimited, message).with("retry_ms", retry_ms),
+            );
+        }
+    }
+
+    fn seated(&self, target: MatchId, seat: Seat) {
+        if let Some(sitting) = self.matches().get_mut(&target) {
+            sitting.seat = Some(seat);
+        }
+    }
+
+    fn forget_match(&self, target: MatchId) {
+        self.matches().remove(&target);
+    }
+
+    fn join_refused(&self, target: MatchId) {
+        let mut matches = self.matches();
+        if matches.get(&target).is_some_and(|sitting| sitting.seat.is_none()) {
+            matches.remove(&target);
+        }
+    }
 }
 
 impl SessionHandle for Session {

@@ -27,7 +27,10 @@ impl Config {
                 page += &format!("\n## {section}\n\n| key | default | what it does |\n| --- | --- | --- |\n");
                 current = section;
             }
-            let default = key.default.as_ref().map_or_else(|| "none".into(), |default| format!("`{default}`"));
+            let default = key
+                .default
+                .as_ref()
+                .map_or_else(|| "none".into(), |default| format!("`{default}`"));
             let doc = key.doc.split_whitespace().collect::<Vec<_>>().join(" ");
             page += &format!("| `{}` | {default} | {} |\n", key.path, doc.replace('|', "\\|"));
         }

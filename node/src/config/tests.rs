@@ -415,5 +415,8 @@ fn addresses_that_others_are_told_can_be_dialled() {
 fn the_page_of_keys_is_up_to_date() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
     let page = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(page == Config::reference_page(), "run `rookery config reference > docs/configuration.md`");
+    assert!(
+        page == Config::reference_page(),
+        "run `rookery config reference > docs/configuration.md`"
+    );
 }

@@ -9,6 +9,7 @@ use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::output::Attachment;
 
 use super::hub::Hub;
+use super::listener::Listener;
 use super::{Identity, Session};
 use crate::auth::{self, Accounts, ResumeToken};
 use crate::gateway::connection::{SessionHost, SocketInfo};

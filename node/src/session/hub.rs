@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Session;
 use super::link::{HOLD_MS, JoinAsk, Link, Route, Seating, Uplink};
+use super::listener::Listener;
 use crate::config::{Config, Create};
 use crate::matches::start;
 use crate::metrics::Metrics;
@@ -101,7 +102,7 @@ pub struct Hub {
     joined: AtomicBool,
     executor: OnceLock<Executor>,
     cluster: OnceLock<Cluster>,
-    links: Mutex<HashMap<MatchId, Arc<Mutex<Link>>>>,
+    links: Mutex<HashMap<MatchId, Arc<Mutex<Link<Session>>>>>,
     sessions: Mutex<HashMap<SessionId, Arc<Session>>>,
     next_stream: AtomicU64,
     lookups: mpsc::Sender<MatchId>,
@@ -267,15 +268,15 @@ impl Hub {
 
     // Links
 
-    fn links(&self) -> std::sync::MutexGuard<'_, HashMap<MatchId, Arc<Mutex<Link>>>> {
+    fn links(&self) -> std::sync::MutexGuard<'_, HashMap<MatchId, Arc<Mutex<Link<Session>>>>> {
         self.links.lock().expect("no thread panics holding it")
     }
 
-    fn link(&self, target: MatchId) -> Option<Arc<Mutex<Link>>> {
+    fn link(&self, target: MatchId) -> Option<Arc<Mutex<Link<Session>>>> {
         self.links().get(&target).cloned()
     }
 
-    fn link_or_insert(&self, target: MatchId, route: Route) -> Arc<Mutex<Link>> {
+    fn link_or_insert(&self, target: MatchId, route: Route) -> Arc<Mutex<Link<Session>>> {
         let mut links = self.links();
         let fresh = || {
             let stream = self.next_stream.fetch_add(1, Ordering::Relaxed);
@@ -295,7 +296,7 @@ impl Hub {
         Arc::clone(link)
     }
 
-    fn all_links(&self) -> Vec<Arc<Mutex<Link>>> {
+    fn all_links(&self) -> Vec<Arc<Mutex<Link<Session>>>> {
         self.links().values().cloned().collect()
     }
 
@@ -386,7 +387,7 @@ impl Hub {
         });
     }
 
-    fn links_of(&self, node: &NodeName, generation: u64) -> Vec<Arc<Mutex<Link>>> {
+    fn links_of(&self, node: &NodeName, generation: u64) -> Vec<Arc<Mutex<Link<Session>>>> {
         let mut links = self.all_links();
         links.retain(|link| lock(link).is_owned_by(node, generation));
         links
@@ -512,7 +513,7 @@ impl Hub {
     ///
     /// # Errors
     /// What is known without asking the owner: `match.not_found`, `match.closed`, `match.too_many`, `unavailable`.
-    pub async fn join(self: &Arc<Self>, target: &str, mut ask: JoinAsk) -> Result<(), Refusal> {
+    pub async fn join(self: &Arc<Self>, target: &str, mut ask: JoinAsk<Session>) -> Result<(), Refusal> {
         if ask.session.match_count() >= self.config().limits.matches_per_session as usize {
             return Err(Refusal::new(
                 ErrorCode::MatchTooMany,
@@ -549,7 +550,7 @@ impl Hub {
         Ok(())
     }
 
-    fn join_at(self: &Arc<Self>, target: MatchId, route: Route, mut ask: JoinAsk) {
+    fn join_at(self: &Arc<Self>, target: MatchId, route: Route, mut ask: JoinAsk<Session>) {
         let session = Arc::clone(&ask.session);
         // A link that is retired while we take it is replaced by another one.
         while let Err(retired) = session.ask_join(&self.link_or_insert(target, route.clone()), ask) {
@@ -1051,7 +1052,7 @@ impl Uplink for Hub {
     }
 }
 
-fn lock(link: &Mutex<Link>) -> std::sync::MutexGuard<'_, Link> {
+fn lock(link: &Mutex<Link<Session>>) -> std::sync::MutexGuard<'_, Link<Session>> {
     link.lock().expect("no thread panics holding it")
 }
 

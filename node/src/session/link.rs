@@ -19,8 +19,8 @@ use rookery_protocol::{MatchId, NodeLife, NodeName, Seat};
 
 use tokio::sync::oneshot;
 
-use super::Session;
 use super::inputs::{Inputs, Offer};
+use super::listener::Listener;
 
 /// How long joins and inputs without a number are held while the owner cannot be reached: the bound of a take-over (10 s) and 5 s.
 pub const HOLD_MS: u64 = 15_000;
@@ -56,7 +56,7 @@ pub enum Route {
 }
 
 /// One match, as this gateway knows it.
-pub struct Link {
+pub struct Link<L> {
     target: MatchId,
     stream: u64,
     route: Route,
@@ -66,8 +66,8 @@ pub struct Link {
     confirmed: u64,
     /// We asked for what comes after `last`; frames that do not follow are dropped until it comes.
     resuming_since_ms: Option<u64>,
-    seats: BTreeMap<Seat, LocalSeat>,
-    pending: BTreeMap<u64, Pending>,
+    seats: BTreeMap<Seat, LocalSeat<L>>,
+    pending: BTreeMap<u64, Pending<L>>,
     detaching: BTreeMap<u64, Detaching>,
     next_req: u64,
     over: bool,
@@ -75,8 +75,8 @@ pub struct Link {
 }
 
 /// A session in the match.
-struct LocalSeat {
-    session: Arc<Session>,
+struct LocalSeat<L> {
+    session: Arc<L>,
     role: Role,
     inputs: Inputs,
     /// An acknowledgement that the client was not told yet, and since when.
@@ -89,8 +89,8 @@ struct LocalSeat {
 }
 
 /// A join or a leave that was not answered yet.
-struct Pending {
-    session: Arc<Session>,
+struct Pending<L> {
+    session: Arc<L>,
     id: Option<i64>,
     until_ms: u64,
     sent_at_ms: u64,
@@ -98,7 +98,7 @@ struct Pending {
     verdict: Option<Verdict>,
 }
 
-impl Pending {
+impl<L: Listener> Pending<L> {
     /// The join was refused.
     fn refuse(self, target: MatchId, refusal: Refusal) {
         self.session.join_refused(target);
@@ -123,8 +123,8 @@ pub struct Seating {
 }
 
 /// A session's wish to sit down.
-pub struct JoinAsk {
-    pub session: Arc<Session>,
+pub struct JoinAsk<L> {
+    pub session: Arc<L>,
     pub id: Option<i64>,
     pub seating: Seating,
     /// Hears of a refusal instead of the client: somebody who tries another match then.
@@ -150,7 +150,7 @@ struct Detaching {
     sent_at_ms: u64,
 }
 
-impl Link {
+impl<L: Listener> Link<L> {
     /// A link that nobody uses yet. `stream` rises from link to link of one gateway.
     pub fn new(target: MatchId, stream: u64, route: Route) -> Self {
         Self {
@@ -203,7 +203,7 @@ impl Link {
     }
 
     /// A session wants a seat.
-    pub fn join(&mut self, now_ms: u64, ask: JoinAsk, up: &impl Uplink) {
+    pub fn join(&mut self, now_ms: u64, ask: JoinAsk<L>, up: &impl Uplink) {
         if self.over {
             let JoinAsk {
                 session,
@@ -242,7 +242,7 @@ impl Link {
         );
     }
 
-    fn ask(&mut self, pending: Pending, up: &impl Uplink) {
+    fn ask(&mut self, pending: Pending<L>, up: &impl Uplink) {
         let req = self.next_req;
         self.next_req += 1;
         self.send_pending(req, &pending, up);
@@ -250,7 +250,7 @@ impl Link {
     }
 
     /// A session gives its seat up; false if it has none here.
-    pub fn leave(&mut self, now_ms: u64, session: &Arc<Session>, id: Option<i64>, up: &impl Uplink) -> bool {
+    pub fn leave(&mut self, now_ms: u64, session: &Arc<L>, id: Option<i64>, up: &impl Uplink) -> bool {
         let Some(seat) = self.seat_of(session) else {
             return false;
         };
@@ -269,7 +269,7 @@ impl Link {
         true
     }
 
-    fn send_pending(&self, req: u64, pending: &Pending, up: &impl Uplink) {
+    fn send_pending(&self, req: u64, pending: &Pending<L>, up: &impl Uplink) {
         let Route::Known { owner, .. } = &self.route else {
             return;
         };
@@ -293,7 +293,7 @@ impl Link {
     }
 
     /// Takes a client's input: keeps it, sends it, or answers it.
-    pub fn send(&mut self, now_ms: u64, session: &Arc<Session>, number: Seat, ask: SendAsk, up: &impl Uplink) {
+    pub fn send(&mut self, now_ms: u64, session: &Arc<L>, number: Seat, ask: SendAsk, up: &impl Uplink) {
         let (target, stream) = (self.target, self.stream);
         let SendAsk { id, n, data } = ask;
         let Some(head) = &self.head else {
@@ -388,7 +388,7 @@ impl Link {
     }
 
     /// A numbered input was refused for its rate: the client is asked for it after `retry_ms`.
-    pub fn input_refused(&mut self, now_ms: u64, session: &Arc<Session>, retry_ms: u64) {
+    pub fn input_refused(&mut self, now_ms: u64, session: &Arc<L>, retry_ms: u64) {
         if let Some(number) = self.seat_of(session)
             && let Some(seat) = self.seats.get_mut(&number)
         {
@@ -398,7 +398,7 @@ impl Link {
     }
 
     /// The session's socket closed. Its seat is kept by the owner for the grace.
-    pub fn detach(&mut self, now_ms: u64, session: &Session, up: &impl Uplink) {
+    pub fn detach(&mut self, now_ms: u64, session: &L, up: &impl Uplink) {
         self.pending
             .retain(|_, pending| matches!(pending.ask, Ask::Leave { .. }) || !std::ptr::eq(&*pending.session, session));
         if let Some(seat) = self.seat_of(session) {
@@ -540,7 +540,7 @@ impl Link {
                         },
                     );
                     if let Some(head) = &self.head {
-                        send_values(&local.session, self.target, head, &values);
+                        send_values(&*local.session, self.target, head, &values);
                     }
                 }
             }
@@ -565,7 +565,7 @@ impl Link {
                         let frame = shared.frame(local.session.encoding(), |encoding| {
                             encode_match_data(encoding, target, output.seq, output.at_ms, None, Some(&out), false)
                         });
-                        local.session.outbox().push(frame);
+                        local.session.push(frame);
                     }
                 }
             }
@@ -583,7 +583,7 @@ impl Link {
                             let (seq, at_ms) = (output.seq, output.at_ms);
                             encode_match_data(encoding, target, seq, at_ms, Some(key), out.as_ref(), removed)
                         });
-                        local.session.outbox().push_latest(target, Arc::clone(key), frame);
+                        local.session.push_latest(target, Arc::clone(key), frame);
                     }
                 }
             }
@@ -605,7 +605,7 @@ impl Link {
                 for (seat, local) in &self.seats {
                     if output.audience.includes(*seat, local.role) {
                         let frame = shared.frame(local.session.encoding(), |encoding| message.encode(None, encoding));
-                        local.session.outbox().push(frame);
+                        local.session.push(frame);
                     }
                 }
             }
@@ -662,7 +662,7 @@ impl Link {
             // Whoever asked may have stopped waiting; the session sits all the same.
             let _ = verdict.send(Ok(()));
         }
-        send_values(&session, self.target, head, &joined.values);
+        send_values(&*session, self.target, head, &joined.values);
         let local = LocalSeat {
             session,
             role: joined.role,
@@ -734,7 +734,7 @@ impl Link {
             local.flush_ack(target);
             local.session.forget_match(target);
             let frame = shared.frame(local.session.encoding(), |encoding| message.encode(None, encoding));
-            local.session.outbox().push(frame);
+            local.session.push(frame);
             for (id, _) in local.waiting {
                 local.session.refuse(Some(id), closed());
             }
@@ -914,7 +914,7 @@ impl Link {
             })
     }
 
-    fn seat_of(&self, session: &Session) -> Option<Seat> {
+    fn seat_of(&self, session: &L) -> Option<Seat> {
         self.seats
             .iter()
             .find(|(_, local)| std::ptr::eq(&*local.session, session))
@@ -922,12 +922,12 @@ impl Link {
     }
 }
 
-impl LocalSeat {
+impl<L: Listener> LocalSeat<L> {
     /// Tells the client what was acknowledged, if it was not told yet.
     fn flush_ack(&mut self, target: MatchId) {
         if let Some((n, seq, _)) = self.ack.take() {
             let encoding = self.session.encoding();
-            self.session.outbox().push(encode_match_ack(encoding, target, n, seq));
+            self.session.push(encode_match_ack(encoding, target, n, seq));
         }
     }
 
@@ -964,7 +964,7 @@ impl SharedFrame {
     }
 }
 
-fn send_values(session: &Session, target: MatchId, head: &MatchHead, values: &[PublishedValue]) {
+fn send_values<L: Listener>(session: &L, target: MatchId, head: &MatchHead, values: &[PublishedValue]) {
     for value in values {
         let out = PayloadOut {
             codec: head.codec,
@@ -980,7 +980,7 @@ fn send_values(session: &Session, target: MatchId, head: &MatchHead, values: &[P
             Some(&out),
             false,
         );
-        session.outbox().push(frame);
+        session.push(frame);
     }
 }
 
