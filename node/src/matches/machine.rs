@@ -16,7 +16,7 @@ use rookery_protocol::client::{Departure, LeaveReason, Role};
 use super::effect::{Effect, EffectId};
 use super::event::{Attachment, EndReason, Entry, Event, Occupant, Outcome, Record, Topic};
 use super::output::{Audience, Body, Joined, Output};
-use super::part::{HostPart, StartRecord, player_info, player_text};
+use super::part::{FollowUp, HostPart, StartRecord, player_info, player_text};
 use super::seats::SeatState;
 use crate::wasm::Module;
 use crate::wasm::host::{HostState, bindings};
@@ -140,9 +140,11 @@ impl Match {
         let part = &mut self.host().part;
         part.now_ms = part.now_ms.max(at_ms);
         part.event_no += 1;
-        if let Some(index) = part.pending.iter().position(|pending| *pending == event) {
-            part.pending.remove(index);
-        }
+        let pending = part.pending.iter().position(|follow_up| follow_up.event == event);
+        let depth = pending
+            .and_then(|index| part.pending.remove(index))
+            .map_or(0, |follow_up| follow_up.depth);
+        self.host().call.depth = depth;
         let verdict = match self.state {
             State::Running => self.run(&event),
             State::Ended | State::Failed => Verdict::Stale,
@@ -222,8 +224,9 @@ impl Match {
                 }
             }
             Event::Kick { seat, reason } => match self.host().throw_out(*seat, reason.clone()) {
-                true => Verdict::Done,
-                false => Verdict::Stale,
+                Ok(true) => Verdict::Done,
+                // It has no cause behind it, so it cannot be too deep.
+                Ok(false) | Err(_) => Verdict::Stale,
             },
             Event::End { reason } => {
                 self.state = State::Ended;
@@ -419,7 +422,14 @@ impl Match {
         host.call.undo.clear();
         host.number_outputs(&mut applied.outputs);
         host.post_effects(&mut applied.effects);
-        host.part.pending.extend(host.call.follow_ups.iter().cloned());
+        let depth = host.call.depth + 1;
+        host.part.pending.extend(
+            host.call
+                .follow_ups
+                .iter()
+                .cloned()
+                .map(|event| FollowUp { depth, event }),
+        );
         applied.follow_ups.append(&mut host.call.follow_ups);
         applied.log.append(&mut host.call.log);
         if let Some(outcome) = host.call.finished.take() {

@@ -27,6 +27,10 @@ use crate::wasm::{Durability, Limits, Manifest, Module};
 /// Numbers of one incarnation: `seq` = incarnation × 2^40 + count, which stays an exact integer in a double (2^53).
 const SEQ_PER_INCARNATION: u64 = 1 << 40;
 
+/// Follow-ups of follow-ups. They are applied at once, so a guest that answers each with another (a bot that is replaced whenever it
+/// is kicked, a request that is made again whenever it is refused) would never let time go on.
+pub(crate) const FOLLOW_UP_DEPTH_MAX: u32 = 8;
+
 /// The first byte of an encoded part. Fields are named in the encoding, so adding one with a default needs no new version.
 const ENCODING_VERSION: u8 = 1;
 
@@ -142,6 +146,14 @@ pub struct DueTick {
     pub elapsed_ms: u32,
 }
 
+/// An event that an event has caused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FollowUp {
+    /// How many causes it has behind it; see [`FOLLOW_UP_DEPTH_MAX`].
+    pub(crate) depth: u32,
+    pub(crate) event: Event,
+}
+
 /// The host's part of a match.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostPart {
@@ -168,7 +180,7 @@ pub struct HostPart {
     pub(crate) outbox: BTreeMap<EffectId, Effect>,
     /// Follow-ups that have not been applied yet: a snapshot may be taken between an event and those.
     #[serde(default)]
-    pub(crate) pending: VecDeque<Event>,
+    pub(crate) pending: VecDeque<FollowUp>,
     /// The last mail of each sender.
     pub(crate) inbox: BTreeMap<String, u64>,
     /// Calls that were cut off.
@@ -360,7 +372,7 @@ impl HostPart {
 
     /// Follow-ups of earlier events that have not been applied; for an owner that takes the match over.
     pub fn pending(&self) -> impl Iterator<Item = &Event> {
-        self.pending.iter()
+        self.pending.iter().map(|follow_up| &follow_up.event)
     }
 
     /// When the match has to be woken if nothing else happens, in match time.

@@ -150,7 +150,7 @@ impl DryRun<'_> {
                 ctx: Bytes::new(),
             },
         )?;
-        if !self.game_match.part().seat(seat).is_some() {
+        if self.game_match.part().seat(seat).is_none() {
             return self.idle();
         }
         let data = match self.game_match.part().start().codec {

@@ -19,7 +19,7 @@ use super::trap::Failure;
 use crate::matches::effect::Effect;
 use crate::matches::event::{Event, TrapKind};
 use crate::matches::output::{Audience, Body, PublishedValue};
-use crate::matches::part::{HostPart, player_info};
+use crate::matches::part::{FOLLOW_UP_DEPTH_MAX, HostPart, player_info};
 use crate::matches::seats::SeatState;
 
 /// What wasmtime generates from match.wit.
@@ -85,6 +85,8 @@ pub(crate) struct Call {
     pub(crate) cut: Option<Failure>,
     /// How many of the outputs are the host's own words on the event, which stand also when the guest is cut off.
     pub(crate) host_outputs: usize,
+    /// How many causes the event has behind it.
+    pub(crate) depth: u32,
     /// The thread's CPU time when the call was first seen running.
     cpu_from: Option<Duration>,
     host_calls: u32,
@@ -122,6 +124,7 @@ impl Call {
             random_was: random,
             cut: None,
             host_outputs: 0,
+            depth: 0,
             cpu_from: None,
             host_calls: 0,
             bytes: 0,
@@ -318,16 +321,26 @@ impl HostState {
 
     fn answer(&mut self, request: u32, error: &str) -> wasmtime::Result<()> {
         let limit = self.part.start.limits.outbox as usize;
-        let waiting = self.part.pending.iter().chain(&self.call.follow_ups);
+        let waiting = self.part.pending().chain(&self.call.follow_ups);
         if waiting.filter(|event| matches!(event, Event::Answer { .. })).count() >= limit {
             let message = format!("more than {limit} refused requests that have not been answered yet");
             return self.cut(TrapKind::HostCalls, message);
         }
-        self.call.follow_ups.push(Event::Answer {
+        self.follow_up(Event::Answer {
             request,
             effect: None,
             outcome: Err(error.into()),
-        });
+        })
+    }
+
+    fn follow_up(&mut self, event: Event) -> wasmtime::Result<()> {
+        if self.call.depth >= FOLLOW_UP_DEPTH_MAX {
+            let message = format!(
+                "more than {FOLLOW_UP_DEPTH_MAX} times in a row it met a refusal or a leaving with the next one"
+            );
+            return self.cut(TrapKind::HostCalls, message);
+        }
+        self.call.follow_ups.push(event);
         Ok(())
     }
 
@@ -374,7 +387,8 @@ pub(crate) fn json_fault(data: &[u8]) -> Option<String> {
         return Some(error.to_string());
     }
     // Skipping over values takes any depth; the parsers of those who read them do not.
-    let may_be_deep = memchr::memchr2_iter(b'[', b'{', data).nth(JSON_DEPTH_MAX).is_some();
+    let may_be_deep =
+        data.len() > 2 * JSON_DEPTH_MAX && memchr::memchr2_iter(b'[', b'{', data).nth(JSON_DEPTH_MAX).is_some();
     (may_be_deep && json_depth(data) > JSON_DEPTH_MAX).then(|| format!("deeper than {JSON_DEPTH_MAX} levels"))
 }
 
@@ -463,7 +477,7 @@ impl bindings::rookery::game::room::Host for HostState {
 
     fn kick(&mut self, seat: Seat, reason: String) -> wasmtime::Result<()> {
         self.charge(reason.len())?;
-        self.throw_out(seat, reason);
+        self.throw_out(seat, reason)?;
         Ok(())
     }
 
@@ -536,21 +550,21 @@ impl bindings::rookery::game::room::Host for HostState {
 
 impl HostState {
     /// Tells a seat that it has to go; `leave` follows. False if nobody sits there or they are on their way already.
-    pub(crate) fn throw_out(&mut self, seat: Seat, reason: String) -> bool {
+    pub(crate) fn throw_out(&mut self, seat: Seat, reason: String) -> wasmtime::Result<bool> {
         let Some(state) = self.part.seats.get(seat) else {
-            return false;
+            return Ok(false);
         };
         if self.is_leaving(seat) {
-            return false;
+            return Ok(false);
         }
         if state.role != Role::Bot {
             self.call.outputs.push((Audience::One(seat), Body::Kicked { reason }));
         }
-        self.call.follow_ups.push(Event::Leave {
+        self.follow_up(Event::Leave {
             seat,
             reason: LeaveReason::Kicked,
-        });
-        true
+        })?;
+        Ok(true)
     }
 
     /// Whether this event has sent the seat away already.
@@ -575,7 +589,9 @@ impl bindings::rookery::game::clock::Host for HostState {
 
     fn set_timer(&mut self, id: u32, after_ms: u32) -> wasmtime::Result<()> {
         self.charge(0)?;
-        let was = self.part.timers.put(id, Some(self.part.now_ms + u64::from(after_ms)));
+        // At the earliest one millisecond later: a timer that set itself for at once would never let time go on.
+        let due_ms = self.part.now_ms + u64::from(after_ms.max(1));
+        let was = self.part.timers.put(id, Some(due_ms));
         self.call.undo.push(Undo::Timer { id, was });
         let limit = self.part.start.limits.timers;
         if self.part.timers.len() > limit as usize {
@@ -678,10 +694,10 @@ impl bindings::rookery::game::mail::Host for HostState {
             ctx: ctx.into(),
         })?;
         if self.call.effects.len() > effects {
-            self.call.follow_ups.push(Event::Leave {
+            self.follow_up(Event::Leave {
                 seat,
                 reason: LeaveReason::Transferred,
-            });
+            })?;
         }
         Ok(())
     }

@@ -42,7 +42,10 @@ fn reach(stage: &mut Stage, export: &str) {
             data: Bytes::from_static(b"go"),
         },
         "tick" => Event::Tick { elapsed_ms: 50 },
-        "timer" => Event::Timer { id: 1 },
+        "timer" => {
+            stage.now_ms = 1;
+            Event::Timer { id: 1 }
+        }
         "receive" => Event::Receive {
             sender: "m".into(),
             data: Bytes::new(),
@@ -210,15 +213,62 @@ fn refused_requests_do_not_pile_up() {
     for _ in 0..9 {
         stage.say(seat, b"");
     }
+    run_follow_ups(&mut stage);
+    assert_eq!(stage.failure().kind, TrapKind::HostCalls);
+}
+
+/// Applies follow-ups until there are none or the match is over; there must be an end to them.
+fn run_follow_ups(stage: &mut Stage) {
     let mut events = 0;
     while stage.game.is_running() {
-        let event = stage.game.part().pending().next().cloned().expect("more to come");
+        let Some(event) = stage.game.part().pending().next().cloned() else {
+            return;
+        };
         stage.apply(event);
         events += 1;
-        assert!(stage.game.part().pending().count() <= 8);
-        assert!(events < 100, "it goes on for ever");
+        assert!(events < 1_000, "it goes on for ever");
     }
+}
+
+#[test]
+fn follow_ups_that_cause_follow_ups_come_to_an_end() {
+    // Each time the bot is thrown out, another takes its place and is thrown out too.
+    let replace = "(call $add_bot @'b' (i32.const 800)) (call $kick (i32.load (i32.const 804)) @'')";
+    let guest = Guest::new("revolving").on("message", replace).on("leave", replace);
+    let mut stage = Stage::started(&guest);
+    let seat = stage.join(1, Role::Player);
+    stage.say(seat, b"");
+    run_follow_ups(&mut stage);
     assert_eq!(stage.failure().kind, TrapKind::HostCalls);
+    assert!(stage.failure().message.contains("in a row"), "{}", stage.failure());
+    // Throwing out everybody at once is no chain.
+    let all = "(loop $again (local.set $i (i32.add (local.get $i) (i32.const 1))) (call $kick (local.get $i) @'')
+        (br_if $again (i32.lt_u (local.get $i) (i32.const 20))))";
+    let mut stage = Stage::started(&Guest::new("closing").on("message", all));
+    for person in 1..=8 {
+        stage.join(person, Role::Player);
+    }
+    stage.say(1, b"");
+    run_follow_ups(&mut stage);
+    assert!(stage.game.is_running());
+    assert_eq!(stage.game.part().human_count(), 0);
+}
+
+#[test]
+fn a_timer_cannot_stop_time() {
+    let again = "(call $set_timer (i32.const 1) (i32.const 0))";
+    let guest = Guest::new("eager").on("message", again).on("timer", again);
+    let mut stage = Stage::started(&guest);
+    let seat = stage.join(1, Role::Player);
+    stage.say(seat, b"");
+    stage.now_ms = 10;
+    let mut runs = 0;
+    while let Some(id) = stage.game.part().due_timer(stage.now_ms) {
+        stage.apply(Event::Timer { id });
+        runs += 1;
+        assert!(runs < 10, "it goes on for ever");
+    }
+    assert_eq!((runs, stage.game.part().next_wake_ms()), (1, Some(11)));
 }
 
 #[test]

@@ -805,6 +805,7 @@ fn the_hosts_share_of_a_trapped_event_stands() {
     assert!(stage.game.part().seat(seat).is_none());
 
     let mut stage = Stage::started(&guest);
+    stage.now_ms = 1;
     stage.apply(Event::Timer { id: 1 });
     assert!(matches!(stage.record().outcome, Outcome::Trapped(_)));
     assert_eq!(stage.game.part().due_timer(u64::MAX), None, "it would run for ever");
