@@ -9,6 +9,8 @@ pub mod hub;
 pub mod inputs;
 pub mod link;
 pub mod listener;
+#[cfg(test)]
+mod simulation;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -299,7 +299,8 @@ impl Room {
                     team,
                     attachment: request.attachment,
                 };
-                self.streams[index].seat(seat, role, request.req);
+                let since = self.game.part().last_seq();
+                self.streams[index].seat(seat, role, request.req, since);
                 self.apply(now_ms, Event::Join { seat, occupant, ctx }, out);
                 if let Some(reason) = self.applied.refused.take() {
                     self.streams[index].remove(seat);
@@ -337,7 +338,8 @@ impl Room {
             return;
         }
         self.unseat_from_streams(seat, &held, Some(&request.attachment));
-        self.streams[index].seat(seat, role, request.req);
+        let since = self.game.part().last_seq();
+        self.streams[index].seat(seat, role, request.req, since);
         self.apply(
             now_ms,
             Event::Resync {
@@ -532,16 +534,28 @@ impl Room {
             let Some(seated) = self.game.part().seat(*seat) else {
                 continue;
             };
-            let (n, values) = (seated.last_n, self.game.part().visible_values(*seat));
-            self.streams[index].item(Item::Reset {
-                seat: *seat,
-                seq,
-                n,
-                values,
-            });
+            if !self.streams[index].is_news(*seat, last) {
+                let (n, values) = (seated.last_n, self.game.part().visible_values(*seat));
+                self.streams[index].item(Item::Reset {
+                    seat: *seat,
+                    seq,
+                    n,
+                    values,
+                });
+            }
         }
         for seat in seats {
-            self.apply(now_ms, Event::Resync { seat, attach: None }, out);
+            // Whose join was not answered yet is told where it sits instead.
+            let is_news = self.streams[index].is_news(seat, last);
+            let attachment = self.game.part().seat(seat).and_then(|seated| seated.attachment.clone());
+            self.apply(
+                now_ms,
+                Event::Resync {
+                    seat,
+                    attach: attachment.filter(|_| is_news),
+                },
+                out,
+            );
             self.run_follow_ups(now_ms, out);
         }
     }

@@ -18,6 +18,8 @@ struct StreamSeat {
     role: Role,
     /// The join that brought it here, so that a repeated one is known.
     req: u64,
+    /// The last `seq` before it came: a gateway that has no more than this has not heard that it sits.
+    since: u64,
     /// Set when the seat was given up: it still hears what was said to it up to this `seq`, until the gateway has confirmed that.
     left_at: Option<u64>,
 }
@@ -93,15 +95,21 @@ impl Stream {
     }
 
     /// From now on the seat's outputs go this way.
-    pub fn seat(&mut self, seat: Seat, role: Role, req: u64) {
+    pub fn seat(&mut self, seat: Seat, role: Role, req: u64, since: u64) {
         self.seats.insert(
             seat,
             StreamSeat {
                 role,
                 req,
+                since,
                 left_at: None,
             },
         );
+    }
+
+    /// Whether a gateway that has everything up to `last` has not heard yet that the seat is here.
+    pub fn is_news(&self, seat: Seat, last: u64) -> bool {
+        self.seats.get(&seat).is_some_and(|seat| last <= seat.since)
     }
 
     /// The seat was given up, and what it was told until `seq` is still owed.
@@ -264,7 +272,7 @@ mod tests {
     #[test]
     fn frames_name_the_seq_before_them_though_the_numbering_is_not_dense() {
         let mut stream = stream();
-        stream.seat(1, Role::Player, 1);
+        stream.seat(1, Role::Player, 1, 0);
         stream.collect(&output(1, Audience::Everyone));
         stream.collect(&output(2, Audience::One(9)));
         stream.collect(&output(3, Audience::One(1)));
@@ -281,7 +289,7 @@ mod tests {
     #[test]
     fn a_seat_that_left_is_owed_what_was_said_to_it_until_confirmed() {
         let mut stream = stream();
-        stream.seat(1, Role::Player, 1);
+        stream.seat(1, Role::Player, 1, 0);
         stream.collect(&output(4, Audience::One(1)));
         frame(&mut stream).unwrap();
         stream.give_up(1, 4);
@@ -296,7 +304,7 @@ mod tests {
     #[test]
     fn a_refused_frame_is_sent_again_from_the_ring() {
         let mut stream = stream();
-        stream.seat(1, Role::Player, 1);
+        stream.seat(1, Role::Player, 1, 0);
         let said: Vec<_> = (1..=3).map(|seq| output(seq, Audience::Everyone)).collect();
         stream.collect(&said[0]);
         let refused = frame(&mut stream).unwrap();
@@ -312,7 +320,7 @@ mod tests {
     #[test]
     fn acknowledgements_lead_their_frame_and_the_newest_counts() {
         let mut stream = stream();
-        stream.seat(1, Role::Player, 1);
+        stream.seat(1, Role::Player, 1, 0);
         stream.collect(&output(1, Audience::Everyone));
         stream.acknowledge(1, 1, 1);
         stream.acknowledge(1, 2, 1);
