@@ -1,0 +1,232 @@
+//! Finding each other by DNS, against a DNS server that the test runs.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::rdata::{A, SRV};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use rookery_gossip::{SourceKind, SourceStatus};
+use tokio::net::UdpSocket;
+
+use crate::harness::{Node, NodeOptions, eventually, eventually_for, log};
+
+/// A DNS server on a loopback port that knows what it is told.
+#[derive(Clone, Default)]
+struct Zone {
+    records: Arc<Mutex<BTreeMap<String, Vec<RData>>>>,
+}
+
+impl Zone {
+    fn put(&self, name: &str, data: RData) {
+        self.records
+            .lock()
+            .unwrap()
+            .entry(name.to_owned())
+            .or_default()
+            .push(data);
+    }
+
+    fn address(&self, name: &str, ip: Ipv4Addr) {
+        self.put(name, RData::A(A(ip)));
+    }
+
+    async fn serve(&self) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let addr = socket.local_addr().unwrap();
+        let zone = self.clone();
+        tokio::spawn(async move {
+            let mut buffer = [0; 1_500];
+            loop {
+                let (len, from) = socket.recv_from(&mut buffer).await.unwrap();
+                let answer = zone.answer(Message::from_vec(&buffer[..len]).unwrap());
+                socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+            }
+        });
+        addr
+    }
+
+    fn answer(&self, query: Message) -> Message {
+        let mut answer = query.into_response();
+        let question = answer.queries[0].clone();
+        let name = question.name().to_ascii().to_ascii_lowercase();
+        match self.records.lock().unwrap().get(name.trim_end_matches('.')) {
+            None => answer.metadata.response_code = ResponseCode::NXDomain,
+            Some(records) => {
+                for data in records
+                    .iter()
+                    .filter(|data| data.record_type() == question.query_type())
+                {
+                    answer.add_answer(Record::from_rdata(question.name().clone(), 60, data.clone()));
+                }
+            }
+        }
+        answer.metadata.recursion_available = true;
+        answer
+    }
+}
+
+fn source<'a>(status: &'a [SourceStatus], name: &str) -> &'a SourceStatus {
+    status.iter().find(|source| source.source == name).unwrap()
+}
+
+#[test]
+fn the_server_of_the_test_answers_by_record_type() {
+    let zone = Zone::default();
+    zone.address("a.test", Ipv4Addr::LOCALHOST);
+    let ask = |name: &str, kind| {
+        let mut query = Message::query();
+        query.add_query(hickory_proto::op::Query::query(Name::from_ascii(name).unwrap(), kind));
+        let answer = zone.answer(query);
+        (answer.metadata.response_code, answer.answers.len())
+    };
+    assert_eq!(ask("a.test.", RecordType::A), (ResponseCode::NoError, 1));
+    assert_eq!(ask("a.test.", RecordType::AAAA), (ResponseCode::NoError, 0));
+    assert_eq!(ask("b.test.", RecordType::A), (ResponseCode::NXDomain, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_with_two_addresses_leads_to_both() {
+    let zone = Zone::default();
+    let server = zone.serve().await;
+    // The whole of 127/8 is loopback, so two nodes can share a port.
+    let first = Arc::new(std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+    let port = first.local_addr().unwrap().port();
+    let second = Arc::new(std::net::UdpSocket::bind(("127.0.0.2", port)).unwrap());
+    zone.address("nodes.test", Ipv4Addr::new(127, 0, 0, 1));
+    zone.address("nodes.test", Ipv4Addr::new(127, 0, 0, 2));
+    let by_name = NodeOptions {
+        dns: vec![format!("nodes.test:{port}")],
+        dns_server: Some(server),
+        ..NodeOptions::default()
+    };
+    let n0 = Node::start(
+        "n0",
+        NodeOptions {
+            socket: Some(first),
+            ..by_name.clone()
+        },
+    )
+    .await;
+    let n1 = Node::start(
+        "n1",
+        NodeOptions {
+            socket: Some(second),
+            ..by_name.clone()
+        },
+    )
+    .await;
+    // One that is in no record finds both, and each finds the other while never meeting itself.
+    let n2 = Node::start("n2", by_name).await;
+    for node in [&n0, &n1, &n2] {
+        eventually(|| node.members() == ["n0", "n1", "n2"]).await;
+    }
+    let status = n2.cluster.discovery_status();
+    let ips: Vec<IpAddr> = status[0].addresses.iter().map(SocketAddr::ip).collect();
+    assert_eq!(ips, [IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2])]);
+    assert_eq!(
+        (status[0].kind, status[0].last_error.as_deref()),
+        (SourceKind::Dns, None)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_name_leads_to_hosts_and_ports() {
+    let zone = Zone::default();
+    let server = zone.serve().await;
+    let n0 = Node::start("n0", NodeOptions::default()).await;
+    let n1 = Node::start("n1", NodeOptions::default()).await;
+    for (node, host) in [(&n0, "a.hosts.test"), (&n1, "b.hosts.test")] {
+        let port = node.addr().parse::<SocketAddr>().unwrap().port();
+        let target = Name::from_ascii(format!("{host}.")).unwrap();
+        zone.put("_rookery._udp.test", RData::SRV(SRV::new(0, 0, port, target)));
+        zone.address(host, Ipv4Addr::LOCALHOST);
+    }
+    // A record whose host does not exist spoils nothing.
+    zone.put(
+        "_rookery._udp.test",
+        RData::SRV(SRV::new(0, 0, 1, Name::from_ascii("nowhere.test.").unwrap())),
+    );
+    let dns = vec!["_rookery._udp.test".to_owned()];
+    let n2 = Node::start(
+        "n2",
+        NodeOptions {
+            dns,
+            dns_server: Some(server),
+            ..NodeOptions::default()
+        },
+    )
+    .await;
+    for node in [&n0, &n1, &n2] {
+        eventually(|| node.members() == ["n0", "n1", "n2"]).await;
+    }
+    assert_eq!(n2.cluster.discovery_status()[0].addresses.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_never_resolves_is_warned_of_and_counted_and_one_that_resolves_later_is_found() {
+    let zone = Zone::default();
+    let server = zone.serve().await;
+    let n0 = Node::start("n0", NodeOptions::default()).await;
+    let port = n0.addr().parse::<SocketAddr>().unwrap().port();
+    let (late, never) = (format!("late.test:{port}"), "never.test:1".to_owned());
+    let dns = vec![late.clone(), never.clone()];
+    let n1 = Node::start(
+        "n1",
+        NodeOptions {
+            dns,
+            dns_server: Some(server),
+            ..NodeOptions::default()
+        },
+    )
+    .await;
+    eventually(|| n1.cluster.stats().discovery_failures_dns_total >= 2).await;
+    for name in [&late, &never] {
+        assert!(source(&n1.cluster.discovery_status(), name).last_error.is_some());
+        eventually(|| log().count(&format!("no peer found source={name}")) == 1).await;
+    }
+    assert_eq!(n1.members(), ["n1"]);
+    zone.address("late.test", Ipv4Addr::LOCALHOST);
+    eventually_for(Duration::from_secs(20), || {
+        n1.members() == ["n0", "n1"] && n0.members() == ["n0", "n1"]
+    })
+    .await;
+    eventually(|| source(&n1.cluster.discovery_status(), &late).last_error.is_none()).await;
+    assert!(source(&n1.cluster.discovery_status(), &never).last_error.is_some());
+    assert_eq!(n1.cluster.stats().discovery_failures_seed_total, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seed_that_does_not_answer_holds_nobody_up() {
+    // Two that swallow everything, as a firewall does.
+    let holes: Vec<_> = (0..2)
+        .map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let n0 = Node::start("n0", NodeOptions::default()).await;
+    let mut seeds: Vec<String> = holes
+        .iter()
+        .map(|hole| hole.local_addr().unwrap().to_string())
+        .collect();
+    seeds.push(n0.addr());
+    let n1 = Node::start(
+        "n1",
+        NodeOptions {
+            seeds: seeds.clone(),
+            ..NodeOptions::default()
+        },
+    )
+    .await;
+    eventually(|| n1.members() == ["n0", "n1"]).await;
+    eventually(|| source(&n1.cluster.discovery_status(), &seeds[0]).last_error.is_some()).await;
+    let status = n1.cluster.discovery_status();
+    assert!(
+        source(&status, &seeds[1])
+            .last_error
+            .as_deref()
+            .is_some_and(|why| why.contains("no answer"))
+    );
+    assert_eq!(source(&status, &seeds[2]).last_error, None);
+    assert!(n1.cluster.stats().discovery_failures_seed_total >= 1);
+}

@@ -1,0 +1,263 @@
+//! Who is here: arriving, leaving, dying, coming back.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rookery_gossip::{FactError, MemberState, Profile, SendError, StartError};
+
+use crate::harness::{Node, NodeOptions, ONE, eventually, number, numbers};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_see_each_other_ready_with_facts_and_groups() {
+    let nodes = Node::cluster(3, NodeOptions::default()).await;
+    let _membership = nodes[0].cluster.join("room:1").unwrap();
+    let again = nodes[0].cluster.join("room:1").unwrap();
+    nodes[0].cluster.set_fact("load", "7").unwrap();
+    for node in &nodes {
+        eventually(|| node.count(MemberState::Ready) == 3).await;
+        eventually(|| node.cluster.nodes("room:1") == [nodes[0].name()]).await;
+        eventually(|| {
+            node.member("n0")
+                .is_some_and(|member| member.facts.get("load").is_some_and(|load| load == "7"))
+        })
+        .await;
+    }
+    assert_eq!(nodes[0].cluster.local_members("room:1"), 2);
+    drop(again);
+    assert_eq!(nodes[0].cluster.local_members("room:1"), 1);
+    let sent = nodes[1].cluster.broadcast("room:1", &Bytes::from_static(b"hello"));
+    assert_eq!((sent.copies, sent.refused), (1, 0));
+    eventually(|| {
+        nodes[0].inbox.broadcasts() == [("n1".to_owned(), "room:1".to_owned(), Bytes::from_static(b"hello"))]
+    })
+    .await;
+    assert_eq!(nodes[2].inbox.broadcasts(), []);
+    nodes[0].cluster.remove_fact("load");
+    nodes[0].cluster.set_state(MemberState::Draining);
+    for node in &nodes {
+        eventually(|| {
+            node.member("n0")
+                .is_some_and(|member| member.facts.is_empty() && member.state == MemberState::Draining)
+        })
+        .await;
+    }
+    let stats = nodes[0].cluster.stats();
+    assert_eq!(
+        (stats.control_connections, stats.suspicions_total, stats.rtt.len()),
+        (2, 0, 2)
+    );
+    eventually(|| nodes[1].member("n0").is_some_and(|member| member.rtt.is_some())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_at_the_same_address_is_noticed_within_a_second() {
+    let survivor = Node::start("n0", NodeOptions::default()).await;
+    let options = NodeOptions {
+        seeds: vec![survivor.addr()],
+        ..NodeOptions::default()
+    };
+    let victim = Node::start_apart("n1", options.clone());
+    eventually(|| {
+        survivor
+            .member("n1")
+            .is_some_and(|member| member.state == MemberState::Ready)
+    })
+    .await;
+    survivor.cluster.send(&"n1".parse().unwrap(), ONE, number(1)).unwrap();
+    eventually(|| victim.inbox.count(ONE) == 1).await;
+    let old = survivor.member("n1").unwrap().peer;
+    let port = victim.kill();
+    let again = Node::start_apart(
+        "n1",
+        NodeOptions {
+            port,
+            generation: old.generation + 1,
+            ..options
+        },
+    );
+    let restarted_at = Instant::now();
+    eventually(|| {
+        survivor
+            .member("n1")
+            .is_some_and(|member| member.peer.generation > old.generation)
+    })
+    .await;
+    // The bound is a second; the rest is for a busy machine.
+    assert!(
+        restarted_at.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        restarted_at.elapsed()
+    );
+    println!("restart noticed after {:?}", restarted_at.elapsed());
+    eventually(|| survivor.inbox.gone() == [old.clone()]).await;
+    survivor.cluster.send(&"n1".parse().unwrap(), ONE, number(2)).unwrap();
+    eventually(|| numbers(&again.inbox, ONE) == [2]).await;
+    let generations = survivor
+        .cluster
+        .members()
+        .borrow()
+        .iter()
+        .filter(|member| member.peer.node.as_str() == "n1")
+        .count();
+    assert_eq!(generations, 1);
+    again.kill();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_node_is_suspected_and_then_dead_on_all_others() {
+    for (profile, bound) in [(Profile::Default, 8), (Profile::Lan, 4)] {
+        let options = NodeOptions {
+            profile,
+            ..NodeOptions::default()
+        };
+        let nodes = Node::cluster(2, options.clone()).await;
+        let victim = Node::start_apart(
+            "victim",
+            NodeOptions {
+                seeds: vec![nodes[0].addr()],
+                ..options
+            },
+        );
+        for node in &nodes {
+            eventually(|| {
+                node.member("victim")
+                    .is_some_and(|member| member.state == MemberState::Ready)
+            })
+            .await;
+        }
+        let peer = nodes[0].member("victim").unwrap().peer;
+        nodes[0].cluster.send(&peer.node, ONE, number(1)).unwrap();
+        // A while of heartbeats, as in a cluster that has been running.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        victim.kill();
+        let killed_at = Instant::now();
+        for node in &nodes {
+            eventually(|| {
+                node.member("victim")
+                    .is_some_and(|member| member.state == MemberState::Dead)
+            })
+            .await;
+            assert_eq!(node.inbox.gone(), std::slice::from_ref(&peer));
+            assert!(matches!(
+                node.cluster.send(&peer.node, ONE, number(2)),
+                Err(SendError::UnknownNode { .. })
+            ));
+        }
+        println!("{profile:?}: dead after {:?}", killed_at.elapsed());
+        assert!(
+            killed_at.elapsed() < Duration::from_secs(bound) + Duration::from_secs(1),
+            "{:?}",
+            killed_at.elapsed()
+        );
+        assert!(nodes.iter().all(|node| node.cluster.stats().suspicions_total >= 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_leaves_is_gone_at_once_and_its_last_words_arrive() {
+    let nodes = Node::cluster(3, NodeOptions::default()).await;
+    let last = nodes[2].cluster.clone();
+    for index in 0..1_000 {
+        last.send(&nodes[0].name(), ONE, number(index)).unwrap();
+    }
+    let leaving_at = Instant::now();
+    last.leave().await;
+    for node in &nodes[..2] {
+        eventually(|| node.inbox.gone() == [last.local().clone()]).await;
+        let state = node.member("n2").map(|member| member.state);
+        assert!(matches!(state, None | Some(MemberState::Leaving)), "{state:?}");
+        assert_eq!(node.cluster.stats().suspicions_total, 0);
+    }
+    assert!(
+        leaving_at.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        leaving_at.elapsed()
+    );
+    assert_eq!(numbers(&nodes[0].inbox, ONE), (0..1_000).collect::<Vec<_>>());
+    assert_eq!(last.send(&nodes[0].name(), ONE, number(0)), Err(SendError::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_namesake_stops_when_a_newer_one_comes() {
+    let other = Node::start("n0", NodeOptions::default()).await;
+    let seeds = vec![other.addr()];
+    let older = Node::start(
+        "twin",
+        NodeOptions {
+            generation: 10,
+            seeds: seeds.clone(),
+            ..NodeOptions::default()
+        },
+    )
+    .await;
+    eventually(|| other.member("twin").is_some()).await;
+    let newer = Node::start(
+        "twin",
+        NodeOptions {
+            generation: 11,
+            seeds,
+            ..NodeOptions::default()
+        },
+    )
+    .await;
+    let fault = tokio::time::timeout(Duration::from_secs(20), older.cluster.closed())
+        .await
+        .unwrap();
+    assert_eq!(fault, rookery_gossip::Fault::Superseded);
+    eventually(|| other.member("twin").is_some_and(|member| member.peer.generation == 11)).await;
+    eventually(|| newer.members() == ["n0", "twin"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_node_joins_through_a_peer_and_never_dials_itself() {
+    let first = Node::start("n0", NodeOptions::default()).await;
+    let second = Node::start("n1", NodeOptions::default()).await;
+    let peer = second.cluster.join_peer(&first.addr()).await.unwrap();
+    assert_eq!(peer, *first.cluster.local());
+    eventually(|| first.members().len() == 2 && second.members().len() == 2).await;
+    let itself = first.cluster.join_peer(&first.addr()).await.unwrap_err();
+    assert!(itself.to_string().contains("this node itself"), "{itself}");
+    let nobody = first.cluster.join_peer("127.0.0.1:9").await.unwrap_err();
+    assert!(nobody.to_string().contains("no answer from 127.0.0.1:9"), "{nobody}");
+    assert!(first.cluster.join_peer("nonsense").await.is_err());
+    assert_eq!(first.members(), ["n0", "n1"]);
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_refused_at_the_start() {
+    let check = |options: NodeOptions| async move { Node::try_start("n0", options).await.map(|_| ()).unwrap_err() };
+    let error = check(NodeOptions {
+        cluster_name: "",
+        ..NodeOptions::default()
+    })
+    .await;
+    assert!(matches!(error, StartError::ClusterName { .. }), "{error}");
+    for advertise in ["", "nonsense", "0.0.0.0:7701", "127.0.0.1:0", "[::]:1"] {
+        let error = check(NodeOptions {
+            advertise: Some(advertise.into()),
+            ..NodeOptions::default()
+        })
+        .await;
+        assert!(matches!(error, StartError::Advertise(_)), "{advertise:?}: {error}");
+    }
+    for seed in ["", "host", "_rookery._udp.example.org"] {
+        let error = check(NodeOptions {
+            seeds: vec![seed.into()],
+            ..NodeOptions::default()
+        })
+        .await;
+        assert!(matches!(error, StartError::Source { .. }), "{seed:?}: {error}");
+    }
+    let node = Node::start("n0", NodeOptions::default()).await;
+    assert_eq!(
+        node.cluster.set_fact("schlüssel", "v"),
+        Err(FactError::Key { max: 126 })
+    );
+    assert_eq!(
+        node.cluster.set_fact("k", &"v".repeat(70_000)),
+        Err(FactError::Value {
+            len: 70_000,
+            max: 1_000
+        })
+    );
+}
