@@ -423,9 +423,10 @@ impl Cluster {
         self.set_state(MemberState::Leaving);
         // What does not arrive in time is lost; whoever needs more waits for its own confirmation before it leaves.
         let _ = timeout(FLUSH_TIMEOUT, self.shared.links.flush()).await;
+        // Before the endpoint is closed, so that no task takes that for a fault.
+        self.shared.stop.cancel();
         self.shared.quic.close();
         let _ = timeout(GOODBYE_TIMEOUT, self.shared.quic.drained()).await;
-        self.shared.stop.cancel();
         self.shared.tracker.close();
         let _ = timeout(GOODBYE_TIMEOUT, self.shared.tracker.wait()).await;
     }

@@ -149,6 +149,11 @@ impl Control {
         table.by_addr.keys().copied().chain(reached).collect()
     }
 
+    /// The addresses under which gossip knows the connected peers.
+    pub(crate) fn gossip_addrs(&self) -> Vec<SocketAddr> {
+        self.table().by_addr.keys().copied().collect()
+    }
+
     /// The round trip to each connected peer.
     pub(crate) fn round_trips(&self) -> BTreeMap<NodeId, Duration> {
         self.table()
@@ -209,8 +214,9 @@ impl Control {
     pub(crate) async fn dial(self: &Arc<Self>, addr: SocketAddr) -> Result<Identity, DialError> {
         {
             let mut table = self.table();
-            let table = &mut *table;
-            if let Some(active) = table.by_addr.get(&addr).and_then(|node| table.active.get(node)) {
+            // By the address that it advertises, or by the one that led to it before.
+            let known = |active: &&Active| active.identity.gossip_addr == addr || active.reached_by == Some(addr);
+            if let Some(active) = table.active.values().find(known) {
                 return Ok(active.identity.clone());
             }
             if table.dialling.contains_key(&addr) {

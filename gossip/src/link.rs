@@ -266,6 +266,17 @@ impl Link {
         self.around.inbound.link(&self.identity.peer, event);
     }
 
+    fn tell_writable(&self, channel: Channel) {
+        let _telling = self
+            .telling
+            .lock()
+            .expect("an owner that panics when told ends the mesh");
+        // Nothing is told after `Gone`.
+        if !self.state().over {
+            self.tell(LinkEvent::Writable { channel });
+        }
+    }
+
     /// Queues a message. Never waits.
     fn send(self: &Arc<Self>, channel: Channel, message: Bytes) -> Result<(), SendError> {
         let max = self.around.message_bytes_max;
@@ -588,7 +599,7 @@ impl Link {
             match self.take_batch(channel, number, &mut encoder) {
                 Batch::Some { has_room_again } => {
                     if has_room_again && channel != Channel::BROADCAST {
-                        self.tell(LinkEvent::Writable { channel });
+                        self.tell_writable(channel);
                     }
                     stream.write_all_chunks(&mut encoder.take()).await?;
                 }

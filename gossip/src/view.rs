@@ -4,7 +4,7 @@
 //! The invariant: of one node there is at most one life, and a higher generation, once seen alive, ends every lower one for good.
 #![deny(clippy::disallowed_methods)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -310,22 +310,27 @@ impl View {
     }
 
     fn gossip(&mut self, reports: Vec<Report>, out: &mut Vec<Effect>) {
-        let mut remembered = BTreeMap::new();
+        let remembered: BTreeSet<Life> = reports.iter().map(|report| report.life.clone()).collect();
         for report in reports {
-            remembered.insert(report.life.clone(), ());
             self.report(report, out);
         }
-        // Who is gone and whom gossip has forgotten as well is remembered no longer.
         self.entries.retain(|node, entry| {
-            let over = match entry.condition {
-                Condition::Left => !entry.live && !entry.connected,
-                Condition::Dead => !remembered.contains_key(&entry.identity.peer.life()) && !entry.connected,
-                Condition::Well | Condition::Suspect => false,
-            };
-            if over && entry.condition == Condition::Dead {
-                out.push(Effect::Forget(node.clone()));
+            let remembered = remembered.contains(&entry.identity.peer.life());
+            entry.live &= remembered;
+            match entry.condition {
+                // Said again and again, for it may have been answered through others, who see what we do not: then the next silence
+                // must not go unnoticed.
+                Condition::Well if !entry.live && !entry.connected => out.push(Effect::Doubt(node.clone())),
+                Condition::Well | Condition::Suspect => {}
+                // Who is gone and whom gossip has forgotten as well is remembered no longer.
+                Condition::Left => return entry.live || entry.connected,
+                Condition::Dead if !remembered && !entry.connected => {
+                    out.push(Effect::Forget(node.clone()));
+                    return false;
+                }
+                Condition::Dead => {}
             }
-            !over
+            true
         });
     }
 
@@ -360,7 +365,7 @@ impl View {
         entry.live = live;
         if heard {
             out.push(Effect::Sign(life.node, Sign::Heartbeat));
-        } else if fell_silent && entry.condition == Condition::Well {
+        } else if fell_silent && entry.connected && entry.condition == Condition::Well {
             out.push(Effect::Doubt(life.node));
         }
     }

@@ -348,7 +348,7 @@ impl Task {
             }
         }
         self.stated = wanted;
-        let peers = self.shared.control.connected_addrs();
+        let peers = self.shared.control.gossip_addrs();
         for addr in peers.into_iter().take(EAGER_PEERS) {
             self.gossip_with(addr);
         }

@@ -176,6 +176,25 @@ fn silence_and_lost_connections_are_doubts_and_a_goodbye_is_not() {
 }
 
 #[test]
+fn who_is_neither_connected_nor_heard_of_is_doubted_again_after_each_clearance() {
+    let mut view = view();
+    let b: NodeId = "b".parse().unwrap();
+    gossip(&mut view, &[report("b", 1, true, true)]);
+    for _ in 0..2 {
+        assert_eq!(
+            gossip(&mut view, &[report("b", 1, false, false)]),
+            [Effect::Doubt(b.clone())]
+        );
+        step(&mut view, Input::Suspected(b.clone()));
+        assert_eq!(gossip(&mut view, &[report("b", 1, false, false)]), []);
+        step(&mut view, Input::Cleared(b.clone()));
+    }
+    // Nor does it help to be forgotten by gossip.
+    gossip(&mut view, &[report("b", 1, true, true)]);
+    assert_eq!(gossip(&mut view, &[]), [Effect::Doubt(b)]);
+}
+
+#[test]
 fn the_dead_are_shown_until_gossip_forgets_them_and_may_come_back() {
     let mut view = view();
     let a: NodeId = "a".parse().unwrap();

@@ -162,6 +162,8 @@ async fn a_node_that_leaves_is_gone_at_once_and_its_last_words_arrive() {
     }
     let leaving_at = Instant::now();
     last.leave().await;
+    let fault = tokio::time::timeout(Duration::from_millis(100), last.closed()).await;
+    assert!(fault.is_err(), "leaving is no fault: {fault:?}");
     for node in &nodes[..2] {
         eventually(|| node.inbox.gone() == [last.local().clone()]).await;
         let state = node.member("n2").map(|member| member.state);
