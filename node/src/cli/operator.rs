@@ -54,11 +54,20 @@ pub(crate) enum OpsError {
     #[error("no answer from {url}; is a node running, and is this its operators' listener? (--ops URL)")]
     Unreachable { url: String, source: Box<ureq::Error> },
     /// The node said no; nothing was done.
-    #[error("{} ({})", .0.message, .0.code)]
+    #[error("{} ({}){}", .0.message, .0.code, details(.0))]
     Refused(Refusal),
     /// Something answered that is no operators' listener of this version.
     #[error("{url} answered {status} with something that is not an operators' listener's answer; check --ops")]
     NotOurs { url: String, status: u16 },
+}
+
+/// What a refusal says beyond its sentence: the reason that a module gave, when to try again.
+fn details(refusal: &Refusal) -> String {
+    let detail = |(key, value): (&String, &Value)| match value {
+        Value::String(text) => format!("\n  {key}: {text}"),
+        other => format!("\n  {key}: {other}"),
+    };
+    refusal.details.iter().map(detail).collect()
 }
 
 /// Asks one node.
