@@ -16,6 +16,8 @@ import { dash, fromBase64, plumage, readEvent, readWorld, steer, Timeline, toBas
 const MODULE = "arena";
 const REPORT_EVERY_MS = 200;
 const PROBE_EVERY_MS = 2000;
+// A seat that was just taken is busy with its first view; after that the first figures need not wait for the rhythm.
+const FIRST_PROBE_MS = 300;
 const RETRY_MS = [250, 500, 1000, 2000, 4000];
 const HUES = [6, 28, 62, 100, 132, 168, 200, 232];
 
@@ -182,6 +184,10 @@ function seated(joined) {
   if (hue !== null) inputs.push(plumage(hue));
   controls.repeat();
   playing();
+  setTimeout(() => {
+    connection?.measure();
+    probe();
+  }, FIRST_PROBE_MS);
 }
 
 /** Keeps the owner's name: when its match is lost, nobody owns it any more and people want to know who did. */

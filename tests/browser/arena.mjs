@@ -213,6 +213,11 @@ try {
     await fly(dana, after.seat, [dana, ben]);
     await dana.page.context().close();
   });
+  // What a visitor sees: nothing focused by the checks above, nothing scrolled.
+  await ana.page.evaluate(() => {
+    document.getElementById("arena").focus();
+    scrollTo(0, 0);
+  });
   await ana.page.keyboard.down("s");
   await new Promise((resolve) => setTimeout(resolve, 350));
   await ana.page.keyboard.press("Space");

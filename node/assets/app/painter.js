@@ -229,9 +229,11 @@ export class Painter {
     const context = this.#context;
     context.font = `${mine ? 700 : 500} 12.5px ${this.#colours.font}`;
     context.textAlign = "center";
-    // A name stays on the canvas even where its bird is at the edge.
+    // A name stays on the canvas where its bird is at the edge, and goes with a bird that is not in sight.
+    const [right, bottom] = [this.#canvas.width / this.#ratio, this.#canvas.height / this.#ratio];
+    if (x < -BIRD || x > right + BIRD || y < -BIRD || y > bottom) return;
     const half = context.measureText(text).width / 2 + 6;
-    x = Math.max(half, Math.min(this.#canvas.width / this.#ratio - half, x));
+    x = Math.max(half, Math.min(right - half, x));
     y = Math.max(16, y);
     context.lineJoin = "round";
     context.lineWidth = 4;

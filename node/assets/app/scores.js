@@ -19,8 +19,8 @@ export class Scores {
     const mine = ranked.find((player) => player.me);
     const shown = ranked.slice(0, SHOWN);
     if (mine && !shown.includes(mine)) shown[SHOWN - 1] = mine;
-    const people = ranked.filter((player) => !player.bot).length;
-    this.#count.textContent = `${people} ${people === 1 ? "player" : "players"}, ${ranked.length - people} ${ranked.length - people === 1 ? "bot" : "bots"}`;
+    const bots = ranked.filter((player) => player.bot).length;
+    this.#count.textContent = [counted(ranked.length - bots, "player"), bots && counted(bots, "bot")].filter(Boolean).join(", ");
 
     const before = new Map([...this.#rows].map(([seat, row]) => [seat, { x: row.element.offsetLeft, y: row.element.offsetTop }]));
     for (const [seat, row] of this.#rows) {
@@ -55,4 +55,8 @@ export class Scores {
     this.#rows.set(seat, row);
     return row;
   }
+}
+
+function counted(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
