@@ -18,6 +18,8 @@ const REPORT_EVERY_MS = 200;
 const PROBE_EVERY_MS = 2000;
 // A seat that was just taken is busy with its first view; after that the first figures need not wait for the rhythm.
 const FIRST_PROBE_MS = 300;
+// A match that says nothing and applies nothing for so long is waited for, and the player is told; a busy machine is quicker.
+const QUIET_MS = 1500;
 const RETRY_MS = [250, 500, 1000, 2000, 4000];
 const HUES = [6, 28, 62, 100, 132, 168, 200, 232];
 
@@ -42,6 +44,7 @@ let known = [location.origin];
 let hue = null;
 let steered = false;
 let reportedAt = 0;
+let heardAt = 0;
 
 const inputs = new Inputs((n, bytes) => connection?.tell("match.send", { match: game?.match, data: toBase64(bytes), n }));
 
@@ -205,6 +208,11 @@ function playing() {
 }
 
 function hear(frame) {
+  if (game && frame.match === game.match) {
+    heardAt = performance.now();
+    // Outputs and acknowledgements come from a match that is at work.
+    if (body.dataset.state === "waiting" && ["match.data", "match.ack"].includes(frame.type)) playing();
+  }
   switch (frame.type) {
     case "match.data":
       if (frame.match === game?.match) data(frame);
@@ -227,7 +235,7 @@ function hear(frame) {
       controls.repeat();
       break;
     case "match.waiting":
-      if (frame.match === game?.match) waiting(frame.why);
+      if (frame.match === game?.match) waiting(frame.why || silence());
       break;
     case "match.kicked":
       over(frame, "kicked", "You were taken out of the match.", "Out of the match", frame.reason ? `It said: ${frame.reason}.` : "It gave no reason.");
@@ -264,7 +272,6 @@ function hear(frame) {
 
 function data(frame) {
   const now = performance.now();
-  if (body.dataset.state === "waiting") playing();
   if (frame.key === undefined || frame.key === null) {
     const event = readEvent(fromBase64(frame.data));
     if (event?.kind === "scored") painter.ring(event.seat, now, false);
@@ -301,10 +308,14 @@ function report(world) {
 }
 
 function waiting(why) {
-  stand("waiting", `The match pauses: ${why || "its node does not answer"}.`, {
+  stand("waiting", `The match pauses: ${why}.`, {
     title: "One moment",
     text: "The node that runs this match does not answer. Your moves are kept; the match goes on, or the cluster says that it is lost.",
   });
+}
+
+function silence() {
+  return `${game?.owner ?? "its node"} does not answer`;
 }
 
 function over(frame, state, status, title, text) {
@@ -346,7 +357,7 @@ function restart() {
 }
 
 function act(bytes) {
-  if (body.dataset.state !== "playing" || !inputs.push(bytes)) return;
+  if (!["playing", "waiting"].includes(body.dataset.state) || !inputs.push(bytes)) return;
   steered = true;
   find("hint").hidden = true;
   cluster.pulse("out", performance.now());
@@ -357,8 +368,15 @@ async function probe() {
   if (body.dataset.state !== "playing" || !connection) return;
   const [dx, dy] = controls.direction();
   const sentAt = performance.now();
+  const asked = game;
+  const quiet = setTimeout(() => {
+    if (game === asked && body.dataset.state === "playing" && heardAt < sentAt) waiting(silence());
+  }, QUIET_MS);
   const took = await inputs.ask(steer(dx, dy), (n, bytes) => connection.request("match.send", { match: game.match, data: toBase64(bytes), n }));
-  if (took) find("latency-match").textContent = milliseconds(performance.now() - sentAt);
+  // Without an answer the timer stands: whether the match is silent is for its next word to say.
+  if (!took) return;
+  clearTimeout(quiet);
+  find("latency-match").textContent = milliseconds(performance.now() - sentAt);
 }
 
 function choose(wanted) {
