@@ -27,6 +27,7 @@ use self::link::{JoinAsk, Link};
 use self::listener::Listener;
 use crate::gateway::connection::SessionHandle;
 use crate::gateway::outbox::{Close, Outbox};
+use crate::metrics::RateClass;
 
 /// Requests of one session that wait for the store or another node at once.
 const SLOW_MAX: usize = 64;
@@ -97,9 +98,11 @@ impl Session {
         &self.outbox
     }
 
-    /// Notes that the session is on its way into a match.
-    pub fn joining(&self, target: MatchId, link: &Arc<Mutex<Link<Session>>>) {
+    /// Notes that the session is on its way into a match; false if it is in as many as it may be.
+    fn joining(&self, target: MatchId, link: &Arc<Mutex<Link<Session>>>) -> bool {
+        let joined_max = self.hub.config().limits.matches_per_session as usize;
         let mut matches = self.matches();
+        let count = matches.len();
         match matches.get_mut(&target) {
             // A new link after the match was over for us: the seat of the old one is void.
             Some(sitting) if !Arc::ptr_eq(&sitting.link, link) => {
@@ -109,6 +112,7 @@ impl Session {
                 };
             }
             Some(_) => {}
+            None if count >= joined_max => return false,
             None => {
                 matches.insert(
                     target,
@@ -119,11 +123,7 @@ impl Session {
                 );
             }
         }
-    }
-
-    /// Matches that the session is in, or on its way into.
-    pub fn match_count(&self) -> usize {
-        self.matches().len()
+        true
     }
 
     fn matches(&self) -> std::sync::MutexGuard<'_, BTreeMap<MatchId, Sitting>> {
@@ -155,7 +155,7 @@ impl Session {
         }
     }
 
-    /// Asks a link for a seat; false if the link is no longer in use.
+    /// Asks a link for a seat, unless the session is in as many matches as it may be.
     ///
     /// # Errors
     /// The wish itself, when the link is no longer in use: ask another one.
@@ -164,9 +164,16 @@ impl Session {
         if held.is_retired() {
             return Err(ask);
         }
-        if !self.is_closed() {
-            self.joining(held.target(), link);
+        if self.is_closed() {
+            return Ok(());
+        }
+        if self.joining(held.target(), link) {
             held.join(self.hub.now_ms(), ask, &*self.hub);
+        } else {
+            ask.refuse(Refusal::new(
+                ErrorCode::MatchTooMany,
+                "the session is in as many matches as it may be",
+            ));
         }
         Ok(())
     }
@@ -178,6 +185,7 @@ impl Session {
     {
         if self.slow.fetch_add(1, Ordering::AcqRel) >= SLOW_MAX {
             self.slow.fetch_sub(1, Ordering::AcqRel);
+            self.hub.metrics().rate_limited(RateClass::Control).inc();
             let refusal = Refusal::new(
                 ErrorCode::RateLimited,
                 "too many requests of this session are under way",
@@ -241,6 +249,7 @@ impl Listener for Session {
     }
 
     fn refuse_input(&self, id: Option<i64>, message: &str, retry_ms: u64) {
+        self.hub.metrics().rate_limited(RateClass::Inputs).inc();
         let now_ms = self.hub.now_ms();
         let last_ms = self.complained_ms.load(Ordering::Relaxed);
         let due = last_ms == 0 || now_ms >= last_ms + COMPLAIN_EVERY_MS;

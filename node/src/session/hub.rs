@@ -300,6 +300,11 @@ impl Hub {
         self.links().values().cloned().collect()
     }
 
+    /// What waits for an owner to be found, of all matches.
+    pub fn held_requests(&self) -> usize {
+        self.all_links().iter().map(|link| lock(link).held()).sum()
+    }
+
     /// Takes what an owner says.
     pub fn down(self: &Arc<Self>, from: &NodeLife, message: Down) {
         match message {
@@ -512,14 +517,8 @@ impl Hub {
     /// Asks for a seat in a match, by its id or its name. The answer comes through the match's stream.
     ///
     /// # Errors
-    /// What is known without asking the owner: `match.not_found`, `match.closed`, `match.too_many`, `unavailable`.
+    /// What is known without asking the owner: `match.not_found`, `match.closed`, `unavailable`.
     pub async fn join(self: &Arc<Self>, target: &str, mut ask: JoinAsk<Session>) -> Result<(), Refusal> {
-        if ask.session.match_count() >= self.config().limits.matches_per_session as usize {
-            return Err(Refusal::new(
-                ErrorCode::MatchTooMany,
-                "the session is in as many matches as it may be",
-            ));
-        }
         let known = target.parse::<MatchId>().ok();
         if let Some(target) = known {
             if let Some(link) = self.link(target).filter(|link| !lock(link).is_over()) {

@@ -131,6 +131,17 @@ pub struct JoinAsk<L> {
     pub verdict: Option<Verdict>,
 }
 
+impl<L: Listener> JoinAsk<L> {
+    /// The session gets no seat.
+    pub fn refuse(self, refusal: Refusal) {
+        match self.verdict {
+            // Whoever asked is gone with the session.
+            Some(verdict) => drop(verdict.send(Err(refusal))),
+            None => self.session.refuse(self.id, refusal),
+        }
+    }
+}
+
 /// Whether a session got its seat. The client hears of a seat itself.
 pub type Verdict = oneshot::Sender<Result<(), Refusal>>;
 
@@ -205,22 +216,8 @@ impl<L: Listener> Link<L> {
     /// A session wants a seat.
     pub fn join(&mut self, now_ms: u64, ask: JoinAsk<L>, up: &impl Uplink) {
         if self.over {
-            let JoinAsk {
-                session,
-                id,
-                seating,
-                verdict,
-            } = ask;
-            let (until_ms, sent_at_ms) = (now_ms, now_ms);
-            let pending = Pending {
-                session,
-                id,
-                until_ms,
-                sent_at_ms,
-                ask: Ask::Join(seating),
-                verdict,
-            };
-            return pending.refuse(self.target, closed());
+            ask.session.join_refused(self.target);
+            return ask.refuse(closed());
         }
         let JoinAsk {
             session,
@@ -912,6 +909,20 @@ impl<L: Listener> Link<L> {
                     || !local.waiting.is_empty()
                     || local.inputs.kept().next().is_some()
             })
+    }
+
+    /// Joins, leaves and inputs that wait for an owner to be found.
+    pub fn held(&self) -> usize {
+        match self.route {
+            Route::Known { .. } => 0,
+            Route::Looking { .. } => {
+                let inputs = self
+                    .seats
+                    .values()
+                    .map(|local| local.inputs.kept().count() + local.waiting.len());
+                self.pending.len() + inputs.sum::<usize>()
+            }
+        }
     }
 
     fn seat_of(&self, session: &L) -> Option<Seat> {
