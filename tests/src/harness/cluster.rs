@@ -1,0 +1,155 @@
+//! Several nodes that are one cluster: one SQLite file, one secret, each seeded with the first.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::{NodeProcess, NodeSpec, Ops, bundled, eventually};
+
+/// Any 32 bytes or more will do.
+pub(super) const SECRET: &str = "a secret that only this test cluster knows";
+
+/// How a cluster is to be.
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    nodes: usize,
+    settings: Vec<(Option<usize>, String, String)>,
+}
+
+impl Builder {
+    pub fn new(nodes: usize) -> Self {
+        Self {
+            nodes,
+            settings: Vec::new(),
+        }
+    }
+
+    /// Sets a configuration key on every node.
+    pub fn set(mut self, key: &str, value: impl std::fmt::Display) -> Self {
+        self.settings.push((None, key.into(), value.to_string()));
+        self
+    }
+
+    /// Sets a configuration key on one node.
+    pub fn set_on(mut self, node: usize, key: &str, value: impl std::fmt::Display) -> Self {
+        self.settings.push((Some(node), key.into(), value.to_string()));
+        self
+    }
+
+    /// Starts the nodes, the first one first, and waits until each sees all of them ready.
+    pub async fn start(self) -> TestCluster {
+        let dir = tempfile::tempdir().expect("there is room for temporary files");
+        let mut nodes: Vec<NodeProcess> = Vec::new();
+        let mut rest = Vec::new();
+        for index in 0..self.nodes {
+            let mut spec = cluster_spec(&format!("node-{}", index + 1), dir.path());
+            for (_, key, value) in self
+                .settings
+                .iter()
+                .filter(|(node, _, _)| node.is_none_or(|node| node == index))
+            {
+                spec.set(key, value);
+            }
+            match nodes.first() {
+                None => {
+                    let mut first = spec.spawn();
+                    first.ready().await;
+                    nodes.push(first);
+                }
+                Some(first) => {
+                    spec.set("cluster.seeds", first.peer_address());
+                    rest.push(spec.spawn());
+                }
+            }
+        }
+        for mut node in rest {
+            node.ready().await;
+            nodes.push(node);
+        }
+        let cluster = TestCluster { nodes, dir };
+        cluster.settled().await;
+        cluster
+    }
+}
+
+/// A node of the test cluster whose files are below `dir`, not started and without seeds.
+fn cluster_spec(name: &str, dir: &Path) -> NodeSpec {
+    let mut spec = NodeSpec::new(name, dir);
+    spec.set("store.url", format!("sqlite://{}", dir.join("shared.db").display()));
+    spec.set("cluster.secret", SECRET).set("cluster.profile", "lan");
+    spec
+}
+
+/// A running cluster. Dropping it kills its nodes and removes its files.
+#[derive(Debug)]
+pub struct TestCluster {
+    nodes: Vec<NodeProcess>,
+    dir: TempDir,
+}
+
+impl TestCluster {
+    /// Starts a cluster with nothing configured beyond what makes it one.
+    pub async fn start(nodes: usize) -> Self {
+        Builder::new(nodes).start().await
+    }
+
+    pub fn builder(nodes: usize) -> Builder {
+        Builder::new(nodes)
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn node(&self, index: usize) -> &NodeProcess {
+        &self.nodes[index]
+    }
+
+    pub fn node_mut(&mut self, index: usize) -> &mut NodeProcess {
+        &mut self.nodes[index]
+    }
+
+    pub fn nodes(&self) -> &[NodeProcess] {
+        &self.nodes
+    }
+
+    pub fn ops(&self, index: usize) -> Ops {
+        self.nodes[index].ops()
+    }
+
+    /// The index of the node with this name.
+    pub fn index_of(&self, name: &str) -> usize {
+        let index = self.nodes.iter().position(|node| node.name() == name);
+        index.unwrap_or_else(|| panic!("no node is called {name}"))
+    }
+
+    /// Publishes an example module through the first node.
+    pub async fn publish(&self, name: &str) -> String {
+        self.ops(0).publish(bundled(name)).await
+    }
+
+    /// A node that is not one of the cluster's yet: same secret, same database, seeded with the first.
+    pub fn newcomer(&self, name: &str) -> NodeSpec {
+        let mut spec = cluster_spec(name, self.dir.path());
+        spec.set("cluster.seeds", self.nodes[0].peer_address());
+        spec
+    }
+
+    /// Starts a node again under its name and on its addresses, and waits until it is ready.
+    pub async fn restart(&mut self, index: usize) {
+        let mut node = self.nodes[index].restart();
+        node.ready().await;
+        self.nodes[index] = node;
+    }
+
+    /// Waits until every node sees all others ready.
+    pub async fn settled(&self) {
+        let mut names: Vec<&str> = self.nodes.iter().map(NodeProcess::name).collect();
+        names.sort_unstable();
+        for node in &self.nodes {
+            let ops = node.ops();
+            let what = format!("{} sees {names:?} ready", node.name());
+            eventually(&what, async || ops.members("ready").await == names).await;
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The committed components that tests publish.
+
+use rookery::examples::BUNDLED;
+
+/// Returns the component of an example module: `duel`, `arena`, `echo` or `ticker`.
+pub fn bundled(name: &str) -> &'static [u8] {
+    let module = BUNDLED.iter().find(|(bundled, _)| *bundled == name);
+    module.unwrap_or_else(|| panic!("no example module is called {name}")).1
+}
+
+/// Returns the component that misbehaves on request; tests/guests/hostile says how to ask.
+pub fn hostile() -> &'static [u8] {
+    include_bytes!("../../guests/hostile/hostile.wasm")
+}

@@ -1,0 +1,326 @@
+//! One node as a child process: its configuration, its start, its signals, its log and its end.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Account, Client, Encoding, Ops, PATIENCE, rookery_binary, until_within};
+
+/// Log lines printed of each node when a test fails.
+const PRINTED_LINES: usize = 200;
+
+/// How a node is configured. Everything goes by the environment; the operator's own variables are not the test's.
+#[derive(Debug, Clone)]
+pub struct NodeSpec {
+    name: String,
+    arguments: Vec<String>,
+    environment: BTreeMap<String, String>,
+    working_dir: PathBuf,
+}
+
+impl NodeSpec {
+    /// A node alone, on free ports of loopback, with its files in a folder of its own below `dir`.
+    pub fn new(name: &str, dir: &std::path::Path) -> Self {
+        let mut spec = Self::bare(name, dir);
+        spec.set("node.name", name)
+            .set("node.data_dir", dir.join(name).display());
+        for listener in ["listen.client", "listen.peer", "listen.ops"] {
+            spec.set(listener, "127.0.0.1:0");
+        }
+        spec
+    }
+
+    /// A node with no configuration at all, in this working directory. `name` is only what its log is printed under.
+    pub fn bare(name: &str, dir: &std::path::Path) -> Self {
+        Self {
+            name: name.into(),
+            arguments: Vec::new(),
+            environment: BTreeMap::new(),
+            working_dir: dir.into(),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sets a configuration key, such as `limits.inputs`.
+    pub fn set(&mut self, key: &str, value: impl std::fmt::Display) -> &mut Self {
+        self.variable(&format!("ROOKERY_{}", key.replace('.', "__").to_uppercase()), value)
+    }
+
+    /// Sets an environment variable as it is.
+    pub fn variable(&mut self, name: &str, value: impl std::fmt::Display) -> &mut Self {
+        self.environment.insert(name.into(), value.to_string());
+        self
+    }
+
+    /// Adds an argument to `rookery node`.
+    pub fn argument(&mut self, argument: impl std::fmt::Display) -> &mut Self {
+        self.arguments.push(argument.to_string());
+        self
+    }
+
+    /// Starts the process and waits for nothing.
+    pub fn spawn(&self) -> NodeProcess {
+        let mut command = Command::new(rookery_binary());
+        command.args([
+            "node",
+            "--log-level",
+            "info,module=debug,rookery=debug,rookery_gossip=debug,chitchat=warn",
+        ]);
+        command.args(&self.arguments).current_dir(&self.working_dir);
+        for (key, _) in std::env::vars_os() {
+            if key.to_str().is_some_and(|key| key.starts_with("ROOKERY_")) {
+                command.env_remove(key);
+            }
+        }
+        command
+            .envs(&self.environment)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{} does not start: {error}", self.name));
+        let (said, logged) = (Lines::default(), Lines::default());
+        said.collect(child.stdout.take().expect("it is piped"));
+        logged.collect(child.stderr.take().expect("it is piped"));
+        NodeProcess {
+            spec: self.clone(),
+            child,
+            said,
+            logged,
+            addresses: None,
+            exited: None,
+        }
+    }
+}
+
+/// Where a node listens, as its ready line says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Addresses {
+    client: SocketAddr,
+    peer: SocketAddr,
+    ops: SocketAddr,
+}
+
+impl Addresses {
+    fn of_ready_line(line: &str) -> Option<Self> {
+        let fields = line.strip_prefix("rookery ready ")?;
+        let field = |name: &str| {
+            let mut words = fields.split(' ');
+            words.find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+        };
+        Some(Self {
+            client: field("client")?,
+            peer: field("peer")?,
+            ops: field("ops")?,
+        })
+    }
+}
+
+/// A node that was started. Dropping it kills the process; if the test is failing then, its log is printed.
+#[derive(Debug)]
+pub struct NodeProcess {
+    spec: NodeSpec,
+    child: Child,
+    said: Lines,
+    logged: Lines,
+    addresses: Option<Addresses>,
+    exited: Option<ExitStatus>,
+}
+
+impl NodeProcess {
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// Waits for the ready line.
+    ///
+    /// # Panics
+    /// When the process ends instead, or takes longer than tests have patience.
+    pub async fn ready(&mut self) -> &mut Self {
+        let name = self.spec.name.clone();
+        let what = format!("{name} is ready");
+        let addresses = until_within(PATIENCE, &what, async || {
+            let ready = self.said.find_map(Addresses::of_ready_line);
+            if ready.is_none()
+                && let Some(status) = self.try_exited()
+            {
+                panic!("{name} ended with {status} instead of becoming ready");
+            }
+            ready
+        })
+        .await;
+        self.addresses = Some(addresses);
+        self
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.said.find_map(Addresses::of_ready_line).is_some()
+    }
+
+    /// Waits for the process to end by itself, within what it promises.
+    pub async fn exited(&mut self, within: Duration) -> ExitStatus {
+        let what = format!("{} ended", self.spec.name);
+        until_within(within, &what, async || self.try_exited()).await
+    }
+
+    /// The process's status, if it has ended.
+    pub fn try_exited(&mut self) -> Option<ExitStatus> {
+        if self.exited.is_none() {
+            self.exited = self.child.try_wait().expect("our own child can be waited for");
+        }
+        self.exited
+    }
+
+    pub fn client_address(&self) -> SocketAddr {
+        self.listening().client
+    }
+
+    pub fn peer_address(&self) -> SocketAddr {
+        self.listening().peer
+    }
+
+    pub fn ops_address(&self) -> SocketAddr {
+        self.listening().ops
+    }
+
+    pub fn ops(&self) -> Ops {
+        Ops::new(self.ops_address())
+    }
+
+    /// A new guest with an open session on this node.
+    pub async fn guest(&self, encoding: Encoding) -> Client {
+        let account = Account::guest(self.client_address()).await;
+        Client::open(self.client_address(), encoding, &account).await
+    }
+
+    /// All that it printed on standard output.
+    pub fn said(&self) -> String {
+        self.said.text()
+    }
+
+    /// All that it logged so far.
+    pub fn log(&self) -> String {
+        self.logged.text()
+    }
+
+    /// The lines of the log that contain a text.
+    pub fn log_lines(&self, needle: &str) -> Vec<String> {
+        self.log()
+            .lines()
+            .filter(|line| line.contains(needle))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `kill -9`: the process is gone when this returns.
+    pub fn kill(&mut self) {
+        if self.try_exited().is_none() {
+            self.child.kill().expect("our own child can be killed");
+            self.exited = Some(self.child.wait().expect("our own child can be waited for"));
+        }
+    }
+
+    /// SIGSTOP: the process keeps its sockets and does nothing.
+    pub fn stop(&mut self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT, after [`NodeProcess::stop`].
+    pub fn cont(&mut self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// SIGTERM: an orderly end.
+    pub fn terminate(&mut self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// A new process with the same configuration, on the addresses that this one had. This one is killed if it lives.
+    pub fn restart(&mut self) -> NodeProcess {
+        self.kill();
+        let mut spec = self.spec.clone();
+        if let Some(Addresses { client, peer, ops }) = self.addresses {
+            spec.set("listen.client", client)
+                .set("listen.peer", peer)
+                .set("listen.ops", ops);
+        }
+        spec.spawn()
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        // Not waited for yet, so the id is still its own.
+        if self.try_exited().is_none() {
+            let pid = Pid::from_child(&self.child);
+            kill_process(pid, signal).expect("our own child can be signalled");
+        }
+    }
+
+    fn listening(&self) -> &Addresses {
+        self.addresses.as_ref().expect("wait for `ready` first")
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let skipped = log.lines().count().saturating_sub(PRINTED_LINES);
+            eprintln!(
+                "--- {} (pid {}) said: {}",
+                self.spec.name,
+                self.pid(),
+                self.said().trim_end()
+            );
+            log.lines()
+                .skip(skipped)
+                .for_each(|line| eprintln!("{} | {line}", self.spec.name));
+        }
+    }
+}
+
+/// What a process writes, line by line.
+#[derive(Debug, Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    /// Collects until the other end closes, which it does when the process ends.
+    fn collect(&self, from: impl Read + Send + 'static) {
+        let lines = Arc::clone(&self.0);
+        std::thread::spawn(move || {
+            let mut from = BufReader::new(from);
+            let mut line = Vec::new();
+            while from.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                lines.lock().expect("no thread panics holding it").push(text);
+                line.clear();
+            }
+        });
+    }
+
+    fn find_map<T>(&self, look: impl Fn(&str) -> Option<T>) -> Option<T> {
+        self.0
+            .lock()
+            .expect("no thread panics holding it")
+            .iter()
+            .find_map(|line| look(line))
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().expect("no thread panics holding it").join("\n")
+    }
+}
