@@ -37,6 +37,7 @@ export class Cluster {
   #still = matchMedia("(prefers-reduced-motion: reduce)");
   #lastIn = 0;
   #lastOut = 0;
+  #known = null;
 
   /** `elements` are `card, picture, route, age, second`; `onView(view)` hears every new state of the cluster. */
   constructor(elements, onView) {
@@ -55,9 +56,15 @@ export class Cluster {
     return this.#view?.nodes ?? [];
   }
 
-  /** The node that runs the match; null while nobody said. */
+  /**
+   * The node that runs the match; null while nobody said. A node that has just died takes its matches out of the view before
+   * the cluster has decided about them, so that what was last said of this match stands until then.
+   */
   get owner() {
-    return this.#view?.matches?.find((row) => row.match === this.#place.match)?.owner ?? null;
+    const { match } = this.#place;
+    const owner = this.#view?.matches?.find((row) => row.match === match)?.owner;
+    if (owner) this.#known = { match, owner };
+    return match && this.#known?.match === match ? this.#known.owner : null;
   }
 
   /** A move leaves this tab (`out`), or a state of the world arrives (`in`). */
