@@ -263,7 +263,8 @@ impl Room {
         if let UpBody::Resume { last } = up.body {
             self.serve_from_ring(stream, last);
         }
-        self.streams[stream].item(Item::Over(over));
+        let end_seq = self.game.part().last_seq() + 1;
+        self.streams[stream].finish(over, end_seq);
     }
 
     fn join(&mut self, now_ms: u64, from: &NodeLife, number: u64, request: JoinRequest, out: &mut Vec<RoomEffect>) {
@@ -524,7 +525,13 @@ impl Room {
 
     /// Serves a stream from the ring, or resets its seats when the ring no longer reaches back that far.
     fn catch_up(&mut self, now_ms: u64, index: usize, last: u64, out: &mut Vec<RoomEffect>) {
-        if self.serve_from_ring(index, last) {
+        let complete = self.serve_from_ring(index, last);
+        if let Some(verdict) = &self.verdict {
+            let end_seq = self.game.part().last_seq() + 1;
+            self.streams[index].finish(verdict.over(), end_seq);
+            return;
+        }
+        if complete {
             return;
         }
         let seats: Vec<Seat> = self.streams[index].seats().collect();
@@ -867,8 +874,9 @@ impl Room {
         if self.verdict.is_some() {
             return;
         }
+        let end_seq = self.game.part().last_seq() + 1;
         for stream in &mut self.streams {
-            stream.item(Item::Over(verdict.over()));
+            stream.finish(verdict.over(), end_seq);
         }
         if self.phase == Phase::Running {
             self.phase = Phase::Over { since_ms: now_ms };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rookery_protocol::client::Role;
 use rookery_protocol::output::Output;
-use rookery_protocol::peer::{DownFrame, Item, MatchHead};
+use rookery_protocol::peer::{DownFrame, Item, MatchHead, Over};
 use rookery_protocol::{MatchId, NodeLife, Seat};
 
 /// A seat in a stream.
@@ -145,6 +145,14 @@ impl Stream {
     pub fn item(&mut self, item: Item) {
         if !self.stalled {
             self.items.push(item);
+        }
+    }
+
+    /// Takes the end of the match, as if it were an output with this `seq`: a gateway that misses it asks for it again.
+    pub fn finish(&mut self, over: Over, seq: u64) {
+        if !self.stalled {
+            self.collected = self.collected.max(seq);
+            self.items.push(Item::Over(over));
         }
     }
 

@@ -463,6 +463,10 @@ impl<L: Listener> Link<L> {
             self.item(now_ms, item, from, up);
         }
         self.last = self.last.max(frame.last);
+        if self.over {
+            // The owner may forget the match now.
+            up.up(from, self.target, self.stream, UpBody::Confirm { last: self.last });
+        }
     }
 
     fn item(&mut self, now_ms: u64, item: Item, from: &NodeLife, up: &impl Uplink) {

@@ -4,6 +4,7 @@
 //! Each seed is one run; a failing one prints its number, and `ROOKERY_SEED=n` runs just that one.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use rookery_protocol::{MatchId, NodeLife, PlayerId, Seat, SessionId};
 
 use super::link::{JoinAsk, Link, Route, Seating, SendAsk, Uplink};
 use super::listener::Listener;
+use crate::matches::event::EndReason;
 use crate::matches::machine::Match;
 use crate::matches::part::StartRecord;
 use crate::owner::room::{Room, RoomConfig};
@@ -52,6 +54,8 @@ struct Client {
     attachment: Attachment,
     frames: Mutex<Vec<Bytes>>,
     seat: Mutex<Option<Seat>>,
+    /// The match may be over from now on.
+    over: AtomicBool,
 }
 
 impl Listener for Client {
@@ -81,7 +85,10 @@ impl Listener for Client {
         *self.seat.lock().unwrap() = Some(seat);
     }
     fn forget_match(&self, _: MatchId) {
-        panic!("nobody leaves in this world");
+        assert!(
+            self.over.load(Ordering::Relaxed),
+            "nobody leaves in this world before its end"
+        );
     }
     fn join_refused(&self, _: MatchId) {
         panic!("everybody is let in");
@@ -96,6 +103,7 @@ struct Heard {
     next_n: u64,
     acked: u64,
     resets: u64,
+    ends: u64,
     from: BTreeMap<String, u64>,
 }
 
@@ -140,6 +148,7 @@ impl Heard {
                     self.last_seq = int("seq");
                     self.resets += 1;
                 }
+                "match.ended" => self.ends += 1,
                 other => panic!("unexpected {other}: {tree:?}"),
             }
         }
@@ -215,6 +224,7 @@ impl World {
                     attachment,
                     frames: Mutex::default(),
                     seat: Mutex::default(),
+                    over: AtomicBool::new(false),
                 });
                 let seating = Seating {
                     role: JoinRole::Player,
@@ -333,6 +343,7 @@ impl World {
             let Some(seat) = *client.seat.lock().unwrap() else {
                 continue;
             };
+            let speaks = speaks && !client.over.load(Ordering::Relaxed);
             if speaks && heard.next_n >= 1 && heard.next_n <= INPUTS {
                 let n = heard.next_n;
                 heard.next_n += 1;
@@ -435,4 +446,36 @@ fn what_the_ring_no_longer_has_is_never_a_silent_gap() {
         resets > 0 || std::env::var("ROOKERY_SEED").is_ok(),
         "no seed was hard enough to need a reset"
     );
+}
+
+#[test]
+fn everyone_hears_of_the_end_once_whatever_breaks_then() {
+    for seed in seeds() {
+        let mut world = World::new(seed, 0);
+        for _ in 0..100 {
+            world.step(false);
+        }
+        for gateway in &world.gateways {
+            gateway
+                .clients
+                .iter()
+                .for_each(|(client, _)| client.over.store(true, Ordering::Relaxed));
+        }
+        let mut effects = Vec::new();
+        world.room.end(world.now_ms, EndReason::Operator, &mut effects);
+        assert_eq!(effects.len(), 1, "the row must hear of it: {effects:?}");
+        for _ in 0..50 {
+            world.step(true);
+        }
+        world.heal();
+        for gateway in &world.gateways {
+            for (client, heard) in &gateway.clients {
+                assert_eq!(heard.ends, 1, "seed {seed}: {} and the end", client.player);
+            }
+        }
+        assert!(
+            world.room.is_done(world.now_ms),
+            "seed {seed}: the room waits for somebody"
+        );
+    }
 }
