@@ -183,7 +183,7 @@ pub struct Metrics {
 
     store_seconds: HistogramVec,
     pub store_up: IntGauge,
-    pub store_refused: IntCounter,
+    store_refused: IntCounter,
 }
 
 /// Registers families, and remembers what each is.
@@ -513,6 +513,11 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
+    /// Copies how many writes the store's queue has refused since the node started.
+    pub fn store_refusals(&self, counted: u64) {
+        raise(&self.store_refused, counted);
+    }
+
     /// How many zones are in each state, by its name.
     pub fn zones(&self, by_state: &BTreeMap<&'static str, u64>) {
         set_states(&self.zones, ZONE_STATES, by_state);
@@ -534,8 +539,7 @@ impl Metrics {
             (&failures(DiscoverySource::Seed), figures.seed_failures),
             (&failures(DiscoverySource::Dns), figures.dns_failures),
         ] {
-            // A counter never goes back, even if two scrapes overtake each other.
-            counter.inc_by(counted.saturating_sub(counter.get()));
+            raise(counter, counted);
         }
         for rtt in &figures.rtts {
             self.peer_rtt_seconds.observe(rtt.as_secs_f64());
@@ -562,6 +566,11 @@ impl Metrics {
         }
         text
     }
+}
+
+/// Brings a counter up to what was counted elsewhere. It never goes back, even if two scrapes overtake each other.
+fn raise(counter: &IntCounter, counted: u64) {
+    counter.inc_by(counted.saturating_sub(counter.get()));
 }
 
 fn set_states(family: &IntGaugeVec, states: &[&str], counts: &BTreeMap<&'static str, u64>) {

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{Accounts, AuthOptions, ExternalOptions, Policy, TokenKeys};
 use crate::config::{Config, Profile, Registration};
 use crate::gateway::handshake::Origins;
-use crate::gateway::outbox::Close;
+use crate::gateway::outbox::{Close, OutboxLimits};
 use crate::gateway::settings::{Counters, Settings};
 use crate::metrics::{MeshFigures, Metrics, RateClass};
 use crate::modules::Modules;
@@ -209,7 +209,7 @@ impl Node {
             |cluster: &Cluster, key: &str, value: &str| cluster.set_fact(key, value).context("cannot state a fact");
         say(&cluster, "ep", &registration.client)?;
         say(&cluster, "ver", env!("CARGO_PKG_VERSION"))?;
-        let accounts = Accounts::open(store.clone(), auth_options(&config)?).await?;
+        let accounts = Accounts::open(store.clone(), auth_options(&config, &metrics)?).await?;
         node.collect_metrics(&metrics);
         node.tend(&fault, accounts.clone());
         let routes = crate::ops::router(
@@ -350,7 +350,9 @@ impl Node {
         metrics.on_collect(move |metrics| {
             let Some(hub) = hub.upgrade() else { return };
             metrics.sessions.set(hub.session_count() as i64);
+            metrics.held_requests.set(hub.held_requests() as i64);
             metrics.store_up.set(i64::from(*hub.store().up().borrow()));
+            metrics.store_refusals(hub.store().refused_total());
             let stats = hub.cluster().stats();
             let members = hub.cluster().members().borrow().clone();
             let states = [
@@ -477,7 +479,7 @@ fn ops_token(config: &Config) -> Option<&str> {
     config.ops.token.as_ref().map(|token| token.expose())
 }
 
-fn auth_options(config: &Config) -> anyhow::Result<AuthOptions> {
+fn auth_options(config: &Config, metrics: &Metrics) -> anyhow::Result<AuthOptions> {
     let cluster = &config.cluster;
     let keys = match &cluster.secret {
         Some(secret) => {
@@ -506,6 +508,7 @@ fn auth_options(config: &Config) -> anyhow::Result<AuthOptions> {
         keys,
         policy,
         quota: quota(config.limits.accounts),
+        rate_limited: metrics.rate_limited(RateClass::Accounts),
     })
 }
 
@@ -528,6 +531,7 @@ fn gateway_counters(metrics: &Metrics) -> Counters {
         slow_closed: metrics.client_slow_closed.clone(),
         rate_limited_inputs: metrics.rate_limited(RateClass::Inputs),
         rate_limited_control: metrics.rate_limited(RateClass::Control),
+        connections: metrics.connections.clone(),
     }
 }
 
@@ -547,6 +551,10 @@ fn gateway_settings(config: &Config, metrics: &Metrics) -> anyhow::Result<Settin
         control: rate(config.limits.control),
         connections_max: config.limits.connections as usize,
         tls,
+        outbox: OutboxLimits {
+            bytes: config.limits.outbox.as_usize(),
+            ..OutboxLimits::default()
+        },
         counters: gateway_counters(metrics),
         ..Settings::default()
     })

@@ -21,6 +21,7 @@ mod values;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -122,6 +123,7 @@ struct Inner {
     database: Arc<Database>,
     batch: batch::Queue,
     observe: Option<Observe>,
+    refused_total: AtomicU64,
     up: watch::Receiver<bool>,
     closing: CancellationToken,
     tasks: TaskTracker,
@@ -153,6 +155,7 @@ impl Store {
                 database,
                 batch,
                 observe: options.observe,
+                refused_total: AtomicU64::new(0),
                 up,
                 closing,
                 tasks,
@@ -168,6 +171,11 @@ impl Store {
     /// Whether the last ping, at most a few seconds ago, was answered.
     pub fn up(&self) -> watch::Receiver<bool> {
         self.inner.up.clone()
+    }
+
+    /// Writes refused because the queue was full.
+    pub fn refused_total(&self) -> u64 {
+        self.inner.refused_total.load(Ordering::Relaxed)
     }
 
     /// Writes what is still waiting and closes all connections. Later calls answer `unavailable`.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use prometheus::IntCounter;
 use rookery_protocol::PlayerId;
 use tokio_util::sync::CancellationToken;
 
@@ -64,6 +65,8 @@ pub struct AuthOptions {
     pub policy: Policy,
     /// Account calls for each address (`limits.accounts`).
     pub quota: Quota,
+    /// Counts the calls beyond it.
+    pub rate_limited: IntCounter,
 }
 
 /// What a client gets who signed in.
@@ -83,6 +86,7 @@ pub struct Accounts {
     passwords: Passwords,
     policy: OpenPolicy,
     limiter: DefaultKeyedRateLimiter<IpAddr>,
+    rate_limited: IntCounter,
     clock: DefaultClock,
 }
 
@@ -124,6 +128,7 @@ impl Accounts {
             passwords: Passwords::new()?,
             policy,
             limiter: RateLimiter::keyed(options.quota),
+            rate_limited: options.rate_limited,
             clock: DefaultClock::default(),
         };
         accounts.read_revocations(0).await?;
@@ -213,11 +218,12 @@ impl Accounts {
     /// Counts a call of this address, or says when the next one is welcome.
     pub(super) fn admit(&self, address: IpAddr) -> Result<(), AuthError> {
         let address = subscriber(address);
-        self.limiter
-            .check_key(&address)
-            .map_err(|not_until| AuthError::RateLimited {
+        self.limiter.check_key(&address).map_err(|not_until| {
+            self.rate_limited.inc();
+            AuthError::RateLimited {
                 retry: not_until.wait_time_from(self.clock.now()),
-            })?;
+            }
+        })?;
         if self.limiter.len() > KNOWN_ADDRESSES_MAX {
             self.limiter.retain_recent();
         }

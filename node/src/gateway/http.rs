@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use prometheus::IntGauge;
 use rookery_protocol::ErrorCode;
 use rookery_protocol::error::Refusal;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -57,11 +58,12 @@ pub async fn serve<H: SessionHost>(
 ) -> io::Result<()> {
     let room = Arc::new(Semaphore::new(settings.connections_max.min(Semaphore::MAX_PERMITS)));
     let tls = settings.tls.clone().map(TlsAcceptor::from);
+    let sockets = Sockets::new(settings.counters.connections.clone());
     let server = Arc::new(Server {
         host,
         settings: Arc::new(settings),
         routes: TowerToHyperService::new(routes),
-        sockets: Sockets::default(),
+        sockets,
         tasks: TaskTracker::new(),
         stop: shutdown.clone(),
     });
@@ -325,26 +327,40 @@ fn refusal(status: StatusCode, refusal: &Refusal) -> Response<Body> {
 }
 
 /// The sockets that are open, to be closed all at once. A token that each task polls would be one lock for all of them.
-#[derive(Default)]
 struct Sockets {
     next: AtomicU64,
     open: Arc<Mutex<BTreeMap<u64, Weak<Outbox>>>>,
+    count: IntGauge,
 }
 
 /// A socket's place in the list, until dropped.
 struct Listed {
     number: u64,
     open: Arc<Mutex<BTreeMap<u64, Weak<Outbox>>>>,
+    count: IntGauge,
 }
 
 impl Sockets {
+    fn new(count: IntGauge) -> Self {
+        Self {
+            next: AtomicU64::new(0),
+            open: Arc::default(),
+            count,
+        }
+    }
+
     fn list(&self, outbox: &Arc<Outbox>) -> Listed {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let open = Arc::clone(&self.open);
         open.lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(number, Arc::downgrade(outbox));
-        Listed { number, open }
+        self.count.inc();
+        Listed {
+            number,
+            open,
+            count: self.count.clone(),
+        }
     }
 
     fn close_all(&self) {
@@ -357,6 +373,7 @@ impl Sockets {
 
 impl Drop for Listed {
     fn drop(&mut self) {
+        self.count.dec();
         self.open
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::IntCounter;
+use prometheus::{IntCounter, IntGauge};
 
 use super::handshake::Origins;
 use super::limits::Rate;
@@ -69,6 +69,8 @@ pub struct Counters {
     pub rate_limited_inputs: IntCounter,
     /// `rookery_rate_limited_total{class="control"}`
     pub rate_limited_control: IntCounter,
+    /// `rookery_connections`
+    pub connections: IntGauge,
 }
 
 impl Default for Counters {
@@ -81,6 +83,7 @@ impl Default for Counters {
             slow_closed: counter("slow_closed"),
             rate_limited_inputs: counter("rate_limited_inputs"),
             rate_limited_control: counter("rate_limited_control"),
+            connections: IntGauge::new("connections", "not exported").expect("the name is a metric name"),
         }
     }
 }

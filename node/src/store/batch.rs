@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rookery_protocol::{MatchId, PlayerId};
@@ -90,10 +91,13 @@ impl Store {
         write: impl FnOnce(Reply<R>) -> Write,
     ) -> Result<R, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let queue = &self.inner.batch.writes;
+        let (queue, refused_total) = (&self.inner.batch.writes, &self.inner.refused_total);
         self.timed(operation, self.deadline(), async move {
             queue.try_send(write(reply)).map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+                mpsc::error::TrySendError::Full(_) => {
+                    refused_total.fetch_add(1, Ordering::Relaxed);
+                    StoreError::Busy
+                }
                 mpsc::error::TrySendError::Closed(_) => StoreError::closed(),
             })?;
             answer.await.map_err(|_| StoreError::closed())?

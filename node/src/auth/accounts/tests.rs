@@ -20,6 +20,7 @@ impl Cluster {
                 keys: TokenKeys::of_cluster(&[3; 32], None),
                 policy: policy.clone(),
                 quota: Quota::per_second(NonZeroU32::new(20).unwrap()).allow_burst(NonZeroU32::new(5).unwrap()),
+                rate_limited: prometheus::IntCounter::new("refused", "not exported").unwrap(),
             };
             nodes.push(Accounts::open(store, options).await.unwrap());
         }
@@ -147,6 +148,7 @@ async fn a_closed_server_knows_its_players_and_takes_no_new_ones() {
         keys: TokenKeys::of_cluster(&[3; 32], None),
         policy: Policy::Closed,
         quota: Quota::per_second(NonZeroU32::MIN),
+        rate_limited: prometheus::IntCounter::new("refused", "not exported").unwrap(),
     };
     let closed = Accounts::open(cluster.nodes[0].store.clone(), options).await.unwrap();
     assert_eq!(closed.guest(Some("phone"), None).await.unwrap().player, guest.player);

@@ -25,6 +25,7 @@ impl Server {
             keys: TokenKeys::of_cluster(&[3; 32], None),
             policy: Policy::Open,
             quota: Quota::per_second(NonZeroU32::MIN).allow_burst(NonZeroU32::new(burst).unwrap()),
+            rate_limited: prometheus::IntCounter::new("refused", "not exported").unwrap(),
         };
         Self {
             routes: routes(Accounts::open(store.clone(), options).await.unwrap()),
