@@ -324,6 +324,7 @@ function over(frame, state, status, title, text) {
   body.dataset.match = "";
   body.dataset.positions = "{}";
   cluster.place({ match: null });
+  owned();
   stand(state, status, { title, text, action: { label: "Play again", run: () => seat() } });
 }
 
