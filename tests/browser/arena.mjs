@@ -215,7 +215,7 @@ try {
   });
   // What a visitor sees: nothing focused by the checks above, nothing scrolled.
   await ana.page.evaluate(() => {
-    document.getElementById("arena").focus();
+    document.activeElement?.blur();
     scrollTo(0, 0);
   });
   await ana.page.keyboard.down("s");
