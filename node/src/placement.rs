@@ -4,6 +4,8 @@
 //! exactly would, without herding everyone onto the one node that looked empty a second ago (Mitzenmacher, "The Power of Two
 //! Choices in Randomized Load Balancing", 2001).
 
+#![deny(clippy::disallowed_methods)]
+
 use rookery_protocol::NodeLife;
 
 /// A node that may own matches, and how much it owns already.

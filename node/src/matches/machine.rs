@@ -7,6 +7,8 @@
 //!
 //! Undoing the guest's own memory needs an image of it, which does not exist yet: after a failed call the match is over.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -4,6 +4,8 @@
 //!
 //! Invariant: `decode(encode(part)) == part`, and everything in it follows from the start record and the events.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 

@@ -5,6 +5,8 @@
 //! it. Invariants: input `n` of a seat is applied only after `n - 1`, and once; only the connection with the highest attachment
 //! number speaks for a seat; nothing leaves before the match's row says `running`; every wait has a wake-up.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 

@@ -4,6 +4,8 @@
 //! stream if and only if one of the stream's seats is in its audience. What is not an output (acknowledgements, answers) is
 //! cumulative or asked for again by the gateway, so it may be lost with a frame.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

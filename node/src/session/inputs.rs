@@ -4,6 +4,8 @@
 //! Pure. Invariants: what is kept is dense (`acked + 1`, `acked + 2`, …) and within [`KEPT_BYTES_MAX`]; an input that was
 //! refused does not use up its number, and nothing above it is taken until it comes again.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;

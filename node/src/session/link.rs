@@ -5,6 +5,8 @@
 //! Invariants: an output reaches a session once and in `seq` order, or the session is told of a reset; a frame whose `prev` is
 //! not where we are is not delivered but asked for again; what a client asked is kept until it was answered or timed out.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -263,7 +263,7 @@ impl World {
     }
 
     fn one_in(&mut self, count: u64) -> bool {
-        self.rng.next_u64() % count == 0
+        self.rng.next_u64().is_multiple_of(count)
     }
 
     fn step(&mut self, faults: bool) {
@@ -306,7 +306,7 @@ impl World {
             while let Some((_, Down::Frame(frame))) = gateway.down.pop_front_if(|(due_ms, _)| *due_ms <= now_ms) {
                 gateway.link.frame(now_ms, &owner, frame, &gateway.post);
             }
-            if now_ms % 50 == 0 && gateway.link.is_restless() {
+            if now_ms.is_multiple_of(50) && gateway.link.is_restless() {
                 gateway.link.wake(now_ms, &gateway.post);
             }
             for (client, heard) in &mut gateway.clients {

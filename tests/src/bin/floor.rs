@@ -75,6 +75,7 @@ async fn serve(stream: TcpStream, rooms: &Rooms) -> anyhow::Result<()> {
         .read_buffer_size(BUFFER_BYTES)
         .write_buffer_size(BUFFER_BYTES);
     let mut path = String::new();
+    #[allow(clippy::result_large_err)] // The shape of the library's callback.
     let note_path = |request: &Request, response: Response| {
         path = request.uri().path().to_owned();
         Ok(response)

@@ -75,10 +75,7 @@ async fn abuse(cluster: &TestCluster, ana: &Client, account: &Account, deed: &st
     }
     let is_end = |push: &serde_json::Value| push["type"] == "match.failed" && push["match"] == target.as_str();
     let failed = ana.push_where(&format!("match.failed of {what}"), is_end).await;
-    let reason = failed["reason"]
-        .as_str()
-        .expect("a failure has a reason")
-        .to_owned();
+    let reason = failed["reason"].as_str().expect("a failure has a reason").to_owned();
     // Operators find it, with the reason, when its row is written.
     let ops = cluster.ops(0);
     eventually(&format!("the record says how {what} ended"), async || {

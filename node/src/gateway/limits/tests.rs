@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods)] // A test needs a first instant from somewhere.
+
 use proptest::prelude::*;
 
 use super::*;
