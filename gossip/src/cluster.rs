@@ -177,6 +177,7 @@ impl Cluster {
             local.clone(),
             Refusals::new(counters.clone()),
         )?);
+        let started_at = Instant::now();
         let (runtime, tracker, stop) = (Handle::current(), TaskTracker::new(), shutdown.child_token());
         let (events, event_inbox) = mpsc::channel(EVENTS_LEN_MAX);
         let (commands, command_inbox) = mpsc::channel(EVENTS_LEN_MAX);
@@ -197,6 +198,7 @@ impl Cluster {
             control: control.clone(),
             counters: counters.clone(),
             inbound,
+            started_at,
             queue_bytes_max: config.limits.queue_bytes,
             message_bytes_max: config.limits.message_bytes,
             runtime,
@@ -216,7 +218,7 @@ impl Cluster {
         let shared = Arc::new(Shared {
             members: watch::Sender::new(Arc::new(Members::default())),
             local,
-            started_at: Instant::now(),
+            started_at,
             quic,
             control,
             links,

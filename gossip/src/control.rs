@@ -266,10 +266,12 @@ impl Control {
 
     /// Takes a control connection that a peer began.
     pub(crate) async fn accept(self: &Arc<Self>, established: Established) {
+        let Ok(welcome) = established.prepare_welcome().await else {
+            return;
+        };
         match self.adopt(&established, None) {
             Ok(queue) => {
-                // If it broke meanwhile, serving ends at once and says so.
-                let _ = established.welcome().await;
+                welcome.say().await;
                 self.serve(established, queue).await;
             }
             Err(code) => {

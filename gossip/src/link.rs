@@ -6,11 +6,12 @@
 //!   `Lost` says so for each channel that had been written to; what was still queued goes out on the next connection.
 //! - A new connection is taken into use under the same lock that delivery holds, so nothing from an older connection is delivered
 //!   after anything from a newer one.
-//! - The node with the lower name has the last word on which connection is used: it welcomes a connection of the other one only when
-//!   it has none of its own that the other end could still be using. So crossing dials lose nothing.
+//! - Both ends take connections into use in the same order (`choice.rs` decides), so crossing dials neither reorder nor lose anything.
 //!
 //! Locks are taken in the order telling, delivering, state, outbox; the owner is called under the first two only, and may send from
 //! there.
+
+mod choice;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -26,7 +27,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::collision::{self, Begun, Present, Ruling};
+use self::choice::Choice;
+use crate::collision::Begun;
 use crate::control::Control;
 use crate::error::SendError;
 use crate::frame::{Decoder, Encoder};
@@ -62,6 +64,7 @@ pub(crate) struct Surroundings {
     pub(crate) inbound: Arc<dyn Inbound>,
     pub(crate) queue_bytes_max: usize,
     pub(crate) message_bytes_max: usize,
+    pub(crate) started_at: Instant,
     pub(crate) runtime: Handle,
     pub(crate) tracker: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -136,24 +139,25 @@ impl Links {
 
     /// Takes a data connection that a peer began.
     pub(crate) async fn accept(&self, established: Established) {
-        let refused = match self.around.control.turn_away(&established.identity.peer.life()) {
-            Some(code) => Some(code),
-            None => match self.ensure(&established.identity) {
-                None => Some(CloseCode::Superseded),
-                Some(link) => {
-                    let code = link.adopt(&established).err();
-                    if code.is_none() {
-                        // If it broke meanwhile, serving ends at once and says so.
-                        let _ = established.welcome().await;
-                        self.around.control.seen(link.life.clone()).await;
-                    }
-                    code
-                }
-            },
+        let Ok(welcome) = established.prepare_welcome().await else {
+            return;
         };
-        if let Some(code) = refused {
-            code.close(&established.connection);
+        match self.admit(&established) {
+            Ok(link) => {
+                welcome.say().await;
+                self.around.control.seen(link.life.clone()).await;
+            }
+            Err(code) => code.close(&established.connection),
         }
+    }
+
+    fn admit(&self, established: &Established) -> Result<Arc<Link>, CloseCode> {
+        if let Some(code) = self.around.control.turn_away(&established.identity.peer.life()) {
+            return Err(code);
+        }
+        let link = self.ensure(&established.identity).ok_or(CloseCode::Superseded)?;
+        link.adopt(established)?;
+        Ok(link)
     }
 
     /// Cuts every data connection, as a fault of the network would; they come back when there is something to send.
@@ -187,21 +191,12 @@ pub(crate) struct Link {
     over: CancellationToken,
 }
 
-#[derive(Default)]
 struct State {
-    current: Option<Current>,
-    /// Counts connections; a task that serves an older one stops by itself.
-    number: u64,
+    choice: Choice,
+    current: Option<Connection>,
+    /// A task dials until there is a connection.
     dialling: bool,
-    /// A dial is on its way at this moment, not waiting for the next attempt.
-    attempting: bool,
     over: bool,
-}
-
-struct Current {
-    connection: Connection,
-    begun: Begun,
-    since: Instant,
 }
 
 #[derive(Default)]
@@ -232,12 +227,18 @@ const NONE_MAY_DELIVER: u64 = u64::MAX;
 
 impl Link {
     fn new(around: Arc<Surroundings>, identity: Identity) -> Self {
+        let choice = Choice::new(around.quic.local().peer.node < identity.peer.node);
         Self {
             life: identity.peer.life(),
             identity,
             around,
             telling: Mutex::new(()),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                choice,
+                current: None,
+                dialling: false,
+                over: false,
+            }),
             channels: Default::default(),
             over: CancellationToken::new(),
         }
@@ -319,14 +320,17 @@ impl Link {
             return;
         }
         match &state.current {
-            Some(current) => {
+            Some(connection) => {
                 let mut out = self.out(channel);
                 if out.writer.is_none() {
-                    out.writer = Some(state.number);
+                    let number = state.choice.number();
+                    out.writer = Some(number);
                     drop(out);
-                    self.spawn_writer(channel, state.number, current.connection.clone());
+                    self.spawn_writer(channel, number, connection.clone());
                 }
             }
+            // One is just being taken into use, and then every queue is looked at.
+            None if state.choice.is_connected() => {}
             None => self.begin_dial(&mut state),
         }
     }
@@ -362,15 +366,10 @@ impl Link {
     async fn dial(self: &Arc<Self>) {
         let mut wait = REDIAL_MIN;
         loop {
-            {
-                let mut state = self.state();
-                if state.current.is_some() {
-                    break;
-                }
-                state.attempting = true;
+            if !self.state().choice.begin_attempt() {
+                break;
             }
             let result = self.around.quic.dial(self.identity.gossip_addr, Kind::Data).await;
-            self.state().attempting = false;
             match result {
                 Ok(established) => match self.adopt_dialled(&established) {
                     Ok(()) => return,
@@ -383,13 +382,14 @@ impl Link {
                     debug!(peer = %self.identity.peer, %error, "no data connection");
                 }
             }
+            self.state().choice.attempt_failed();
             sleep(wait.mul_f64(rand::random_range(0.8..1.2))).await;
             wait = (wait * 2).min(REDIAL_MAX);
         }
         // A connection that broke before we got here found us dialling and left the redial to us.
         let mut state = self.state();
         state.dialling = false;
-        if state.current.is_none() && self.has_something_to_send() {
+        if !state.choice.is_connected() && self.has_something_to_send() {
             self.begin_dial(&mut state);
         }
     }
@@ -412,24 +412,21 @@ impl Link {
             .telling
             .lock()
             .expect("an owner that panics when told ends the mesh");
-        let number = {
-            let state = self.state();
+        let (number, replaced) = {
+            let mut state = self.state();
             if state.over {
                 return Err(CloseCode::Gone);
             }
-            self.rule(&state, established.begun)?;
-            state.number + 1
+            let now = self.around.started_at.elapsed();
+            if !state.choice.admits(now, established.begun) {
+                return Err(CloseCode::Duplicate);
+            }
+            (state.choice.take(now, established.begun), state.current.take())
         };
-        // Not under the state's lock: whoever is being handed a message may be sending one.
+        // Not under the state's lock: whoever is being handed a message may be sending one. What is sent meanwhile stays queued.
         self.only_deliver(number);
         let mut state = self.state();
-        state.number = number;
-        let current = Current {
-            connection: established.connection.clone(),
-            begun: established.begun,
-            since: Instant::now(),
-        };
-        let replaced = state.current.replace(current);
+        state.current = Some(established.connection.clone());
         if established.begun == Begun::ByUs {
             state.dialling = false;
         }
@@ -446,7 +443,7 @@ impl Link {
         drop(state);
         match replaced {
             Some(replaced) => {
-                CloseCode::Duplicate.close(&replaced.connection);
+                CloseCode::Duplicate.close(&replaced);
                 self.around.counters.links_lost.add(1);
             }
             None => self.around.counters.data_connections.add(1),
@@ -472,33 +469,6 @@ impl Link {
         }
     }
 
-    fn rule(&self, state: &State, begun: Begun) -> Result<(), CloseCode> {
-        let local = &self.around.quic.local().peer.node;
-        let present = match &state.current {
-            Some(current) => Some(Present {
-                generation: self.life.generation,
-                begun: current.begun,
-                age: current.since.elapsed(),
-            }),
-            // A dial of ours that is under way counts as a connection that has just come up.
-            None if state.attempting && *local < self.life.node => Some(Present {
-                generation: self.life.generation,
-                begun: Begun::ByUs,
-                age: Duration::ZERO,
-            }),
-            None => None,
-        };
-        // What we dialled is here because the other end has welcomed it, and that has been decided there.
-        if begun == Begun::ByUs {
-            return Ok(());
-        }
-        match collision::rule(local, &self.life, present.as_ref(), begun) {
-            Ruling::Use => Ok(()),
-            Ruling::Duplicate => Err(CloseCode::Duplicate),
-            Ruling::Superseded => Err(CloseCode::Superseded),
-        }
-    }
-
     /// The channels that were written to on the connection that is over.
     fn take_lost(&self) -> Vec<Channel> {
         let lost = |channel: &Channel| std::mem::take(&mut self.out(*channel).written);
@@ -515,9 +485,10 @@ impl Link {
             .lock()
             .expect("an owner that panics when told ends the mesh");
         let mut state = self.state();
-        if state.number != number || state.current.take().is_none() {
+        if state.over || !state.choice.lost(number) {
             return;
         }
+        state.current = None;
         self.around.counters.data_connections.subtract(1);
         self.around.counters.links_lost.add(1);
         for channel in Self::every_channel() {
@@ -545,8 +516,8 @@ impl Link {
         self.over.cancel();
         self.only_deliver(NONE_MAY_DELIVER);
         let mut state = self.state();
-        if let Some(current) = state.current.take() {
-            CloseCode::Gone.close(&current.connection);
+        if let Some(connection) = state.current.take() {
+            CloseCode::Gone.close(&connection);
             self.around.counters.data_connections.subtract(1);
         }
         for channel in &self.channels {
@@ -564,8 +535,8 @@ impl Link {
     }
 
     fn cut(&self) {
-        if let Some(current) = &self.state().current {
-            CloseCode::Cut.close(&current.connection);
+        if let Some(connection) = &self.state().current {
+            CloseCode::Cut.close(connection);
         }
     }
 

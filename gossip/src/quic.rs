@@ -147,13 +147,21 @@ pub(crate) struct Established {
 }
 
 impl Established {
+    /// Opens the acceptor's first stream, before anything else can: the dialler takes the first one for the welcome.
+    pub(crate) async fn prepare_welcome(&self) -> Result<Welcome, ConnectionError> {
+        Ok(Welcome(self.connection.open_uni().await?))
+    }
+}
+
+/// The word by which an acceptor lets a dialler in.
+pub(crate) struct Welcome(quinn::SendStream);
+
+impl Welcome {
     /// Tells the dialler that it is in. Only then does its dial succeed.
-    pub(crate) async fn welcome(&self) -> Result<(), ConnectionError> {
-        let mut stream = self.connection.open_uni().await?;
-        // An error here is an error of the connection, which its own task hears of.
-        let _ = stream.write_all(&[WELCOME, WIRE_VERSION]).await;
-        let _ = stream.finish();
-        Ok(())
+    pub(crate) async fn say(mut self) {
+        // An error here is one of the connection, and the task that serves that hears of it.
+        let _ = self.0.write_all(&[WELCOME, WIRE_VERSION]).await;
+        let _ = self.0.finish();
     }
 }
 
