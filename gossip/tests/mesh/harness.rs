@@ -279,6 +279,15 @@ impl Node {
         port
     }
 
+    /// Holds up everything that a node which was started apart does, as a stopped process would be.
+    pub(crate) fn pause(&self, duration: Duration) {
+        let runtime = self
+            .runtime
+            .as_ref()
+            .expect("only a node that was started apart can be paused");
+        runtime.spawn(async move { std::thread::sleep(duration) });
+    }
+
     /// Starts nodes n0, n1, … and waits until all see each other ready.
     pub(crate) async fn cluster(count: usize, options: NodeOptions) -> Vec<Node> {
         let sockets: Vec<_> = (0..count)

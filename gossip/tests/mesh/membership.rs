@@ -153,6 +153,63 @@ async fn a_killed_node_is_suspected_and_then_dead_on_all_others() {
     }
 }
 
+/// Two nodes, and one that can be paused, which has a data link to the first.
+async fn with_sleeper(profile: Profile) -> (Vec<Node>, Node) {
+    let options = NodeOptions {
+        profile,
+        ..NodeOptions::default()
+    };
+    let nodes = Node::cluster(2, options.clone()).await;
+    let seeds = vec![nodes[0].addr()];
+    let sleeper = Node::start_apart("sleeper", NodeOptions { seeds, ..options });
+    eventually(|| nodes.iter().all(|node| node.count(MemberState::Ready) == 3) && sleeper.members().len() == 3).await;
+    nodes[0].cluster.send(&sleeper.name(), ONE, number(0)).unwrap();
+    // A while of heartbeats, as in a cluster that has been running.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    (nodes, sleeper)
+}
+
+async fn a_pause_is_no_death(profile: Profile, pause: Duration) {
+    let (nodes, sleeper) = with_sleeper(profile).await;
+    sleeper.pause(pause);
+    tokio::time::sleep(pause + Duration::from_secs(3)).await;
+    for node in &nodes {
+        assert_eq!(node.inbox.gone(), [], "a pause of {pause:?} was taken for a death");
+        eventually(|| node.count(MemberState::Ready) == 3).await;
+    }
+    nodes[0].cluster.send(&sleeper.name(), ONE, number(1)).unwrap();
+    eventually(|| numbers(&sleeper.inbox, ONE).last() == Some(&1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_of_two_seconds_is_no_death_by_default() {
+    a_pause_is_no_death(Profile::Default, Duration::from_secs(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_of_one_second_is_no_death_on_a_lan() {
+    a_pause_is_no_death(Profile::Lan, Duration::from_secs(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_wakes_up_after_being_given_up_declares_nobody_dead_and_is_a_member_again() {
+    let (nodes, sleeper) = with_sleeper(Profile::Lan).await;
+    sleeper.pause(Duration::from_secs(6));
+    eventually(|| {
+        nodes[0]
+            .member("sleeper")
+            .is_some_and(|member| member.state == MemberState::Dead)
+    })
+    .await;
+    eventually(|| sleeper.cluster.stats().self_late_total >= 1).await;
+    eventually(|| nodes.iter().all(|node| node.count(MemberState::Ready) == 3)).await;
+    assert_eq!(sleeper.inbox.gone(), []);
+    // Its link begins anew, by the same name and generation.
+    assert_eq!(nodes[0].inbox.gone(), [sleeper.cluster.local().clone()]);
+    nodes[0].cluster.send(&sleeper.name(), ONE, number(1)).unwrap();
+    eventually(|| numbers(&sleeper.inbox, ONE).last() == Some(&1)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_leaves_is_gone_at_once_and_its_last_words_arrive() {
     let nodes = Node::cluster(3, NodeOptions::default()).await;
