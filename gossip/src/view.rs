@@ -78,6 +78,8 @@ struct Entry {
     facts: Arc<BTreeMap<String, String>>,
     groups: Vec<String>,
     keys: usize,
+    /// It has been heard what the life states. A connection admits a life before gossip speaks for it.
+    stated: bool,
     live: bool,
     connected: bool,
     condition: Condition,
@@ -99,6 +101,7 @@ impl Entry {
             facts: Arc::default(),
             groups: Vec::new(),
             keys: 0,
+            stated: false,
             live: false,
             connected: false,
             condition: Condition::Well,
@@ -109,6 +112,7 @@ impl Entry {
         let mut facts = BTreeMap::new();
         self.groups.clear();
         self.keys = stated.len();
+        self.stated = true;
         for (key, value) in stated {
             if key == own::STATE_KEY {
                 // A state of a later version reads as the most careful one of ours.
@@ -125,6 +129,11 @@ impl Entry {
             }
         }
         self.facts = Arc::new(facts);
+    }
+
+    /// Neither dead nor gone by its own will.
+    fn is_present(&self) -> bool {
+        matches!(self.condition, Condition::Well | Condition::Suspect)
     }
 
     fn shown_state(&self) -> MemberState {
@@ -161,12 +170,13 @@ impl View {
                     out.push(Effect::Sign(life.node, Sign::Direct));
                 }
             }
-            Input::Suspected(node) => self.condition(&node, Condition::Suspect),
+            Input::Suspected(node) => {
+                self.turned(&node, Condition::Suspect);
+            }
             Input::Cleared(node) => self.cleared(&node, out),
             Input::Died(node) => {
-                self.condition(&node, Condition::Dead);
-                if let Some(entry) = self.entries.get(&node) {
-                    out.push(Effect::Gone(entry.identity.peer.life()));
+                if let Some(life) = self.turned(&node, Condition::Dead) {
+                    out.push(Effect::Gone(life));
                 }
             }
         }
@@ -206,6 +216,15 @@ impl View {
         self.entries.get(node).map(|entry| &entry.identity)
     }
 
+    /// Whether everything that the life states is to be reported, changed or not: what was reported before it became a member
+    /// was not kept.
+    pub(crate) fn lacks_statement(&self, life: &Life) -> bool {
+        self.entries
+            .get(&life.node)
+            .filter(|entry| entry.identity.peer.generation == life.generation)
+            .is_none_or(|entry| !entry.stated)
+    }
+
     /// How many keys the other nodes state.
     pub(crate) fn keys(&self) -> usize {
         self.entries.values().map(|entry| entry.keys).sum()
@@ -225,12 +244,11 @@ impl View {
             .filter(|entry| entry.identity.peer.generation == life.generation)
     }
 
-    fn condition(&mut self, node: &NodeId, condition: Condition) {
-        if let Some(entry) = self.entries.get_mut(node) {
-            if entry.condition != Condition::Left {
-                entry.condition = condition;
-            }
-        }
+    /// Suspects or buries who is here, and returns the life. Verdicts on who is gone already change nothing.
+    fn turned(&mut self, node: &NodeId, condition: Condition) -> Option<Life> {
+        let entry = self.entries.get_mut(node).filter(|entry| entry.is_present())?;
+        entry.condition = condition;
+        Some(entry.identity.peer.life())
     }
 
     fn cleared(&mut self, node: &NodeId, out: &mut Vec<Effect>) {

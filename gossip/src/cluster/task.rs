@@ -304,13 +304,8 @@ impl Task {
                     live: live.contains(id),
                 };
                 let before = self.known.get(id);
-                let stated = before.is_none_or(|before| before.version != now.version);
-                let of_a_member = self
-                    .view
-                    .identity(&life.node)
-                    .is_some_and(|identity| identity.peer.life() == life);
-                // A life that is no member yet states everything when it becomes one.
-                let stated = (stated || !of_a_member).then(|| own_pairs(state.key_values()));
+                let news = before.is_none_or(|before| before.version != now.version);
+                let stated = (news || self.view.lacks_statement(&life)).then(|| own_pairs(state.key_values()));
                 self.changed |= stated.is_some() || before.is_none_or(|before| before.live != now.live);
                 reports.push(Report {
                     life,

@@ -292,3 +292,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_life_that_connected_lacks_its_statement_until_gossip_brings_it() {
+    let mut view = view();
+    // Gossip through a third node may speak of a life before it connects; what it said then was not kept.
+    gossip(
+        &mut view,
+        &[Report {
+            heard: false,
+            ..stated("a", 1, &[("st", "ready")])
+        }],
+    );
+    step(&mut view, Input::Connected(identity("a", 1)));
+    assert_eq!(state(&view, "a"), Some(MemberState::Joining));
+    assert!(view.lacks_statement(&life("a", 1)));
+    gossip(&mut view, &[stated("a", 1, &[("st", "ready")])]);
+    assert_eq!(state(&view, "a"), Some(MemberState::Ready));
+    assert!(!view.lacks_statement(&life("a", 1)));
+    assert!(view.lacks_statement(&life("a", 2)), "a new life states everything anew");
+}
