@@ -91,7 +91,7 @@ impl Inbound for Ear {
             return;
         };
         match event {
-            LinkEvent::Connected => {}
+            LinkEvent::Connected => self.hub.link_connected(&name),
             LinkEvent::Lost { channel } if channel == UP => self.hub.uplink_lost(&name),
             LinkEvent::Lost { channel } if channel == DOWN => self.hub.executor().link_lost(&name),
             LinkEvent::Writable { channel } if channel == DOWN => self.hub.executor().writable(&name),

@@ -367,6 +367,17 @@ impl Hub {
         }
     }
 
+    /// There is a new connection to that node: what came over the one before ends here.
+    pub fn link_connected(self: &Arc<Self>, node: &NodeName) {
+        let now_ms = self.now_ms();
+        for link in self.all_links() {
+            let mut link = lock(&link);
+            if link.is_owned_by(node, u64::MAX) {
+                link.connected(now_ms, &**self);
+            }
+        }
+    }
+
     /// That life of a node is over: its matches are lost, unless the store says otherwise, and what it had not begun goes to us.
     pub fn node_gone(self: &Arc<Self>, node: NodeName, generation: u64) {
         self.executor().gateway_gone(&node, generation);

@@ -814,6 +814,16 @@ impl<L: Listener> Link<L> {
         }
     }
 
+    /// A new connection to the owner is in use. If we wait for what we missed, the question or its answer may have been lost with
+    /// the connection before: it is asked again at once, because the ring at the owner holds less than a busy match says
+    /// while we would wait.
+    pub fn connected(&mut self, now_ms: u64, up: &impl Uplink) {
+        if let (Route::Known { owner, .. }, Some(_)) = (&self.route, self.resuming_since_ms) {
+            self.resuming_since_ms = Some(now_ms);
+            up.up(owner, self.target, self.stream, UpBody::Resume { last: self.last });
+        }
+    }
+
     /// The players hear that the match pauses.
     pub fn waiting(&self, why: &str) {
         let message = ServerMessage::MatchWaiting {

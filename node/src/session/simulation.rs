@@ -12,7 +12,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use rookery_protocol::client::{Encoding, JoinRole, Payload, Tree};
 use rookery_protocol::output::Attachment;
-use rookery_protocol::peer::{Down, Up, UpBody, WirePayload};
+use rookery_protocol::peer::{Down, DownFrame, Up, UpBody, WirePayload};
 use rookery_protocol::{MatchId, NodeLife, PlayerId, Seat, SessionId};
 
 use super::link::{JoinAsk, Link, Route, Seating, SendAsk, Uplink};
@@ -327,6 +327,9 @@ impl World {
             gateway.down.clear();
             self.room.link_lost(&gateway.life.name);
         }
+        if break_up || break_down {
+            gateway.link.connected(now_ms, &gateway.post);
+        }
         if toggle {
             gateway.full = !gateway.full;
             if !gateway.full {
@@ -423,6 +426,41 @@ fn broken_and_congested_connections_lose_double_and_reorder_nothing() {
             }
         }
     }
+}
+
+#[test]
+fn a_question_for_what_was_missed_is_asked_again_over_the_next_connection() {
+    let mut world = World::new(1, 0);
+    for _ in 0..100 {
+        world.step(false);
+    }
+    let asks = |post: &Post| {
+        let bodies = post.0.lock().unwrap();
+        bodies
+            .iter()
+            .filter(|(_, up)| matches!(up.body, UpBody::Resume { .. }))
+            .count()
+    };
+    let (owner, now_ms) = (life("owner"), world.now_ms);
+    let GatewayNode { link, post, .. } = &mut world.gateways[0];
+    post.0.lock().unwrap().clear();
+    link.connected(now_ms, post);
+    assert_eq!(asks(post), 0, "nothing is missing");
+    let (stream, epoch) = (1, 1);
+    let ahead = DownFrame {
+        target: link.target(),
+        stream,
+        epoch,
+        prev: 1 << 30,
+        last: 1 << 30,
+        head: None,
+        items: vec![],
+    };
+    link.frame(now_ms, &owner, ahead.clone(), post);
+    link.frame(now_ms, &owner, ahead, post);
+    assert_eq!(asks(post), 1, "one gap is one question");
+    link.connected(now_ms, post);
+    assert_eq!(asks(post), 2, "the question may have been lost with the connection");
 }
 
 #[test]
