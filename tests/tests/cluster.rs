@@ -3,6 +3,7 @@
 mod cluster {
     mod bad_input;
     mod basics;
+    mod delivery;
     mod hostile;
     mod metrics;
     mod operators;

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use tempfile::TempDir;
+use tokio::time::Instant;
 
-use super::{NodeProcess, NodeSpec, Ops, bundled, eventually};
+use super::eventually::LOOK_EVERY;
+use super::{NodeProcess, NodeSpec, Ops, PATIENCE, bundled};
 
 /// Any 32 bytes or more will do.
 pub(super) const SECRET: &str = "a secret that only this test cluster knows";
@@ -143,13 +145,23 @@ impl TestCluster {
     }
 
     /// Waits until every node sees all others ready.
+    ///
+    /// # Panics
+    /// With what the node sees, when it does not.
     pub async fn settled(&self) {
         let mut names: Vec<&str> = self.nodes.iter().map(NodeProcess::name).collect();
         names.sort_unstable();
         for node in &self.nodes {
-            let ops = node.ops();
-            let what = format!("{} sees {names:?} ready", node.name());
-            eventually(&what, async || ops.members("ready").await == names).await;
+            let (ops, since) = (node.ops(), Instant::now());
+            while ops.members("ready").await != names {
+                let sees = ops.get("/v1/cluster").await.1;
+                assert!(
+                    since.elapsed() < PATIENCE,
+                    "{} does not see {names:?} ready, but {sees:#}",
+                    node.name()
+                );
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
         }
     }
 }
