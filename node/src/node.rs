@@ -187,7 +187,8 @@ impl Node {
             tasks: tasks.clone(),
             shutdown: stopping.clone(),
         });
-        let executor = Executor::start(executor_threads(&config), Desk::start(Arc::clone(&hub)))?;
+        let threads = executor_threads(&config);
+        let executor = Executor::start(threads, Desk::start(Arc::clone(&hub), threads))?;
         let Listeners { client, peer, ops } = listeners;
         let mesh = mesh_config(&config, &local, peer, addresses)?;
         let ear = Arc::new(Ear::new(Arc::clone(&hub)));

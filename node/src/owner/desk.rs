@@ -1,12 +1,13 @@
 //! What executor threads hand to the rest of the node: frames to gateways at once; effects and ends to tasks that may wait for
 //! the store.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rookery_protocol::peer::{self, Down};
 use rookery_protocol::{MatchId, NodeLife};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::executor::{EffectOf, Outside};
 use super::room::Verdict;
@@ -35,28 +36,61 @@ struct End {
     verdict: Verdict,
 }
 
+/// Frames that wait for this node's own gateway, of one executor thread. A frame that finds the lane full is served from its
+/// match's ring later, as for any other gateway.
+const LANE_MAX: usize = 65_536;
+
+/// Frames delivered before other tasks have their turn.
+const LANE_TURN: usize = 256;
+
+/// The way from one executor thread to this node's gateway. Frames are encoded and fanned out on the threads of the sockets:
+/// waking a socket's task from its own runtime costs a fraction of waking it from outside, and that is most of a delivery.
+#[derive(Default)]
+struct Lane {
+    frames: Mutex<Vec<Down>>,
+    ready: Notify,
+    /// A frame was refused: the matches are told when there is room again.
+    refused: AtomicBool,
+}
+
 /// The hands of the executor threads.
 pub struct Desk {
     hub: Arc<Hub>,
+    lanes: Arc<[Lane]>,
     effects: mpsc::Sender<EffectOf>,
     ends: mpsc::Sender<End>,
 }
 
 impl Desk {
     /// Starts the tasks behind it; they end with the hub's node.
-    pub fn start(hub: Arc<Hub>) -> Arc<Self> {
+    pub fn start(hub: Arc<Hub>, lanes: usize) -> Arc<Self> {
+        let lanes: Arc<[Lane]> = (0..lanes).map(|_| Lane::default()).collect();
+        for lane in 0..lanes.len() {
+            hub.spawn(deliver(Arc::clone(&hub), Arc::clone(&lanes), lane));
+        }
         let (effects, performing) = mpsc::channel(EFFECTS_MAX);
         let (ends, ending) = mpsc::channel(ENDS_MAX);
         hub.spawn(perform(Arc::clone(&hub), performing));
         hub.spawn(write_ends(Arc::clone(&hub), ending));
-        Arc::new(Self { hub, effects, ends })
+        Arc::new(Self {
+            hub,
+            lanes,
+            effects,
+            ends,
+        })
     }
 }
 
 impl Outside for Desk {
-    fn down(&self, to: &NodeLife, message: Down) -> bool {
+    fn down(&self, lane: usize, to: &NodeLife, message: Down) -> bool {
         if to == self.hub.local() {
-            self.hub.down(to, message);
+            let lane = &self.lanes[lane];
+            let mut frames = lane.frames.lock().expect("no thread panics holding it");
+            if frames.len() >= LANE_MAX {
+                lane.refused.store(true, Ordering::Release);
+                return false;
+            }
+            frames.push(message);
             return true;
         }
         let Some(node) = node_id(&to.name) else { return true };
@@ -68,6 +102,14 @@ impl Outside for Desk {
                 tracing::debug!(node = %to.name, %error, "a frame went nowhere");
                 true
             }
+        }
+    }
+
+    fn flushed(&self, lane: usize) {
+        let lane = &self.lanes[lane];
+        let waits = !lane.frames.lock().expect("no thread panics holding it").is_empty();
+        if waits {
+            lane.ready.notify_one();
         }
     }
 
@@ -94,6 +136,28 @@ impl Outside for Desk {
         self.hub.metrics().module(module).trapped(failure.kind);
         self.hub.metrics().matches_failed.inc();
         tracing::warn!(%target, module, kind = failure.kind.as_str(), message = failure.message, "a match failed");
+    }
+}
+
+/// Delivers what one executor thread says to this node's own gateway, in order.
+async fn deliver(hub: Arc<Hub>, lanes: Arc<[Lane]>, lane: usize) {
+    let lane = &lanes[lane];
+    let mut frames = Vec::new();
+    loop {
+        lane.ready.notified().await;
+        std::mem::swap(
+            &mut frames,
+            &mut *lane.frames.lock().expect("no thread panics holding it"),
+        );
+        for (index, frame) in frames.drain(..).enumerate() {
+            if index % LANE_TURN == LANE_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+            hub.down(hub.local(), frame);
+        }
+        if lane.refused.swap(false, Ordering::AcqRel) {
+            hub.executor().writable(&hub.local().name);
+        }
     }
 }
 

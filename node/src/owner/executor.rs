@@ -36,8 +36,11 @@ const PASS: usize = 1_024;
 
 /// What the threads need of the node. Called from executor threads: must not block.
 pub trait Outside: Send + Sync + 'static {
-    /// Hands a frame to a gateway; false when the transport has no room for it.
-    fn down(&self, to: &NodeLife, message: Down) -> bool;
+    /// Hands a frame to a gateway; false when the transport has no room for it. What is for this node's own gateway goes to the
+    /// lane of that executor thread, and is delivered after [`Outside::flushed`].
+    fn down(&self, lane: usize, to: &NodeLife, message: Down) -> bool;
+    /// A thread has said what it had to say for now.
+    fn flushed(&self, lane: usize);
     /// Performs an effect of a match. False when too much waits already: the match is answered `busy`.
     fn perform(&self, wanted: EffectOf) -> bool;
     /// The match is over: the row has to say so.
@@ -165,7 +168,7 @@ impl Executor {
             handles.push(
                 std::thread::Builder::new()
                     .name(format!("matches-{index}"))
-                    .spawn(move || Worker::new(shard, outside, epoch).run())?,
+                    .spawn(move || Worker::new(index, shard, outside, epoch).run())?,
             );
         }
         Ok(Self {
@@ -367,6 +370,9 @@ impl Shard {
 
 /// One thread's own things.
 struct Worker {
+    lane: usize,
+    /// When the clock was last read, since `epoch`.
+    clock: Duration,
     shard: Arc<Shard>,
     outside: Arc<dyn Outside>,
     epoch: Instant,
@@ -397,8 +403,10 @@ impl Owned {
 }
 
 impl Worker {
-    fn new(shard: Arc<Shard>, outside: Arc<dyn Outside>, epoch: Instant) -> Self {
+    fn new(lane: usize, shard: Arc<Shard>, outside: Arc<dyn Outside>, epoch: Instant) -> Self {
         Self {
+            lane,
+            clock: Duration::ZERO,
             shard,
             outside,
             epoch,
@@ -411,8 +419,10 @@ impl Worker {
         }
     }
 
-    fn now_us(&self) -> u64 {
-        self.epoch.elapsed().as_micros() as u64
+    /// Reads the clock. Between two readings time stands still: one call after another is measured from where the last one ended.
+    fn now_us(&mut self) -> u64 {
+        self.clock = self.epoch.elapsed();
+        self.clock.as_micros() as u64
     }
 
     fn run(mut self) {
@@ -429,6 +439,7 @@ impl Worker {
                 self.sleep();
                 continue;
             }
+            self.now_us();
             for (index, command) in taken.drain(..).enumerate() {
                 if index % SLICE == 0 {
                     self.run_due();
@@ -443,7 +454,7 @@ impl Worker {
         }
     }
 
-    fn sleep(&self) {
+    fn sleep(&mut self) {
         self.shard.asleep.store(true, Ordering::Release);
         let waits = !self.shard.inbox.lock().expect("no thread panics holding it").is_empty()
             || self.shard.stop.load(Ordering::Acquire);
@@ -451,10 +462,10 @@ impl Worker {
             self.shard.asleep.store(false, Ordering::Release);
             return;
         }
-        match self.wakes.peek() {
+        match self.wakes.peek().copied() {
             Some(Reverse((due_us, _))) => {
                 let now_us = self.now_us();
-                if *due_us > now_us {
+                if due_us > now_us {
                     std::thread::park_timeout(Duration::from_micros(due_us - now_us));
                 }
             }
@@ -484,9 +495,9 @@ impl Worker {
 
     /// Steps a room, and does what it says at once.
     fn in_room<T>(&mut self, slot: usize, step: impl FnOnce(&mut Room, u64, &mut Vec<RoomEffect>) -> T) -> Option<T> {
-        let began_us = self.now_us();
+        let began = self.clock;
         let owned = self.rooms.get_mut(slot)?.as_mut()?;
-        let now_ms = owned.match_ms(began_us);
+        let now_ms = owned.match_ms(began.as_micros() as u64);
         let mut effects = std::mem::take(&mut self.effects);
         let result = step(&mut owned.room, now_ms, &mut effects);
         if !owned.dirty {
@@ -494,8 +505,9 @@ impl Worker {
             self.dirty.push(slot);
         }
         let counts = owned.room.take_counts();
+        self.clock = self.epoch.elapsed();
         if counts.events > 0 {
-            let took = self.epoch.elapsed().saturating_sub(Duration::from_micros(began_us)) / counts.events as u32;
+            let took = (self.clock - began) / counts.events as u32;
             (0..counts.events).for_each(|_| owned.metrics.event(took));
             owned.metrics.ticks_late.inc_by(counts.ticks_late);
         }
@@ -664,6 +676,7 @@ impl Worker {
             None => {
                 // Lost with a full queue: the gateway asks again.
                 self.outside.down(
+                    self.lane,
                     &from,
                     Down::NotHere {
                         target: up.target,
@@ -677,19 +690,27 @@ impl Worker {
 
     /// Sends what the rooms have to say, notes what changed in lists, and sets their next wake-ups.
     fn flush(&mut self) {
+        if self.dirty.is_empty() {
+            return;
+        }
         let now_us = self.now_us();
-        for slot in std::mem::take(&mut self.dirty) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for slot in dirty.drain(..) {
             let Some(Some(owned)) = self.rooms.get_mut(slot) else {
                 continue;
             };
             owned.dirty = false;
-            let outside = &self.outside;
+            let (lane, outside) = (self.lane, &self.outside);
             owned
                 .room
-                .flush(|gateway, frame: DownFrame| outside.down(gateway, Down::Frame(frame)));
+                .flush(|gateway, frame: DownFrame| outside.down(lane, gateway, Down::Frame(frame)));
             if owned.room.is_open() {
-                let listed = owned.room.listing();
-                if owned.listing.as_ref() != Some(&listed) {
+                let stands = owned
+                    .listing
+                    .as_ref()
+                    .is_some_and(|listed| owned.room.is_listed_as(listed.as_ref()));
+                if !stands {
+                    let listed = owned.room.listing();
                     let start = owned.room.game().part().start();
                     let listing = Listing {
                         epoch: owned.room.epoch(),
@@ -721,6 +742,8 @@ impl Worker {
                 }
             }
         }
+        self.dirty = dirty;
+        self.outside.flushed(self.lane);
     }
 
     fn forget(&mut self, slot: usize) {

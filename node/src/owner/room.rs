@@ -728,6 +728,21 @@ impl Room {
         }
     }
 
+    /// Whether lists that show the match like this are right. Asked after every batch of events, so it copies nothing.
+    pub fn is_listed_as(&self, shown: Option<&ListedMatch>) -> bool {
+        let part = self.game.part();
+        let listed = self.phase == Phase::Running && part.start().listed && !self.config.private;
+        match shown {
+            None => !listed,
+            Some(shown) => {
+                listed
+                    && shown.players == part.player_count() as u32
+                    && shown.joinable == (part.is_joinable() && part.has_free_seat())
+                    && shown.label == part.label()
+            }
+        }
+    }
+
     /// How the match shows in lists; none while it should not.
     pub fn listing(&self) -> Option<ListedMatch> {
         let part = self.game.part();
