@@ -15,6 +15,8 @@ use prometheus::IntCounter;
 use rookery_protocol::MatchId;
 use rookery_protocol::client::{Encoding, ServerMessage};
 
+use crate::matches::ring;
+
 /// How much may wait for one socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxLimits {
@@ -26,10 +28,12 @@ pub struct OutboxLimits {
 }
 
 impl Default for OutboxLimits {
-    /// States have room for the full view of several matches (1,024 keys and 1 MiB each, a third more in base64).
+    /// States have room for the full view of several matches (1,024 keys and 1 MiB each, a third more in base64). Reliable frames
+    /// have room for all that a match's ring may hold, twice: when a connection between nodes breaks, what was missed comes in
+    /// one piece, and with room for 1,024 frames clients that were not slow at all were closed for it.
     fn default() -> Self {
         Self {
-            frames: 1024,
+            frames: 2 * ring::OUTPUTS_MAX,
             bytes: 1 << 20,
             keyed_frames: 4096,
             keyed_bytes: 4 << 20,
