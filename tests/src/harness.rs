@@ -10,6 +10,7 @@ mod cluster;
 mod eventually;
 mod modules;
 mod ops;
+mod ports;
 mod process;
 mod socket;
 
@@ -19,6 +20,7 @@ pub use cluster::{Builder, TestCluster};
 pub use eventually::{PATIENCE, eventually, until, until_within};
 pub use modules::{bundled, hostile};
 pub use ops::Ops;
+pub use ports::free_udp_ports;
 pub use process::{NodeProcess, NodeSpec};
 pub use rookery_protocol::client::Encoding;
 pub use socket::{Closing, Frame, Socket};

@@ -4,9 +4,14 @@ mod cluster {
     mod bad_input;
     mod basics;
     mod delivery;
+    mod discovery;
     mod hostile;
+    mod intruders;
+    mod lives;
     mod metrics;
     mod operators;
+    mod seats;
     mod sockets;
+    mod starting;
     mod wire;
 }

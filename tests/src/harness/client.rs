@@ -221,6 +221,15 @@ impl Client {
         tokio::time::timeout(within, pushes.recv()).await
     }
 
+    /// The next push.
+    ///
+    /// # Panics
+    /// When nothing comes, or with how the connection closed.
+    pub async fn expect_push(&self) -> Value {
+        let push = self.next_push().await;
+        push.unwrap_or_else(|| panic!("the connection closed: {:?}", self.closed.borrow()))
+    }
+
     /// The next push of this type; those before it are dropped.
     ///
     /// # Panics

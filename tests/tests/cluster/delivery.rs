@@ -34,7 +34,7 @@ async fn play(client: &Client, game_match: &str, name: &str, progress: &watch::S
                 .await;
             next += 1;
         }
-        let push = client.next_push().await.expect("the session stays open");
+        let push = client.expect_push().await;
         let number = |field: &str| push[field].as_u64().unwrap_or_else(|| panic!("{push} has no {field}"));
         match push["type"].as_str().expect("a push has a type") {
             "match.data" => {
@@ -43,6 +43,7 @@ async fn play(client: &Client, game_match: &str, name: &str, progress: &watch::S
                 last_seq = seq;
                 let said = &push["data"]["all"];
                 let from = said["from"].as_str().expect("players say who they are");
+                heard_of_other += u64::from(from != name);
                 heard.push((
                     from.to_owned(),
                     said["k"].as_u64().expect("players number what they say"),
