@@ -188,7 +188,7 @@ impl Node {
             shutdown: stopping.clone(),
         });
         let threads = executor_threads(&config);
-        let executor = Executor::start(threads, Desk::start(Arc::clone(&hub), threads))?;
+        let executor = Executor::start(threads, Desk::start(Arc::clone(&hub), threads), &tasks)?;
         let Listeners { client, peer, ops } = listeners;
         let mesh = mesh_config(&config, &local, peer, addresses)?;
         let ear = Arc::new(Ear::new(Arc::clone(&hub)));
