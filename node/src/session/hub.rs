@@ -300,9 +300,24 @@ impl Hub {
         self.links().values().cloned().collect()
     }
 
-    /// What waits for an owner to be found, of all matches.
+    /// What is kept for owners that do not answer now: they are suspected, gone, or being looked for.
     pub fn held_requests(&self) -> usize {
-        self.all_links().iter().map(|link| lock(link).held()).sum()
+        let members = self.cluster().members().borrow().clone();
+        let answers = |owner: &NodeLife| {
+            let member = node_id(&owner.name).and_then(|node| members.get(&node));
+            member.is_some_and(|member| match member.state {
+                MemberState::Joining | MemberState::Ready | MemberState::Draining | MemberState::Leaving => true,
+                MemberState::Suspect | MemberState::Dead => false,
+            })
+        };
+        let held = |link: &Arc<Mutex<Link<Session>>>| {
+            let link = lock(link);
+            match link.route() {
+                Route::Known { owner, .. } if answers(owner) => 0,
+                Route::Known { .. } | Route::Looking { .. } => link.unanswered(),
+            }
+        };
+        self.all_links().iter().map(held).sum()
     }
 
     /// Takes what an owner says.

@@ -927,18 +927,11 @@ impl<L: Listener> Link<L> {
             })
     }
 
-    /// Joins, leaves and inputs that wait for an owner to be found.
-    pub fn held(&self) -> usize {
-        match self.route {
-            Route::Known { .. } => 0,
-            Route::Looking { .. } => {
-                let inputs = self
-                    .seats
-                    .values()
-                    .map(|local| local.inputs.kept().count() + local.waiting.len());
-                self.pending.len() + inputs.sum::<usize>()
-            }
-        }
+    /// Joins, leaves and inputs that the owner has not answered.
+    pub fn unanswered(&self) -> usize {
+        let seats = self.seats.values();
+        let inputs = seats.map(|local| local.inputs.kept().count() + local.waiting.len());
+        self.pending.len() + inputs.sum::<usize>()
     }
 
     fn seat_of(&self, session: &L) -> Option<Seat> {
