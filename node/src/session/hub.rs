@@ -54,6 +54,15 @@ const STORE_AGAIN: Duration = Duration::from_millis(500);
 /// How often links are woken that have something to do.
 const WAKE_EVERY: Duration = Duration::from_millis(50);
 
+/// A node whose clock jumped by this much was not running, and may have been taken for dead: no profile does that sooner.
+const MISSED_AFTER: Duration = Duration::from_secs(1);
+
+/// How long after it runs again others may still be writing what they concluded: suspicion's last step, and a grouped write.
+const VERDICT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Matches checked between two looks at what there is.
+const DROPS_AT_ONCE: usize = 256;
+
 /// Matches that wait to be looked for. A node has far fewer links.
 const LOOKUPS_MAX: usize = 65_536;
 
@@ -342,9 +351,18 @@ impl Hub {
     pub async fn run(self: Arc<Self>) {
         let mut clock = tokio::time::interval(WAKE_EVERY);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut woken_ms = self.now_ms();
         loop {
             clock.tick().await;
             let now_ms = self.now_ms();
+            let stood_still_ms = now_ms - std::mem::replace(&mut woken_ms, now_ms);
+            if Duration::from_millis(stood_still_ms) >= MISSED_AFTER {
+                tracing::warn!(
+                    stood_still_ms,
+                    "this node stood still: others may have taken its matches for lost"
+                );
+                self.spawn(Arc::clone(&self).drop_lost());
+            }
             let mut idle = Vec::new();
             for link in self.all_links() {
                 let mut link = lock(&link);
@@ -369,6 +387,52 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// Drops the matches that the store says are no longer ours: a node that stood still was taken for dead. Looks twice, since
+    /// the others' verdict may still be on its way into the store.
+    async fn drop_lost(self: Arc<Self>) {
+        for wait in [Duration::ZERO, VERDICT_WITHIN] {
+            tokio::time::sleep(wait).await;
+            let mut after = None;
+            loop {
+                let targets = self.executor().ids(after, DROPS_AT_ONCE);
+                let Some(last) = targets.last().copied() else { break };
+                for target in targets {
+                    if let Err(error) = self.drop_if_lost(target).await {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "the store is away: matches were not checked"
+                        );
+                        return;
+                    }
+                }
+                after = Some(last);
+            }
+        }
+    }
+
+    async fn drop_if_lost(self: &Arc<Self>, target: MatchId) -> Result<(), StoreError> {
+        let row = self.store().read_match(target).await?;
+        let Some(epoch) = self.executor().epoch_of(target) else {
+            return Ok(());
+        };
+        let is_ours = row.is_some_and(|row| {
+            let Configuration {
+                epoch: stored, owner, ..
+            } = &row.configuration;
+            row.status.is_live() && *stored == epoch && owner == self.local()
+        });
+        if !is_ours {
+            tracing::warn!(%target, epoch, "a match is no longer ours, and is dropped");
+            self.metrics().ownership_conflicts.inc();
+            self.executor().drop_match(target);
+            // Who sits in it through this node hears what became of it.
+            if self.link(target).is_some() {
+                self.locate(target);
+            }
+        }
+        Ok(())
     }
 
     /// What was sent to that node may be lost.
