@@ -72,6 +72,11 @@ pub enum UpBody {
         seat: Seat,
         attachment: u64,
     },
+    /// These seats sit at the gateway, with these attachment numbers. An owner that took the gateway for dead meanwhile seats
+    /// them again, and tells each what it missed by an [`Output`] that says where it sits.
+    Here {
+        seats: Vec<(Seat, u64)>,
+    },
     /// The gateway missed something after `last`: serve it from the ring, or reset it.
     Resume {
         last: u64,

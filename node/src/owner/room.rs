@@ -235,6 +235,7 @@ impl Room {
                     stream.item(Item::Left { req, seat });
                 }
             }
+            UpBody::Here { seats } => self.seat_again(now_ms, from, up.stream, &seats, out),
             UpBody::Resume { last } => self.resume(now_ms, from, up.stream, last, out),
             UpBody::Confirm { last } => {
                 if let Some(stream) = self.stream_mut(from, up.stream) {
@@ -433,6 +434,36 @@ impl Room {
             self.streams[index].acknowledge(seat, acked, seq);
         } else if let Some(id) = id {
             self.streams[index].item(Item::Applied { seat, id });
+        }
+    }
+
+    /// A gateway says who sits there. It is news when the gateway was given up meanwhile, and its streams with it.
+    fn seat_again(
+        &mut self,
+        now_ms: u64,
+        from: &NodeLife,
+        number: u64,
+        seats: &[(Seat, u64)],
+        out: &mut Vec<RoomEffect>,
+    ) {
+        for (seat, attachment) in seats {
+            let is_known = self
+                .stream_index(from, number)
+                .is_some_and(|index| self.streams[index].has(*seat));
+            if is_known || !self.speaks_for(*seat, *attachment) {
+                continue;
+            }
+            let Some(index) = self.open_stream(from, number) else {
+                return;
+            };
+            let Some(seated) = self.game.part().seat(*seat) else {
+                continue;
+            };
+            let (role, attach) = (seated.role, seated.attachment.clone());
+            let since = self.game.part().last_seq();
+            self.streams[index].seat(*seat, role, 0, since);
+            self.apply(now_ms, Event::Resync { seat: *seat, attach }, out);
+            self.run_follow_ups(now_ms, out);
         }
     }
 

@@ -535,7 +535,7 @@ impl Hub {
 
     async fn find(self: Arc<Self>, target: MatchId) {
         let began = Instant::now();
-        let mut told = false;
+        let (mut told, mut warned) = (false, false);
         loop {
             let Some(link) = self.link(target) else { return };
             let (known, over) = {
@@ -582,7 +582,8 @@ impl Hub {
                 }
             }
             tokio::time::sleep(LOOK_AGAIN).await;
-            if began.elapsed() > Duration::from_millis(HOLD_MS) {
+            if !warned && began.elapsed() > Duration::from_millis(HOLD_MS) {
+                warned = true;
                 tracing::warn!(%target, "a match is not where the store says it is");
             }
         }

@@ -531,20 +531,8 @@ impl<L: Listener> Link<L> {
             }
             Item::Reset { seat, seq, n, values } => {
                 self.last = self.last.max(seq);
-                if let Some(local) = self.seats.get_mut(&seat) {
-                    local.inputs.restart(n);
-                    local.ack = None;
-                    local.session.send(
-                        None,
-                        &ServerMessage::MatchReset {
-                            target: self.target,
-                            seq,
-                            n,
-                        },
-                    );
-                    if let Some(head) = &self.head {
-                        send_values(&*local.session, self.target, head, &values);
-                    }
+                if let (Some(local), Some(head)) = (self.seats.get_mut(&seat), &self.head) {
+                    local.reset(self.target, head, seq, n, &values);
                 }
             }
             Item::Over(over) => self.over(&over),
@@ -637,9 +625,14 @@ impl<L: Listener> Link<L> {
             .map(|(req, _)| *req);
         let pending = waiting.and_then(|req| self.pending.remove(&req));
         let Some(pending) = pending.filter(|pending| !pending.session.is_closed()) else {
-            if !self.seats.contains_key(&joined.seat) {
+            match self.seats.get_mut(&joined.seat) {
+                // The owner had given this node up, and seats its players again: what was said between is gone.
+                Some(local) if *local.session.attachment() == joined.attachment => {
+                    local.reset(self.target, head, output.seq, joined.n, &joined.values);
+                }
+                Some(_) => {}
                 // Its socket closed meanwhile.
-                self.ask_detach(now_ms, joined.seat, joined.attachment.number, up);
+                None => self.ask_detach(now_ms, joined.seat, joined.attachment.number, up),
             }
             return;
         };
@@ -797,6 +790,7 @@ impl<L: Listener> Link<L> {
             return;
         };
         let (target, stream) = (self.target, self.stream);
+        self.say_who_is_here(&owner, up);
         for (req, pending) in &self.pending {
             self.send_pending(*req, pending, up);
         }
@@ -818,9 +812,24 @@ impl<L: Listener> Link<L> {
     /// the connection before: it is asked again at once, because the ring at the owner holds less than a busy match says
     /// while we would wait.
     pub fn connected(&mut self, now_ms: u64, up: &impl Uplink) {
+        if let Route::Known { owner, .. } = &self.route {
+            self.say_who_is_here(owner, up);
+        }
         if let (Route::Known { owner, .. }, Some(_)) = (&self.route, self.resuming_since_ms) {
             self.resuming_since_ms = Some(now_ms);
             up.up(owner, self.target, self.stream, UpBody::Resume { last: self.last });
+        }
+    }
+
+    /// An owner that gave this node up meanwhile has to seat its players again.
+    fn say_who_is_here(&self, owner: &NodeLife, up: &impl Uplink) {
+        if !self.seats.is_empty() {
+            let here = self
+                .seats
+                .iter()
+                .map(|(seat, local)| (*seat, local.session.attachment().number));
+            let body = UpBody::Here { seats: here.collect() };
+            up.up(owner, self.target, self.stream, body);
         }
     }
 
@@ -943,6 +952,14 @@ impl<L: Listener> Link<L> {
 }
 
 impl<L: Listener> LocalSeat<L> {
+    /// Tells the client that it missed something, and from where it goes on.
+    fn reset(&mut self, target: MatchId, head: &MatchHead, seq: u64, n: u64, values: &[PublishedValue]) {
+        self.inputs.restart(n);
+        self.ack = None;
+        self.session.send(None, &ServerMessage::MatchReset { target, seq, n });
+        send_values(&*self.session, target, head, values);
+    }
+
     /// Tells the client what was acknowledged, if it was not told yet.
     fn flush_ack(&mut self, target: MatchId) {
         if let Some((n, seq, _)) = self.ack.take() {

@@ -146,6 +146,7 @@ impl Heard {
                 "match.reset" => {
                     assert!(int("seq") >= self.last_seq);
                     self.last_seq = int("seq");
+                    self.next_n = int("n") + 1;
                     self.resets += 1;
                 }
                 "match.ended" => self.ends += 1,
@@ -517,4 +518,39 @@ fn everyone_hears_of_the_end_once_whatever_breaks_then() {
             "seed {seed}: the room waits for ever"
         );
     }
+}
+
+#[test]
+fn a_gateway_that_was_given_up_and_comes_back_is_told_what_its_players_missed() {
+    let mut resets = 0;
+    for seed in seeds() {
+        let mut world = World::new(seed, 0);
+        for step in 0..600 {
+            world.step(true);
+            if step % 150 == 149 {
+                // It stood still; when it wakes up it says who sits there.
+                let now_ms = world.now_ms;
+                let gateway = &mut world.gateways[step / 150 % 3];
+                world.room.gateway_gone(now_ms, &gateway.life.name, 1, &mut Vec::new());
+                gateway.down.clear();
+                gateway.full = false;
+                gateway.link.say_again(now_ms, &gateway.post);
+            }
+        }
+        world.heal();
+        for gateway in &world.gateways {
+            for (client, heard) in &gateway.clients {
+                assert_eq!(
+                    heard.acked, INPUTS,
+                    "seed {seed}: inputs of {} were lost",
+                    client.player
+                );
+                resets += heard.resets;
+            }
+        }
+    }
+    assert!(
+        resets > 0 || std::env::var("ROOKERY_SEED").is_ok(),
+        "nobody was told of a gap"
+    );
 }
