@@ -276,6 +276,8 @@ impl Node {
             .take()
             .expect("only a node that was started apart can be killed")
             .shutdown_background();
+        // Shutting the runtime down takes a moment, and a task that still ran would see the token and say goodbye.
+        self.shutdown = CancellationToken::new();
         port
     }
 
@@ -346,7 +348,6 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // One that was killed has nobody left to hear this.
         self.shutdown.cancel();
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
