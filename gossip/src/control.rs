@@ -253,15 +253,26 @@ impl Control {
                 self.serve(established, queue).await;
                 Ok(identity)
             }
+            Err(CloseCode::Duplicate) => {
+                self.yield_to_the_other(established);
+                Ok(identity)
+            }
             Err(code) => {
                 code.close(&established.connection);
-                if code == CloseCode::Duplicate {
-                    Ok(identity)
-                } else {
-                    Err(DialError::Closed(code))
-                }
+                Err(DialError::Closed(code))
             }
         }
+    }
+
+    /// Gives a dial of ours up for the connection that the peer began. The peer has welcomed the dial and uses it until its own has
+    /// come to an end, so it is served for a while: closed at once, it looked to the peer as if we had gone.
+    fn yield_to_the_other(self: &Arc<Self>, established: Established) {
+        self.close_later(established.connection.clone());
+        let control = self.clone();
+        let reader = async move {
+            control.read(&established).await;
+        };
+        self.around.tracker.spawn_on(reader, &self.around.runtime);
     }
 
     /// Takes a control connection that a peer began.
@@ -360,13 +371,17 @@ impl Control {
             CloseCode::Superseded.close(&connection);
             return;
         }
-        let close_later = async move {
+        self.close_later(connection);
+    }
+
+    fn close_later(&self, connection: Connection) {
+        let close = async move {
             tokio::select! {
                 _ = connection.closed() => {}
                 () = sleep(REPLACED_GRACE) => CloseCode::Duplicate.close(&connection),
             }
         };
-        self.around.tracker.spawn_on(close_later, &self.around.runtime);
+        self.around.tracker.spawn_on(close, &self.around.runtime);
     }
 
     /// Starts what runs for as long as a connection does.
