@@ -23,9 +23,9 @@ const DEEDS: [(&str, &[&str]); 9] = [
     ("bad_json", &["bad_output"]),
 ];
 
-/// Calls in which it does so, and how each comes about.
-const CALLS: [&str; 10] = [
-    "start", "join", "leave", "message", "tick", "timer", "resync", "signal", "receive", "answer",
+/// Calls in which it does so. `receive` is left to the runtime's own tests: mail is not carried between matches yet.
+const CALLS: [&str; 9] = [
+    "start", "join", "leave", "message", "tick", "timer", "resync", "signal", "answer",
 ];
 
 /// The matches beside it: 20 ticks a second each.

@@ -389,7 +389,7 @@ async fn what_happens_to_nodes_moves_the_counts_of_the_mesh() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_slept_through_its_own_death_finds_that_its_match_is_no_longer_its_own() {
+async fn a_node_that_slept_through_its_own_death_drops_the_match_that_is_no_longer_its_own() {
     let mut cluster = TestCluster::start(3).await;
     cluster.publish("echo").await;
     let ana = cluster.node(0).guest(Encoding::Json).await;
@@ -403,17 +403,36 @@ async fn a_node_that_slept_through_its_own_death_finds_that_its_match_is_no_long
     cluster.node_mut(2).stop();
     ana.push_of("match.lost").await;
     cluster.node_mut(2).cont();
-    // Its match is over for everybody else. Whether it finds out by itself or is told to end it: it is a conflict, and counted,
-    // unless the whole node steps down as superseded.
-    let ops = cluster.ops(2);
-    eventually("the sleeper notices", async || {
-        if cluster.ops(0).match_view(&target).await["status"] != "lost" {
-            return false;
-        }
-        match ops.get_text("/metrics").await {
-            Ok((_, text)) => value(&text, "rookery_ownership_conflicts_total").is_some_and(|count| count > 0.0),
-            Err(_) => cluster.node(2).log().contains("another life"),
-        }
+    let sleeper = cluster.ops(2);
+    rises(&sleeper, "rookery_ownership_conflicts_total", 0.0).await;
+    assert_eq!(cluster.ops(0).match_view(&target).await["status"], "lost");
+    // Nobody is sent to what is left of it, on any node.
+    cluster.settled().await;
+    for node in cluster.nodes() {
+        let player = node.guest(Encoding::MsgPack).await;
+        eventually("the lost match is in no list", async || {
+            let listed = player
+                .ask("match.list", json!({"module": "echo"}))
+                .await
+                .expect("lists are served");
+            let matches = listed["matches"].as_array().expect("a list");
+            matches.iter().all(|listed| listed["match"] != target.as_str())
+        })
+        .await;
+        let refused = player.join(&target).await.expect_err("nobody gets in");
+        assert_eq!(
+            (refused.code.as_str(), &refused.details["status"]),
+            ("match.closed", &json!("lost"))
+        );
+    }
+    eventually("the sleeper owns only what the store says", async || {
+        let placed = sample(&sleeper, "rookery_matches{module=\"echo\",role=\"owner\"}").await;
+        let (_, cluster) = sleeper.get("/v1/cluster").await;
+        let nodes = cluster["nodes"].as_array().expect("a list of nodes");
+        nodes
+            .iter()
+            .any(|node| node["name"] == "node-3" && node["matches"].as_f64() == Some(placed))
+            && placed == 0.0
     })
     .await;
 }
