@@ -185,7 +185,7 @@ async fn a_client_that_does_not_read_is_closed_and_told_why_and_the_others_hear_
             assert!(
                 said < 5_000,
                 "{} MiB wait for a client that does not read",
-                said * line.len() >> 20
+                (said * line.len()) >> 20
             );
         }
         let (how, last) = slow.closed().await;
