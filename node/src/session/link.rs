@@ -628,7 +628,9 @@ impl<L: Listener> Link<L> {
             match self.seats.get_mut(&joined.seat) {
                 // The owner had given this node up, and seats its players again: what was said between is gone.
                 Some(local) if *local.session.attachment() == joined.attachment => {
-                    local.reset(self.target, head, output.seq, joined.n, &joined.values);
+                    // Acknowledgements lead their frame, and this output may come from the ring: it may know less.
+                    let n = joined.n.max(local.inputs.acked());
+                    local.reset(self.target, head, output.seq, n, &joined.values);
                 }
                 Some(_) => {}
                 // Its socket closed meanwhile.
@@ -954,6 +956,20 @@ impl<L: Listener> Link<L> {
 impl<L: Listener> LocalSeat<L> {
     /// Tells the client that it missed something, and from where it goes on.
     fn reset(&mut self, target: MatchId, head: &MatchHead, seq: u64, n: u64, values: &[PublishedValue]) {
+        for kept in self.inputs.acknowledge(n) {
+            if kept.id.is_some() {
+                let applied = ServerMessage::MatchApplied {
+                    target,
+                    n: Some(kept.n),
+                    data: None,
+                };
+                self.session.send(kept.id, &applied);
+            }
+        }
+        // What is above `n` is the client's to send again; whoever waits for an answer to it waits for nothing.
+        for kept in self.inputs.kept().filter(|kept| kept.id.is_some()) {
+            self.session.refuse(kept.id, unavailable());
+        }
         self.inputs.restart(n);
         self.ack = None;
         self.session.send(None, &ServerMessage::MatchReset { target, seq, n });

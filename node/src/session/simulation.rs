@@ -147,6 +147,7 @@ impl Heard {
                     assert!(int("seq") >= self.last_seq);
                     self.last_seq = int("seq");
                     self.next_n = int("n") + 1;
+                    self.acked = self.acked.max(int("n"));
                     self.resets += 1;
                 }
                 "match.ended" => self.ends += 1,
