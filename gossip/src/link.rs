@@ -629,11 +629,11 @@ impl Link {
                 Ok(stream) => {
                     let (link, connection) = (self.clone(), connection.clone());
                     let read = async move {
-                        if let Err(why) = link.read_channel(number, stream).await {
-                            if connection.close_reason().is_none() {
-                                warn!(peer = %link.identity.peer, why, "a data connection does not follow the format");
-                                CloseCode::Malformed.close(&connection);
-                            }
+                        if let Err(why) = link.read_channel(number, stream).await
+                            && connection.close_reason().is_none()
+                        {
+                            warn!(peer = %link.identity.peer, why, "a data connection does not follow the format");
+                            CloseCode::Malformed.close(&connection);
                         }
                     };
                     self.around.tracker.spawn_on(read, &self.around.runtime);

@@ -60,7 +60,7 @@ pub trait Operations: Send + Sync + 'static {
     fn modules(&self) -> impl Future<Output = Result<ModulesView, Refusal>> + Send;
     /// Answers when the module is stored and compiled here.
     fn publish(&self, component: Bytes) -> impl Future<Output = Result<Published, Refusal>> + Send;
-    /// Tells the mesh of a peer at `host:port`; whether it answers shows in the cluster view.
+    /// Joins through a peer at `host:port`, and fails when it does not answer; it stays a seed and is tried again.
     fn join_peer(&self, peer: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
     /// Closes the data connections to all peers, to see that nothing is lost by it. Refused unless `ops.faults` is set.
     fn cut_data_links(&self) -> Result<(), Refusal>;
@@ -275,12 +275,12 @@ async fn worlds<O: Operations>(State(node): Node<O>) -> Answer<WorldsView> {
     Ok(Json(node.worlds().await?))
 }
 
-/// Paths of the contract whose capability this version does not have.
 async fn cut_data_links<O: Operations>(State(operations): State<Arc<O>>) -> Result<Json<serde_json::Value>, Failure> {
     operations.cut_data_links()?;
     Ok(Json(json!({})))
 }
 
+/// Paths of the contract whose capability this version does not have.
 async fn not_served() -> Failure {
     Failure(Refusal::new(ErrorCode::Unavailable, "not served by this version"))
 }

@@ -451,8 +451,9 @@ impl Task {
         let Some(suspect) = self.view.identity(node).cloned() else {
             return;
         };
-        for helper in helpers.iter().filter_map(|helper| self.view.identity(helper)).cloned() {
-            let (shared, suspect, round) = (self.shared.clone(), suspect.clone(), self.timing.confirm);
+        for helper in helpers.iter().filter_map(|helper| self.view.identity(helper)) {
+            let (helper, shared) = (helper.clone(), self.shared.clone());
+            let (suspect, round) = (suspect.clone(), self.timing.confirm);
             self.begin(async move {
                 let life = suspect.peer.life();
                 let asked = shared.control.probe_through(&helper, &life, suspect.gossip_addr);

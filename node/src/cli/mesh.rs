@@ -96,7 +96,7 @@ impl Join {
             say(pretty(&answer));
         } else {
             say(format!(
-                "the node will try {}; `rookery status` shows who is there",
+                "the node joined through {}; `rookery status` shows who is there",
                 self.peer
             ));
         }

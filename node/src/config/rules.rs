@@ -20,7 +20,6 @@ const NOT_SERVED: &[(&str, &str)] = &[
     ("worlds", "worlds"),
     ("limits.chat", "chat"),
     ("matches.store_every", "durability `stored`"),
-    ("drain.deadline", "draining"),
     ("telemetry.otlp", "traces"),
 ];
 

@@ -69,7 +69,7 @@ section! {
         dns_resolver: Option<SocketAddr> = None,
         /// How often seeds and names are resolved again. A node that is alone asks every 2 s, whatever this says.
         poll_interval: Duration = Duration::from_secs(10),
-        /// How soon silence becomes suspicion: `default` (gossip every 500 ms, phi 12) suits clouds, `lan` (200 ms, phi 16) one quiet
+        /// How soon silence becomes suspicion: `default` (gossip every 500 ms, phi 12) suits clouds, `lan` (200 ms, phi 12) one quiet
         /// network.
         profile: Profile = Profile::Default,
     }
@@ -179,7 +179,7 @@ section! {
         frame: Size = Size::kib(64),
         /// What may wait for a client that reads slowly; past it the socket is closed with `slow_consumer`.
         outbox: Size = Size::mib(1),
-        /// Open sockets on this node; further ones wait to be accepted. Raise the process's limit of open files with it.
+        /// Open sockets on this node; further ones are closed as they come. Raise the process's limit of open files with it.
         connections: u32 = 100_000,
         /// Matches that a session may have joined at once.
         matches_per_session: u32 = 64,

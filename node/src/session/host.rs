@@ -15,7 +15,7 @@ use crate::auth::{self, Accounts, ResumeToken};
 use crate::gateway::connection::{SessionHost, SocketInfo};
 
 /// What clients are told of how long a seat is kept; each module's manifest has its own, and this is the SDK's default.
-const GRACE: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(15);
 
 /// What opens this node's sessions.
 pub struct Host {

@@ -1,5 +1,5 @@
-//! What `rookery module check` and the publishing of a module find out: everything that compiling refuses, and a short match that
-//! is played with nobody watching. A module that passes can still be wrong; one that fails here fails its first player.
+//! What `rookery module check` finds out: everything that compiling refuses (so does publishing), and a short match that is
+//! played with nobody watching. A module that passes can still be wrong; one that fails here fails its first player.
 
 use std::fmt;
 
