@@ -219,14 +219,18 @@ async fn a_seed_that_does_not_answer_holds_nobody_up() {
     )
     .await;
     eventually(|| n1.members() == ["n0", "n1"]).await;
-    eventually(|| source(&n1.cluster.discovery_status(), &seeds[0]).last_error.is_some()).await;
+    // Each dial ends by itself, so one failure says nothing about the other.
+    for seed in &seeds[..2] {
+        let says_why = |why: &String| why.contains("no answer");
+        eventually(|| {
+            source(&n1.cluster.discovery_status(), seed)
+                .last_error
+                .as_ref()
+                .is_some_and(says_why)
+        })
+        .await;
+    }
     let status = n1.cluster.discovery_status();
-    assert!(
-        source(&status, &seeds[1])
-            .last_error
-            .as_deref()
-            .is_some_and(|why| why.contains("no answer"))
-    );
     assert_eq!(source(&status, &seeds[2]).last_error, None);
     assert!(n1.cluster.stats().discovery_failures_seed_total >= 1);
 }
