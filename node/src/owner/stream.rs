@@ -116,7 +116,7 @@ impl Stream {
 
     /// The seat was given up, and what it was told until `seq` is still owed.
     pub fn give_up(&mut self, seat: Seat, seq: u64) {
-        if seq <= self.confirmed {
+        if seq <= self.confirmed || (!self.stalled && self.collected <= self.confirmed) {
             self.seats.remove(&seat);
         } else if let Some(seat) = self.seats.get_mut(&seat) {
             seat.left_at.get_or_insert(seq);
@@ -175,8 +175,10 @@ impl Stream {
     pub fn confirm(&mut self, seq: u64) {
         self.confirmed = self.confirmed.max(seq.min(self.sent));
         let confirmed = self.confirmed;
+        // What was said last to a seat that left may be lower than the match's last output, which was for others.
+        let settled = !self.stalled && self.collected <= confirmed;
         self.seats
-            .retain(|_, seat| seat.left_at.is_none_or(|left_at| left_at > confirmed));
+            .retain(|_, seat| seat.left_at.is_none_or(|left_at| !settled && left_at > confirmed));
     }
 
     /// Whether the gateway has said that it has all that was sent.
@@ -306,6 +308,19 @@ mod tests {
         assert!(!stream.has(1));
         assert!(stream.hears(&output(4, Audience::One(1))));
         assert!(!stream.hears(&output(5, Audience::Everyone)));
+        assert!(!stream.is_idle());
+        stream.confirm(4);
+        assert!(stream.is_idle());
+    }
+
+    #[test]
+    fn a_seat_that_left_is_owed_nothing_once_all_that_was_sent_is_confirmed() {
+        let mut stream = stream();
+        stream.seat(1, Role::Player, 1, 0);
+        stream.collect(&output(4, Audience::One(1)));
+        // Output 5 tells the others that it left, and is not in this stream.
+        stream.give_up(1, 5);
+        frame(&mut stream).unwrap();
         assert!(!stream.is_idle());
         stream.confirm(4);
         assert!(stream.is_idle());
