@@ -168,7 +168,7 @@ impl Welcome {
 /// Why there is no connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DialError {
-    #[error("{0}")]
+    #[error("{}", .0.in_short())]
     Refused(Refusal),
     #[error("that is this node itself")]
     Ourselves,
@@ -346,7 +346,9 @@ impl Quic {
 
     async fn accept_unbounded(&self, incoming: quinn::Incoming) -> Result<Established, Option<Refusal>> {
         let from = incoming.remote_address();
-        let mut connecting = incoming.accept().map_err(|_| None)?;
+        let mut connecting = incoming
+            .accept()
+            .map_err(|error| self.turned_away(from, None, &error))?;
         let mut server_name = None;
         let mut kind = None;
         let handshake = connecting

@@ -4,6 +4,7 @@
 //! usage or configuration, and with 1 for everything else that went wrong.
 
 pub mod build;
+mod building;
 mod config;
 mod demo;
 mod load;
@@ -49,7 +50,7 @@ enum Command {
     Join(mesh::Join),
     Module(module::Module),
     Match(matches::Match),
-    Build(build::Build),
+    Build(building::Build),
     Load(load::Load),
 }
 
