@@ -2,7 +2,7 @@
 //!
 //! Two streams run between a gateway (the node of a socket) and an owner (the node of a match), for each match:
 //! *up*, joins, leaves and inputs; *down*, [`DownFrame`]s, each of which names the `seq` before it in that stream, so that
-//! the gateway sees a loss and asks for what is missing ([`Up::Resume`]).
+//! the gateway sees a loss and asks for what is missing ([`UpBody::Resume`]).
 //!
 //! Written as MessagePack maps with short names: fields and variants may be added, and unknown fields are skipped; a message
 //! that does not decode is dropped and counted.

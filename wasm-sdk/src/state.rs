@@ -17,7 +17,7 @@ pub fn write<T: Serialize>(state: &T) -> Vec<u8> {
     serde_json::to_vec(state).expect("the state cannot be written as JSON")
 }
 
-/// Returns the state that [`write`] wrote, or refuses with what does not fit.
+/// Returns the state that [`write()`] wrote, or refuses with what does not fit.
 pub fn read<T: DeserializeOwned>(saved: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(saved).map_err(|error| Refusal::new(format!("the saved state does not fit: {error}")))
 }
