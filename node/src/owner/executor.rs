@@ -392,6 +392,8 @@ async fn ring(shard: Arc<Shard>) {
 /// One thread's own things.
 struct Worker {
     lane: usize,
+    /// Something was said that no room said, and waits in the lane.
+    spoke: bool,
     /// When the clock was last read, since `epoch`.
     clock: Duration,
     shard: Arc<Shard>,
@@ -427,6 +429,7 @@ impl Worker {
     fn new(lane: usize, shard: Arc<Shard>, outside: Arc<dyn Outside>, epoch: Instant) -> Self {
         Self {
             lane,
+            spoke: false,
             clock: Duration::ZERO,
             shard,
             outside,
@@ -696,6 +699,7 @@ impl Worker {
             }
             None => {
                 // Lost with a full queue: the gateway asks again.
+                self.spoke = true;
                 self.outside.down(
                     self.lane,
                     &from,
@@ -712,8 +716,12 @@ impl Worker {
     /// Sends what the rooms have to say, notes what changed in lists, and sets their next wake-ups.
     fn flush(&mut self) {
         if self.dirty.is_empty() {
+            if std::mem::take(&mut self.spoke) {
+                self.outside.flushed(self.lane);
+            }
             return;
         }
+        self.spoke = false;
         let now_us = self.now_us();
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in dirty.drain(..) {
