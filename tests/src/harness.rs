@@ -11,6 +11,7 @@ mod eventually;
 mod modules;
 mod ops;
 mod ports;
+mod postgres;
 mod process;
 mod socket;
 

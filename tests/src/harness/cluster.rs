@@ -1,4 +1,5 @@
-//! Several nodes that are one cluster: one SQLite file, one secret, each seeded with the first.
+//! Several nodes that are one cluster: one database, one secret, each seeded with the first. The database is a SQLite file, or one
+//! of the cluster's own on the PostgreSQL server that the tests were given.
 
 use std::path::Path;
 
@@ -6,6 +7,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::eventually::LOOK_EVERY;
+use super::postgres::{self, Database};
 use super::{NodeProcess, NodeSpec, Ops, PATIENCE, bundled};
 
 /// Any 32 bytes or more will do.
@@ -16,6 +18,8 @@ pub(super) const SECRET: &str = "a secret that only this test cluster knows";
 pub struct Builder {
     nodes: usize,
     settings: Vec<(Option<usize>, String, String)>,
+    /// The PostgreSQL server that holds the cluster's database; none for a SQLite file.
+    postgres: Option<String>,
 }
 
 impl Builder {
@@ -23,7 +27,18 @@ impl Builder {
         Self {
             nodes,
             settings: Vec::new(),
+            postgres: None,
         }
+    }
+
+    /// Gives the cluster a database of its own on the server of `ROOKERY_TEST_POSTGRES`, dropped with the cluster. None, said
+    /// aloud, when there is no such server: `scripts/with-postgres` starts one.
+    ///
+    /// # Panics
+    /// In CI, where the server has to be there.
+    pub fn postgres(mut self) -> Option<Self> {
+        self.postgres = Some(postgres::server()?);
+        Some(self)
     }
 
     /// Sets a configuration key on every node.
@@ -41,10 +56,18 @@ impl Builder {
     /// Starts the nodes, the first one first, and waits until each sees all of them ready.
     pub async fn start(self) -> TestCluster {
         let dir = tempfile::tempdir().expect("there is room for temporary files");
+        let database = match &self.postgres {
+            Some(server) => Some(Database::create(server).await),
+            None => None,
+        };
+        let store_url = match &database {
+            Some(database) => database.url().to_owned(),
+            None => sqlite_url(dir.path()),
+        };
         let mut nodes: Vec<NodeProcess> = Vec::new();
         let mut rest = Vec::new();
         for index in 0..self.nodes {
-            let mut spec = cluster_spec(&format!("node-{}", index + 1), dir.path());
+            let mut spec = cluster_spec(&format!("node-{}", index + 1), dir.path(), &store_url);
             for (_, key, value) in self
                 .settings
                 .iter()
@@ -68,25 +91,36 @@ impl Builder {
             node.ready().await;
             nodes.push(node);
         }
-        let cluster = TestCluster { nodes, dir };
+        let cluster = TestCluster {
+            nodes,
+            dir,
+            store_url,
+            _database: database,
+        };
         cluster.settled().await;
         cluster
     }
 }
 
 /// A node of the test cluster whose files are below `dir`, not started and without seeds.
-fn cluster_spec(name: &str, dir: &Path) -> NodeSpec {
+fn cluster_spec(name: &str, dir: &Path, store_url: &str) -> NodeSpec {
     let mut spec = NodeSpec::new(name, dir);
-    spec.set("store.url", format!("sqlite://{}", dir.join("shared.db").display()));
+    spec.set("store.url", store_url);
     spec.set("cluster.secret", SECRET).set("cluster.profile", "lan");
     spec
 }
 
-/// A running cluster. Dropping it kills its nodes and removes its files.
+fn sqlite_url(dir: &Path) -> String {
+    format!("sqlite://{}", dir.join("shared.db").display())
+}
+
+/// A running cluster. Dropping it kills its nodes and removes its files and its database, in this order.
 #[derive(Debug)]
 pub struct TestCluster {
     nodes: Vec<NodeProcess>,
     dir: TempDir,
+    store_url: String,
+    _database: Option<Database>,
 }
 
 impl TestCluster {
@@ -101,6 +135,11 @@ impl TestCluster {
 
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The database of all nodes, as `store.url` names it.
+    pub fn store_url(&self) -> &str {
+        &self.store_url
     }
 
     pub fn node(&self, index: usize) -> &NodeProcess {
@@ -132,7 +171,7 @@ impl TestCluster {
 
     /// A node that is not one of the cluster's yet: same secret, same database, seeded with the first.
     pub fn newcomer(&self, name: &str) -> NodeSpec {
-        let mut spec = cluster_spec(name, self.dir.path());
+        let mut spec = cluster_spec(name, self.dir.path(), &self.store_url);
         spec.set("cluster.seeds", self.nodes[0].peer_address());
         spec
     }

@@ -1,11 +1,22 @@
 //! The harness itself, and the plainest use of a cluster: an echo that crosses nodes.
 
-use rookery_tests::harness::{Encoding, TestCluster};
+use rookery_tests::harness::{Builder, Encoding, TestCluster};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn players_on_two_nodes_hear_each_other_in_both_encodings() {
-    let cluster = TestCluster::start(2).await;
+    hear_each_other(TestCluster::builder(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn players_on_two_nodes_hear_each_other_on_postgresql() {
+    if let Some(builder) = TestCluster::builder(2).postgres() {
+        hear_each_other(builder).await;
+    }
+}
+
+async fn hear_each_other(builder: Builder) {
+    let cluster = builder.start().await;
     cluster.publish("echo").await;
     let ana = cluster.node(0).guest(Encoding::Json).await;
     let ben = cluster.node(1).guest(Encoding::MsgPack).await;
