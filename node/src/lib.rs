@@ -1,15 +1,20 @@
 //! The Rookery server as a library: everything that the `rookery` binary composes. ARCHITECTURE.md is the map.
 
 pub mod auth;
+pub mod chat;
 pub mod cli;
 pub mod component;
 pub mod config;
+pub mod content;
 pub mod demo;
+pub mod directory;
 pub mod examples;
 pub mod gateway;
+pub mod leader;
 pub mod load;
 pub mod log;
 pub mod matches;
+pub mod matchmaker;
 pub mod metrics;
 pub mod modules;
 pub mod node;
@@ -17,8 +22,14 @@ pub mod operations;
 pub mod ops;
 pub mod owner;
 pub mod pages;
+pub mod party;
 pub mod peer;
 pub mod placement;
+pub mod post;
+pub mod presence;
+pub mod services;
 pub mod session;
+pub mod storage;
 pub mod store;
 pub mod wasm;
+pub mod worlds;

@@ -25,6 +25,7 @@ use crate::operations::Operator;
 use crate::owner::Executor;
 use crate::owner::desk::Desk;
 use crate::peer::{Ear, MODULES_GROUP};
+use crate::services::Services;
 use crate::session::host::Host;
 use crate::session::hub::{Hub, HubParts};
 use crate::session::listener::Listener;
@@ -194,6 +195,7 @@ impl Node {
         let ear = Arc::new(Ear::new(Arc::clone(&hub)));
         let cluster = Cluster::start(mesh, ear, stopping.clone()).await?;
         hub.connect(executor, cluster.clone());
+        hub.serve(Services::start(&hub));
         let membership = cluster
             .join(MODULES_GROUP)
             .context("cannot join the group of modules")?;
@@ -532,6 +534,7 @@ fn gateway_counters(metrics: &Metrics) -> Counters {
         slow_closed: metrics.client_slow_closed.clone(),
         rate_limited_inputs: metrics.rate_limited(RateClass::Inputs),
         rate_limited_control: metrics.rate_limited(RateClass::Control),
+        rate_limited_chat: metrics.rate_limited(RateClass::Chat),
         connections: metrics.connections.clone(),
     }
 }
@@ -550,6 +553,7 @@ fn gateway_settings(config: &Config, metrics: &Metrics) -> anyhow::Result<Settin
         frame_bytes_max: config.limits.frame.as_usize(),
         inputs: rate(config.limits.inputs),
         control: rate(config.limits.control),
+        chat: rate(config.limits.chat),
         connections_max: config.limits.connections as usize,
         tls,
         outbox: OutboxLimits {

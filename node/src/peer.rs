@@ -21,6 +21,18 @@ pub const UP: Channel = Channel::new(0);
 /// Outputs and answers, from owners to gateways.
 pub const DOWN: Channel = Channel::new(1);
 
+/// Of the services: where players, matches and names are, and who is online.
+pub const DIRECTORY: Channel = Channel::new(2);
+
+/// Of chat: lines, and who is interested in which channel.
+pub const CHAT: Channel = Channel::new(3);
+
+/// Mail between matches, and players on their way.
+pub const MAIL: Channel = Channel::new(4);
+
+/// Small hints between services (a ticket was matched, a world changed). What they say can also be read from the store.
+pub const NOTICES: Channel = Channel::new(5);
+
 /// The group of all nodes that keep modules: a publication is announced to it.
 pub const MODULES_GROUP: &str = "modules";
 
@@ -66,6 +78,7 @@ impl Inbound for Ear {
                 Ok(down) => self.hub.down(&life, down),
                 Err(_) => self.undecodable(from, "down"),
             },
+            _ if self.hub.services().message(&life, channel, bytes) => {}
             _ => self.undecodable(from, "channel"),
         }
     }
@@ -91,6 +104,11 @@ impl Inbound for Ear {
             return;
         };
         match event {
+            LinkEvent::Lost { channel } => self.hub.services().link_lost(&name, channel),
+            LinkEvent::Writable { channel } => self.hub.services().link_writable(&name, channel),
+            LinkEvent::Connected | LinkEvent::Gone => {}
+        }
+        match event {
             LinkEvent::Connected => self.hub.link_connected(&name),
             LinkEvent::Lost { channel } if channel == UP => self.hub.uplink_lost(&name),
             LinkEvent::Lost { channel } if channel == DOWN => self.hub.executor().link_lost(&name),
@@ -101,12 +119,16 @@ impl Inbound for Ear {
         }
     }
 
-    fn broadcast(&self, _from: &Peer, group: &str, bytes: Bytes) {
+    fn broadcast(&self, from: &Peer, group: &str, bytes: Bytes) {
+        let Some(life) = life_of(from).filter(|_| self.hub.is_connected()) else {
+            return;
+        };
         if group == MODULES_GROUP
             && let Ok(name) = std::str::from_utf8(&bytes)
         {
             self.hub.modules().forget(name);
         }
+        self.hub.services().broadcast(&life, group, bytes);
     }
 }
 

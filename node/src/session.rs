@@ -179,7 +179,7 @@ impl Session {
     }
 
     /// Runs a request that has to wait for others, unless too many wait already.
-    fn slowly<F>(self: &Arc<Self>, id: Option<i64>, work: impl FnOnce(Arc<Hub>, Arc<Session>) -> F)
+    pub fn slowly<F>(self: &Arc<Self>, id: Option<i64>, work: impl FnOnce(Arc<Hub>, Arc<Session>) -> F)
     where
         F: Future<Output = Result<Option<ServerMessage>, Refusal>> + Send + 'static,
     {
@@ -374,10 +374,12 @@ impl SessionHandle for Session {
                     Ok(Some(ServerMessage::MatchListed { matches, cursor }))
                 });
             }
-            Request::Unsupported { kind } => {
-                let message = format!("{kind} is not served by this version");
-                self.refuse(id, Refusal::new(ErrorCode::Unavailable, message));
-            }
+            Request::Queue(_)
+            | Request::Party(_)
+            | Request::Channel(_)
+            | Request::Presence(_)
+            | Request::Storage(_)
+            | Request::World(_) => self.hub.services().request(self, id, request),
         }
     }
 

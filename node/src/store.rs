@@ -10,6 +10,7 @@
 mod batch;
 mod connect;
 mod error;
+mod leases;
 mod matches;
 mod migrate;
 mod modules;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::error::{Outage, StoreError};
+pub use self::leases::LeaseRow;
 pub use self::matches::{
     Cas, Configuration, CreateMatchError, Created, Durability, FinalStatus, Finish, MatchKind, MatchRow, MatchStatus,
     NewMatch, Swap,
@@ -45,7 +47,7 @@ pub use self::values::{EffectId, Expect, Fenced, Scan, ValueKey, ValueRow, Value
 use self::sql::{Database, Sql, Transaction, args};
 
 /// The number of this build, as `min_build` of a database counts it. It rises with every release that migrates.
-pub const BUILD: u64 = 1;
+pub const BUILD: u64 = 2;
 
 /// An answered ping is this old at most while the store counts as up.
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -67,6 +69,7 @@ pub type Observe = Arc<dyn Fn(&'static str, Duration) + Send + Sync>;
 
 /// Every name that [`Observe`] hears, so that a metric can have all its series from the start.
 pub const OPERATIONS: &[&str] = &[
+    "acquire_lease",
     "batch",
     "claim_name",
     "clear_quick_key",
@@ -79,12 +82,14 @@ pub const OPERATIONS: &[&str] = &[
     "open_account",
     "ping",
     "put_module",
+    "read_lease",
     "read_match",
     "read_module",
     "read_player",
     "read_values",
     "reassign_matches",
     "register_node",
+    "release_lease",
     "release_name",
     "renew_node",
     "revoke_tokens",

@@ -9,11 +9,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::{MatchId, Seat};
 
+mod channel;
 mod decode;
 mod encode;
 mod msgpack;
+mod presence;
+mod queue;
+mod storage;
 mod tree;
 mod value;
+mod world;
+
+pub use channel::{ChannelMessage, ChannelRequest, ChatLine};
+pub use presence::{PlayerPresence, PresenceMessage, PresenceRequest};
+pub use queue::{MatchedPlayer, PartyRequest, PartyState, QueueMessage, QueueRequest, TicketState};
+pub use storage::{StorageMessage, StorageRequest, StoredValue};
+pub use world::{WorldMessage, WorldRequest, WorldState, ZoneState};
 
 pub use decode::{BadFrame, BadPayload, decode, is_json_text};
 pub use encode::{encode_match_ack, encode_match_applied, encode_match_data};
@@ -55,7 +66,7 @@ pub struct Envelope {
     pub request: Request,
 }
 
-/// What a client may ask. Kinds that belong to later capabilities are decoded as [`Request::Unsupported`].
+/// What a client may ask.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
     SessionOpen(SessionOpen),
@@ -95,10 +106,12 @@ pub enum Request {
         data: Payload,
         n: Option<u64>,
     },
-    /// A type that the contract names and this node does not serve yet.
-    Unsupported {
-        kind: &'static str,
-    },
+    Queue(QueueRequest),
+    Party(PartyRequest),
+    Channel(ChannelRequest),
+    Presence(PresenceRequest),
+    Storage(StorageRequest),
+    World(WorldRequest),
 }
 
 /// What a client may join as.
@@ -276,6 +289,11 @@ pub enum ServerMessage {
         seq: u64,
         n: u64,
     },
+    /// Transferred from `from` to the match of `joined`.
+    MatchMoved {
+        from: MatchId,
+        joined: MatchJoined,
+    },
     MatchEnded {
         target: MatchId,
         result: PayloadOut,
@@ -287,6 +305,12 @@ pub enum ServerMessage {
         target: MatchId,
         reason: String,
     },
+    Queue(QueueMessage),
+    Party(PartyState),
+    Channel(ChannelMessage),
+    Presence(PresenceMessage),
+    Storage(StorageMessage),
+    World(WorldMessage),
 }
 
 /// The answer to `match.join` and `match.quick`.

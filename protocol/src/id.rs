@@ -104,6 +104,17 @@ ulid_id!(
     "session"
 );
 
+ulid_id!(
+    /// A player's place in a queue of the matchmaker.
+    TicketId,
+    "ticket"
+);
+ulid_id!(
+    /// Players who want to stay together.
+    PartyId,
+    "party"
+);
+
 /// A player's place in one match; small, and never reused within it.
 pub type Seat = u32;
 

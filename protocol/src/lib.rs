@@ -11,4 +11,4 @@ pub mod peer;
 pub mod version;
 
 pub use error::ErrorCode;
-pub use id::{Digest, MatchId, NodeLife, NodeName, PlayerId, Seat, SessionId};
+pub use id::{Digest, MatchId, NodeLife, NodeName, PartyId, PlayerId, Seat, SessionId, TicketId};

@@ -15,7 +15,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream};
 use rookery_protocol::ErrorCode;
-use rookery_protocol::client::{self, BadFrame, Encoding, Envelope, Request, ServerMessage, SessionOpen};
+use rookery_protocol::client::{
+    self, BadFrame, ChannelRequest, Encoding, Envelope, Request, ServerMessage, SessionOpen,
+};
 use rookery_protocol::error::Refusal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
@@ -47,8 +49,7 @@ pub trait SessionHost: Send + Sync + 'static {
 
 /// An open session, as its socket sees it. No call may block: answers go to the outbox, and slow ones are somebody's task.
 pub trait SessionHandle: Send + Sync + 'static {
-    /// Takes a request that was admitted. `session.open`, `session.ping` and requests that this version does not serve never
-    /// come here.
+    /// Takes a request that was admitted. `session.open` and `session.ping` never come here.
     fn request(self: &Arc<Self>, id: Option<i64>, request: Request);
 
     /// An input of this match (as the client names it) was refused for its rate and used up nothing; the client has been told.
@@ -94,7 +95,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     H: SessionHost,
 {
-    let limits = Limits::new(settings.inputs, settings.control);
+    let limits = Limits::new(settings.inputs, settings.control, settings.chat);
     let opened_at = Instant::now();
     let mut connection = Connection {
         socket,
@@ -367,16 +368,19 @@ where
             Request::SessionOpen(_) => {
                 self.refuse(id, Refusal::new(ErrorCode::BadMessage, "the session is open already"));
             }
-            Request::Unsupported { .. } => {
-                self.refuse(id, Refusal::new(ErrorCode::Unavailable, "not served by this version"));
-            }
             request @ (Request::SessionClose
             | Request::MatchCreate { .. }
             | Request::MatchQuick { .. }
             | Request::MatchList { .. }
             | Request::MatchJoin { .. }
             | Request::MatchLeave { .. }
-            | Request::MatchSend { .. }) => session.request(id, request),
+            | Request::MatchSend { .. }
+            | Request::Queue(_)
+            | Request::Party(_)
+            | Request::Channel(_)
+            | Request::Presence(_)
+            | Request::Storage(_)
+            | Request::World(_)) => session.request(id, request),
         }
         Turn::Rest
     }
@@ -407,6 +411,7 @@ where
         let (counter, what) = match class {
             Class::Inputs => (&self.settings.counters.rate_limited_inputs, "too many inputs"),
             Class::Control => (&self.settings.counters.rate_limited_control, "too many requests"),
+            Class::Chat => (&self.settings.counters.rate_limited_chat, "too many lines"),
         };
         counter.inc();
         if id.is_some() || refused.notice {
@@ -484,6 +489,9 @@ fn class_of(request: &Request) -> Class {
         Request::MatchSend { .. } => Class::Inputs,
         Request::SessionOpen(_) | Request::SessionPing { .. } | Request::SessionClose => Class::Control,
         Request::MatchCreate { .. } | Request::MatchQuick { .. } | Request::MatchList { .. } => Class::Control,
-        Request::MatchJoin { .. } | Request::MatchLeave { .. } | Request::Unsupported { .. } => Class::Control,
+        Request::MatchJoin { .. } | Request::MatchLeave { .. } => Class::Control,
+        Request::Channel(ChannelRequest::Send { .. }) => Class::Chat,
+        Request::Queue(_) | Request::Party(_) | Request::Channel(_) => Class::Control,
+        Request::Presence(_) | Request::Storage(_) | Request::World(_) => Class::Control,
     }
 }

@@ -1,4 +1,4 @@
-//! How much one connection may ask: a rate for match inputs, one for everything else, and a count of frames that made no sense.
+//! How much one connection may ask: a rate for match inputs, one for chat lines, one for everything else, and a count of frames that made no sense.
 //! Pure: the caller says what time it is. Limits do not survive a connection; accounts are limited elsewhere, by address.
 #![deny(clippy::disallowed_methods)]
 
@@ -17,6 +17,7 @@ pub struct Rate {
 pub enum Class {
     Inputs,
     Control,
+    Chat,
 }
 
 /// A refused request.
@@ -39,15 +40,17 @@ const NOTICE_EVERY: Duration = Duration::from_secs(1);
 pub struct Limits {
     inputs: Bucket,
     control: Bucket,
+    chat: Bucket,
     /// When the last malformed frames came; empty for nearly every connection.
     bad_frames: VecDeque<Instant>,
 }
 
 impl Limits {
-    pub fn new(inputs: Rate, control: Rate) -> Self {
+    pub fn new(inputs: Rate, control: Rate, chat: Rate) -> Self {
         Self {
             inputs: Bucket::new(inputs),
             control: Bucket::new(control),
+            chat: Bucket::new(chat),
             bad_frames: VecDeque::new(),
         }
     }
@@ -57,6 +60,7 @@ impl Limits {
         match class {
             Class::Inputs => self.inputs.admit(now),
             Class::Control => self.control.admit(now),
+            Class::Chat => self.chat.admit(now),
         }
     }
 

@@ -21,6 +21,8 @@ pub struct Settings {
     pub inputs: Rate,
     /// All its other requests (`limits.control`).
     pub control: Rate,
+    /// Its chat lines (`limits.chat`).
+    pub chat: Rate,
     /// How often a connection is pinged; one that is silent for two of these is closed.
     pub heartbeat: Duration,
     /// How long a new socket may take to say `session.open`.
@@ -46,6 +48,10 @@ impl Default for Settings {
                 per_second: 100,
                 burst: 200,
             },
+            chat: Rate {
+                per_second: 10,
+                burst: 20,
+            },
             heartbeat: Duration::from_secs(15),
             open_within: Duration::from_secs(10),
             outbox: OutboxLimits::default(),
@@ -69,6 +75,8 @@ pub struct Counters {
     pub rate_limited_inputs: IntCounter,
     /// `rookery_rate_limited_total{class="control"}`
     pub rate_limited_control: IntCounter,
+    /// `rookery_rate_limited_total{class="chat"}`
+    pub rate_limited_chat: IntCounter,
     /// `rookery_connections`
     pub connections: IntGauge,
 }
@@ -83,6 +91,7 @@ impl Default for Counters {
             slow_closed: counter("slow_closed"),
             rate_limited_inputs: counter("rate_limited_inputs"),
             rate_limited_control: counter("rate_limited_control"),
+            rate_limited_chat: counter("rate_limited_chat"),
             connections: IntGauge::new("connections", "not exported").expect("the name is a metric name"),
         }
     }

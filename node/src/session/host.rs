@@ -90,16 +90,13 @@ impl SessionHost for Host {
             Arc::clone(hub),
         );
         let session = Arc::new(session);
-        hub.session_opened(&session);
-        let gone = open
-            .resume
-            .into_iter()
-            .flat_map(|resume| resume.matches)
-            .map(|(target, _)| GoneMatch {
-                target,
-                why: "join_again".into(),
-                result: None,
-            });
+        let resume = open.resume.unwrap_or_default();
+        hub.session_opened(&session, resume.channels);
+        let gone = resume.matches.into_iter().map(|(target, _)| GoneMatch {
+            target,
+            why: "join_again".into(),
+            result: None,
+        });
         let opened = ServerMessage::SessionOpened {
             session: session.id(),
             player: session.player(),

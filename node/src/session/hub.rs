@@ -4,14 +4,14 @@
 //! It owns no rule of a match; those are `link` (here) and `owner::room` (there). Nothing on the message path waits for the
 //! store: a look-up happens when a match is first asked for, or is no longer where it was.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use rookery_gossip::{Cluster, MemberState, NodeId};
-use rookery_protocol::client::{JoinRole, ListedMatch, Payload};
+use rookery_protocol::client::{JoinRole, ListedMatch, Payload, ServerMessage};
 use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::peer::{
     self, Down, DownFrame, ListQuery, Over, PeerAnswer, PeerRequest, Up, UpBody, WirePayload,
@@ -33,6 +33,7 @@ use crate::owner::executor::NewMatch;
 use crate::owner::room::RoomConfig;
 use crate::peer::UP;
 use crate::placement::{self, Candidate};
+use crate::services::Services;
 use crate::store::{
     Cas, Configuration, CreateMatchError, FinalStatus, Finish, MatchKind, MatchRow, MatchStatus, NewMatch as NewRow,
     Swap,
@@ -105,14 +106,41 @@ pub struct HubParts {
     pub shutdown: CancellationToken,
 }
 
+/// The sessions with a socket here.
+#[derive(Default)]
+struct Sessions {
+    by_id: HashMap<SessionId, Arc<Session>>,
+    by_player: BTreeSet<(PlayerId, SessionId)>,
+}
+
+impl Sessions {
+    fn insert(&mut self, session: Arc<Session>) {
+        self.by_player.insert((session.player(), session.id()));
+        self.by_id.insert(session.id(), session);
+    }
+
+    fn remove(&mut self, session: &Session) {
+        self.by_player.remove(&(session.player(), session.id()));
+        self.by_id.remove(&session.id());
+    }
+
+    fn of_player(&self, player: PlayerId) -> impl Iterator<Item = &Arc<Session>> {
+        let (first, last) = (SessionId::from_u128(0), SessionId::from_u128(u128::MAX));
+        self.by_player
+            .range((player, first)..=(player, last))
+            .filter_map(|(_, session)| self.by_id.get(session))
+    }
+}
+
 /// The gateway's centre. Shared by all its sessions.
 pub struct Hub {
     parts: HubParts,
     joined: AtomicBool,
     executor: OnceLock<Executor>,
     cluster: OnceLock<Cluster>,
+    services: OnceLock<Services>,
     links: Mutex<HashMap<MatchId, Arc<Mutex<Link<Session>>>>>,
-    sessions: Mutex<HashMap<SessionId, Arc<Session>>>,
+    sessions: Mutex<Sessions>,
     next_stream: AtomicU64,
     lookups: mpsc::Sender<MatchId>,
     started: Instant,
@@ -125,6 +153,7 @@ impl Hub {
             joined: AtomicBool::new(false),
             executor: OnceLock::new(),
             cluster: OnceLock::new(),
+            services: OnceLock::new(),
             links: Mutex::default(),
             sessions: Mutex::default(),
             // Above those of every earlier life of this node, as long as it opened fewer than a thousand a millisecond.
@@ -143,9 +172,15 @@ impl Hub {
         assert!(first, "a hub is connected once");
     }
 
+    /// Gives the hub the services, which stand on it.
+    pub fn serve(&self, services: Services) {
+        let first = self.services.set(services).is_ok();
+        assert!(first, "the services are started once");
+    }
+
     /// Whether the hub has all it needs. What comes from peers before is not for it.
     pub fn is_connected(&self) -> bool {
-        self.executor.get().is_some() && self.cluster.get().is_some()
+        self.services.get().is_some()
     }
 
     /// The node is in its cluster: a peer answered, or nobody did in time.
@@ -207,6 +242,12 @@ impl Hub {
             .expect("the hub is connected before sessions and peers are let in")
     }
 
+    pub fn services(&self) -> &Services {
+        self.services
+            .get()
+            .expect("the services are started before sessions and peers are let in")
+    }
+
     pub fn local(&self) -> &NodeLife {
         &self.parts.local
     }
@@ -251,27 +292,41 @@ impl Hub {
 
     // Sessions
 
-    /// A session was opened.
-    pub fn session_opened(&self, session: &Arc<Session>) {
-        self.sessions().insert(session.id(), Arc::clone(session));
+    /// A session was opened. `channels`: those that its client was in, and the last line that it saw of each.
+    pub fn session_opened(&self, session: &Arc<Session>, channels: Vec<(String, u64)>) {
+        self.sessions().insert(Arc::clone(session));
+        self.services().session_opened(session, channels);
     }
 
     /// A session's socket is gone.
     pub fn session_closed(&self, session: &Session) {
-        self.sessions().remove(&session.id());
+        self.sessions().remove(session);
+        self.services().session_closed(session);
     }
 
     /// Sessions with a socket here.
     pub fn session_count(&self) -> usize {
-        self.sessions().len()
+        self.sessions().by_id.len()
     }
 
     /// Every session with a socket here.
     pub fn all_sessions(&self) -> Vec<Arc<Session>> {
-        self.sessions().values().cloned().collect()
+        self.sessions().by_id.values().cloned().collect()
     }
 
-    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Arc<Session>>> {
+    /// The sessions of a player that have a socket here.
+    pub fn sessions_of(&self, player: PlayerId) -> Vec<Arc<Session>> {
+        self.sessions().of_player(player).cloned().collect()
+    }
+
+    /// Says something to every session of a player that has a socket here; whether there was one.
+    pub fn notify(&self, player: PlayerId, message: &ServerMessage) -> bool {
+        let sessions = self.sessions_of(player);
+        sessions.iter().for_each(|session| session.send(None, message));
+        !sessions.is_empty()
+    }
+
+    fn sessions(&self) -> std::sync::MutexGuard<'_, Sessions> {
         self.sessions.lock().expect("no thread panics holding it")
     }
 
@@ -448,6 +503,7 @@ impl Hub {
 
     /// There is a new connection to that node: what came over the one before ends here.
     pub fn link_connected(self: &Arc<Self>, node: &NodeName) {
+        self.services().link_connected(node);
         let now_ms = self.now_ms();
         for link in self.all_links() {
             let mut link = lock(&link);
@@ -460,6 +516,10 @@ impl Hub {
     /// That life of a node is over: its matches are lost, unless the store says otherwise, and what it had not begun goes to us.
     pub fn node_gone(self: &Arc<Self>, node: NodeName, generation: u64) {
         self.executor().gateway_gone(&node, generation);
+        self.services().node_gone(&NodeLife {
+            name: node.clone(),
+            generation,
+        });
         let hub = Arc::clone(self);
         self.spawn(async move {
             let mut told = false;

@@ -13,13 +13,38 @@ pub(super) struct Migration {
     pub(super) min_build: u64,
 }
 
-pub(super) const MIGRATIONS: &[Migration] = &[Migration {
-    sql: Sql {
-        sqlite: include_str!("../../../migrations/sqlite/0001_start.sql"),
-        postgres: include_str!("../../../migrations/postgres/0001_start.sql"),
+/// The SQL of a migration, in both dialects.
+macro_rules! migration {
+    ($name:literal) => {
+        Sql {
+            sqlite: include_str!(concat!("../../../migrations/sqlite/", $name, ".sql")),
+            postgres: include_str!(concat!("../../../migrations/postgres/", $name, ".sql")),
+        }
+    };
+}
+
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        sql: migration!("0001_start"),
+        min_build: 1,
     },
-    min_build: 1,
-}];
+    Migration {
+        sql: migration!("0002_leases"),
+        min_build: 1,
+    },
+    Migration {
+        sql: migration!("0003_tickets"),
+        min_build: 1,
+    },
+    Migration {
+        sql: migration!("0004_content"),
+        min_build: 1,
+    },
+    Migration {
+        sql: migration!("0005_saves"),
+        min_build: 1,
+    },
+];
 
 /// PostgreSQL: nodes that start at once wait here for each other, longer than a statement may usually take. SQLite's writer
 /// has its lock already.

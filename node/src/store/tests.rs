@@ -76,6 +76,7 @@ macro_rules! suite {
 }
 
 suite! {
+    a_lease_has_one_holder_and_a_new_epoch_for_each_holding,
     generations_rise_at_every_start,
     a_superseded_life_cannot_renew,
     a_match_reads_back_as_it_was_created,
@@ -1416,4 +1417,44 @@ async fn a_silent_server_is_noticed_and_found_again() {
     let alive = store.list_live_matches(None, 1000).await.unwrap();
     assert!(alive.iter().any(|row| row.id == made));
     assert!(alive.len() <= 2 + 256, "{}", alive.len());
+}
+
+async fn a_lease_has_one_holder_and_a_new_epoch_for_each_holding(place: &Place) {
+    let store = place.open().await;
+    let life = |name: &str, generation| NodeLife {
+        name: name.parse().unwrap(),
+        generation,
+    };
+    let (ana, bo) = (life("ana", 5), life("bo", 5));
+    assert_eq!(store.read_lease("leader").await.unwrap(), None);
+    let first = store.acquire_lease("leader", &ana, 60_000).await.unwrap();
+    assert!(
+        first.is_held_by(&ana) && first.epoch == 1 && first.left_ms > 55_000,
+        "{first:?}"
+    );
+    let again = store.acquire_lease("leader", &ana, 60_000).await.unwrap();
+    assert_eq!(
+        (again.epoch, again.is_held_by(&ana)),
+        (1, true),
+        "a renewal is the same holding"
+    );
+    let refused = store.acquire_lease("leader", &bo, 60_000).await.unwrap();
+    assert!(refused.is_held_by(&ana) && refused.epoch == 1, "{refused:?}");
+
+    assert!(!store.release_lease("leader", &bo, 1).await.unwrap());
+    assert!(!store.release_lease("leader", &ana, 2).await.unwrap());
+    assert!(store.release_lease("leader", &ana, 1).await.unwrap());
+    assert_eq!(store.read_lease("leader").await.unwrap().unwrap().holder, None);
+    let taken = store.acquire_lease("leader", &bo, 1).await.unwrap();
+    assert_eq!(taken.epoch, 2);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let lapsed = store.acquire_lease("leader", &bo, 60_000).await.unwrap();
+    assert_eq!(lapsed.epoch, 3, "a holding that lapsed is over, whoever comes next");
+
+    let restarted = life("bo", 6);
+    let own = store.acquire_lease("leader", &restarted, 60_000).await.unwrap();
+    assert!(own.is_held_by(&restarted) && own.epoch == 4, "{own:?}");
+    let late = store.acquire_lease("leader", &bo, 60_000).await.unwrap();
+    assert!(late.is_held_by(&restarted), "an earlier life gets nothing: {late:?}");
+    assert_eq!(store.acquire_lease("queue/duel", &ana, 60_000).await.unwrap().epoch, 1);
 }

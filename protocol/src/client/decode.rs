@@ -9,6 +9,8 @@ use super::value::{Fault, Value};
 use super::{Encoding, Envelope, JoinRole, Payload, PayloadCodec, Request, Resume, SessionOpen};
 use crate::error::{ErrorCode, Refusal};
 
+mod services;
+
 /// A frame that is not a request. Nothing was done; the connection may go on.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{code}: {message}")]
@@ -37,7 +39,7 @@ impl BadFrame {
 
 /// Reads one frame. The caller has bounded its size; nothing in it makes this allocate more than a few times that.
 pub fn decode(encoding: Encoding, frame: &Bytes) -> Result<Envelope, BadFrame> {
-    let mut fields = Fields::default();
+    let mut fields = Fields { values: [None; FIELDS] };
     let read = Value::of_frame(encoding, frame)
         .and_then(|map| map.entries("the message", |key, value| fields.put(&key, value)));
     let (id, id_read) = match fields.get(Field::Id).map(|id| id.signed("id")).transpose() {
@@ -58,30 +60,6 @@ pub fn decode(encoding: Encoding, frame: &Bytes) -> Result<Envelope, BadFrame> {
         }
     }
 }
-
-/// Types that the contract names and this version does not serve.
-const UNSUPPORTED: [&str; 20] = [
-    "queue.join",
-    "queue.leave",
-    "queue.status",
-    "party.create",
-    "party.join",
-    "party.leave",
-    "party.kick",
-    "channel.join",
-    "channel.send",
-    "channel.history",
-    "channel.leave",
-    "presence.set",
-    "presence.watch",
-    "presence.unwatch",
-    "storage.get",
-    "storage.put",
-    "storage.delete",
-    "storage.list",
-    "world.list",
-    "world.enter",
-];
 
 macro_rules! fields {
     ($($name:ident = $text:literal,)*) => {
@@ -129,10 +107,28 @@ fields! {
     Cursor = "cursor",
     Role = "role",
     Since = "since",
+    Queue = "queue",
+    Properties = "properties",
+    Query = "query",
+    Party = "party",
+    Ticket = "ticket",
+    Code = "code",
+    Player = "player",
+    Players = "players",
+    Channel = "channel",
+    Text = "text",
+    Before = "before",
+    Status = "status",
+    Collection = "collection",
+    Key = "key",
+    Value = "value",
+    Version = "version",
+    World = "world",
+    Zone = "zone",
 }
 
 /// What a frame has of the known fields, unread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Fields<'a> {
     values: [Option<Value<'a>>; FIELDS],
 }
@@ -230,12 +226,7 @@ impl<'a> Fields<'a> {
                 t: self.get(Field::T).map(|value| value.number("t")).transpose()?,
             },
             "session.close" => Request::SessionClose,
-            _ => {
-                return Ok(UNSUPPORTED
-                    .into_iter()
-                    .find(|name| *name == kind)
-                    .map(|kind| Request::Unsupported { kind }));
-            }
+            _ => return self.service_request(kind, frame),
         }))
     }
 

@@ -10,10 +10,12 @@ use serde_json::Value as Json;
 
 use super::{
     Departure, Encoding, GoneMatch, ListedMatch, MatchJoined, PayloadCodec, PayloadOut, PlayerInfo, ResumedMatch,
-    ServerMessage, msgpack,
+    ServerMessage, WorldMessage, msgpack,
 };
 use crate::error::Refusal;
 use crate::{MatchId, Seat};
+
+mod services;
 
 impl ServerMessage {
     /// Returns the frame that says this; `id` is the number of the request that it answers, none for a push.
@@ -113,6 +115,17 @@ impl ServerMessage {
                 map.unsigned("seq", *seq);
                 map.unsigned("n", *n);
             }),
+            Self::MatchMoved { from, joined } => message(encoding, 256 + 96 * joined.players.len(), kind, id, |map| {
+                map.display("match", from);
+                map.display("to", &joined.target);
+                map.seated(joined);
+            }),
+            Self::Queue(said) => services::queue(said, encoding, kind, id),
+            Self::Party(state) => services::party(state, encoding, kind, id),
+            Self::Channel(said) => services::channel(said, encoding, kind, id),
+            Self::Presence(said) => services::presence(said, encoding, kind, id),
+            Self::Storage(said) => services::storage(said, encoding, kind, id),
+            Self::World(said) => services::world(said, encoding, kind, id),
             Self::MatchEnded { target, result } => message(encoding, 96 + 2 * result.bytes.len(), kind, id, |map| {
                 map.display("match", target);
                 map.payload("result", result);
@@ -148,6 +161,13 @@ impl ServerMessage {
             Self::MatchEnded { .. } => "match.ended",
             Self::MatchLost { .. } => "match.lost",
             Self::MatchFailed { .. } => "match.failed",
+            Self::MatchMoved { .. } => "match.moved",
+            Self::Queue(said) => services::queue_kind(said),
+            Self::Party(_) => "party.state",
+            Self::Channel(said) => services::channel_kind(said),
+            Self::Presence(said) => services::presence_kind(said),
+            Self::Storage(said) => services::storage_kind(said),
+            Self::World(WorldMessage::Listed { .. }) => "world.listed",
         }
     }
 }
@@ -504,6 +524,11 @@ impl MapWriter<'_> {
 
     fn joined(&mut self, joined: &MatchJoined) {
         self.display("match", &joined.target);
+        self.seated(joined);
+    }
+
+    /// What `match.joined` and `match.moved` have in common.
+    fn seated(&mut self, joined: &MatchJoined) {
         self.text("module", &joined.module);
         self.unsigned("seat", joined.seat.into());
         self.unsigned("seq", joined.seq);

@@ -161,6 +161,25 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The map that this value must be, as the text of one JSON object.
+    pub(super) fn object(self, field: &str) -> Result<String, Fault> {
+        let wrong = || Fault::wrong(field, "an object");
+        let object: serde_json::Map<String, serde_json::Value> = match self {
+            Self::Json(text) => serde_json::from_str(text).map_err(|_| wrong())?,
+            Self::MsgPack(bytes) => rmp_serde::from_slice(bytes).map_err(|_| wrong())?,
+        };
+        Ok(serde_json::to_string(&object).expect("a map with string keys"))
+    }
+
+    /// The list of strings that this value must be.
+    pub(super) fn texts(self, field: &str) -> Result<Vec<String>, Fault> {
+        let wrong = || Fault::wrong(field, "a list of strings");
+        match self {
+            Self::Json(text) => serde_json::from_str(text).map_err(|_| wrong()),
+            Self::MsgPack(bytes) => rmp_serde::from_slice(bytes).map_err(|_| wrong()),
+        }
+    }
+
     /// Calls `each` for every entry of the map that this value must be, in the frame's order; stops at the first fault. What
     /// `each` was given before a fault stays given.
     pub(super) fn entries(

@@ -276,16 +276,25 @@ fn wrong_requests() -> Vec<(Value, &'static str)> {
         (json!({"type": "match.list", "label": ["red"]}), "bad_message"),
         (json!({"type": "match.list", "module": 7}), "bad_message"),
     ];
-    // Named by the contract, and not served yet.
-    for later in [
+    // Each of these lacks a field that it needs.
+    for kind in [
         "queue.join",
-        "party.create",
+        "queue.leave",
+        "queue.status",
+        "party.join",
+        "party.kick",
         "channel.join",
-        "presence.set",
+        "channel.send",
+        "channel.history",
+        "channel.leave",
+        "presence.watch",
         "storage.get",
-        "world.list",
+        "storage.put",
+        "storage.delete",
+        "storage.list",
+        "world.enter",
     ] {
-        table.push((json!({"type": later}), "unavailable"));
+        table.push((json!({"type": kind}), "bad_message"));
     }
     table
 }

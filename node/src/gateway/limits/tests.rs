@@ -11,6 +11,10 @@ fn limits(per_second: u32, burst: u32) -> Limits {
             per_second: 1,
             burst: 1,
         },
+        Rate {
+            per_second: 1,
+            burst: 1,
+        },
     )
 }
 

@@ -4,9 +4,12 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::client::{LeaveReason, Role, Tree};
+use crate::client::{
+    ChannelMessage, ChatLine, LeaveReason, MatchedPlayer, PartyState, PlayerPresence, PresenceMessage, QueueMessage,
+    Role, StorageMessage, StoredValue, TicketState, Tree, WorldMessage, WorldState, ZoneState,
+};
 use crate::error::ErrorCode;
-use crate::{PlayerId, SessionId};
+use crate::{PartyId, PlayerId, SessionId, TicketId};
 
 const BOTH: [Encoding; 2] = [Encoding::Json, Encoding::MsgPack];
 
@@ -290,6 +293,270 @@ fn messages() -> Vec<(&'static str, Option<i64>, ServerMessage)> {
             },
         ),
     ]
+    .into_iter()
+    .chain(service_messages())
+    .collect()
+}
+
+/// What the cluster's services say.
+fn service_messages() -> Vec<(&'static str, Option<i64>, ServerMessage)> {
+    let target = MatchId::from_parts(1_700_000_000_000, 7);
+    let (ana, bo) = (PlayerId::from_parts(1_700_000_000_001, 8), PlayerId::from_u128(9));
+    let ticket = TicketId::from_u128(5);
+    let line = |message| ChatLine {
+        message,
+        from: ana.to_string().into(),
+        text: "hey \"you\"".into(),
+        at: 1_700_000_000_003,
+    };
+    let value = |data| StoredValue {
+        key: "k".into(),
+        value: data,
+        version: "v1".into(),
+    };
+    vec![
+        (
+            "match_moved",
+            None,
+            ServerMessage::MatchMoved {
+                from: MatchId::from_u128(4),
+                joined: MatchJoined {
+                    target,
+                    module: "village".into(),
+                    seat: 3,
+                    seq: 9,
+                    n: 0,
+                    at: 5,
+                    players: vec![],
+                    codec: PayloadCodec::Json,
+                    tick_hz: 2,
+                },
+            },
+        ),
+        (
+            "queue_joined",
+            Some(1),
+            ServerMessage::Queue(QueueMessage::Joined { ticket }),
+        ),
+        (
+            "queue_left",
+            Some(1),
+            ServerMessage::Queue(QueueMessage::Left { ticket }),
+        ),
+        (
+            "queue_state",
+            Some(1),
+            ServerMessage::Queue(QueueMessage::State {
+                ticket,
+                queue: "duel".into(),
+                state: TicketState::Waiting,
+                waited_ms: 1_500,
+                estimate_ms: Some(3_000),
+            }),
+        ),
+        (
+            "queue_state_matched",
+            Some(1),
+            ServerMessage::Queue(QueueMessage::State {
+                ticket,
+                queue: "duel".into(),
+                state: TicketState::Matched,
+                waited_ms: 1,
+                estimate_ms: None,
+            }),
+        ),
+        (
+            "queue_matched",
+            None,
+            ServerMessage::Queue(QueueMessage::Matched {
+                ticket,
+                target,
+                team: 1,
+                players: vec![
+                    MatchedPlayer {
+                        player: ana,
+                        name: "Ana".into(),
+                        team: 0,
+                    },
+                    MatchedPlayer {
+                        player: bo,
+                        name: "Bo".into(),
+                        team: 1,
+                    },
+                ],
+            }),
+        ),
+        (
+            "queue_expired",
+            None,
+            ServerMessage::Queue(QueueMessage::Expired { ticket }),
+        ),
+        (
+            "party_state",
+            Some(2),
+            ServerMessage::Party(PartyState {
+                party: PartyId::from_u128(6),
+                code: "AB12".into(),
+                leader: ana,
+                members: vec![ana, bo],
+            }),
+        ),
+        (
+            "channel_joined",
+            Some(3),
+            ServerMessage::Channel(ChannelMessage::Joined {
+                channel: "room:x".into(),
+                last: 7,
+                members: vec![ana.to_string()],
+                truncated: false,
+            }),
+        ),
+        (
+            "channel_joined_truncated",
+            Some(3),
+            ServerMessage::Channel(ChannelMessage::Joined {
+                channel: "room:x".into(),
+                last: 7_000,
+                members: vec![],
+                truncated: true,
+            }),
+        ),
+        (
+            "channel_sent",
+            Some(3),
+            ServerMessage::Channel(ChannelMessage::Sent {
+                channel: "room:x".into(),
+                message: 8,
+                at: 1_700_000_000_003,
+            }),
+        ),
+        (
+            "channel_messages",
+            Some(3),
+            ServerMessage::Channel(ChannelMessage::History {
+                channel: "room:x".into(),
+                messages: vec![line(7), line(8)],
+            }),
+        ),
+        (
+            "channel_left",
+            Some(3),
+            ServerMessage::Channel(ChannelMessage::Left {
+                channel: "room:x".into(),
+            }),
+        ),
+        (
+            "channel_message",
+            None,
+            ServerMessage::Channel(ChannelMessage::Line {
+                channel: "room:x".into(),
+                line: line(8),
+            }),
+        ),
+        (
+            "channel_members",
+            None,
+            ServerMessage::Channel(ChannelMessage::Members {
+                channel: "room:x".into(),
+                joined: vec![ana.to_string()],
+                left: vec![bo.to_string()],
+            }),
+        ),
+        (
+            "presence_state",
+            Some(4),
+            ServerMessage::Presence(PresenceMessage::State {
+                players: vec![
+                    PlayerPresence {
+                        player: ana,
+                        online: true,
+                        status: Some("busy".into()),
+                        target: Some(target),
+                    },
+                    PlayerPresence {
+                        player: bo,
+                        online: false,
+                        status: None,
+                        target: None,
+                    },
+                ],
+            }),
+        ),
+        (
+            "presence_changed",
+            None,
+            ServerMessage::Presence(PresenceMessage::Changed {
+                player: ana,
+                online: true,
+                status: None,
+            }),
+        ),
+        (
+            "storage_value",
+            Some(5),
+            ServerMessage::Storage(StorageMessage::Value {
+                collection: "c".into(),
+                entry: value(json_data(r#"{"a":1}"#)),
+            }),
+        ),
+        (
+            "storage_value_binary",
+            Some(5),
+            ServerMessage::Storage(StorageMessage::Value {
+                collection: "c".into(),
+                entry: value(binary_data(&[0, 255])),
+            }),
+        ),
+        (
+            "storage_stored",
+            Some(5),
+            ServerMessage::Storage(StorageMessage::Stored { version: "v2".into() }),
+        ),
+        (
+            "storage_deleted",
+            Some(5),
+            ServerMessage::Storage(StorageMessage::Deleted),
+        ),
+        (
+            "storage_listed",
+            Some(5),
+            ServerMessage::Storage(StorageMessage::Listed {
+                collection: "c".into(),
+                values: vec![value(json_data("1"))],
+                cursor: Some("k".into()),
+            }),
+        ),
+        (
+            "world_listed",
+            Some(6),
+            ServerMessage::World(WorldMessage::Listed {
+                worlds: vec![
+                    WorldState {
+                        world: "village".into(),
+                        online: true,
+                        why: None,
+                        zones: vec![ZoneState {
+                            zone: "square".into(),
+                            target: Some(target),
+                            state: "running".into(),
+                            players: 3,
+                        }],
+                    },
+                    WorldState {
+                        world: "moor".into(),
+                        online: false,
+                        why: Some("module moor is not published".into()),
+                        zones: vec![ZoneState {
+                            zone: "bog".into(),
+                            target: None,
+                            state: "missing".into(),
+                            players: 0,
+                        }],
+                    },
+                ],
+            }),
+        ),
+    ]
 }
 
 /// What stands in the golden file for this message: the text, or the bytes in hex.
@@ -329,7 +596,7 @@ fn unwrap_payloads(tree: &mut Tree, codec: PayloadCodec) {
     match tree {
         Tree::Map(map) => {
             for (key, value) in map.iter_mut() {
-                let payload = matches!(key.as_str(), "data" | "result");
+                let payload = matches!(key.as_str(), "data" | "result" | "value");
                 match value {
                     Tree::Bytes(bytes) if bytes.is_empty() && codec == PayloadCodec::Json => *value = Tree::Null,
                     Tree::Bytes(bytes) if codec == PayloadCodec::Json => {
@@ -369,7 +636,7 @@ fn both_encodings_say_the_same() {
 #[test]
 fn every_kind_of_message_is_among_the_golden_ones() {
     let kinds: std::collections::BTreeSet<_> = messages().iter().map(|(_, _, message)| message.kind()).collect();
-    assert_eq!(kinds.len(), 21);
+    assert_eq!(kinds.len(), 41);
 }
 
 #[test]

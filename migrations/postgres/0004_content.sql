@@ -1,0 +1,1 @@
+-- Shared content, and who played what.

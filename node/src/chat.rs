@@ -1,0 +1,33 @@
+//! Chat: channels, their lines in order, and who hears them.
+
+use std::sync::Arc;
+
+use rookery_protocol::client::{ChannelRequest, ServerMessage};
+use rookery_protocol::error::{ErrorCode, Refusal};
+
+use crate::session::Session;
+use crate::session::hub::Hub;
+
+/// Chat: channels, their lines in order, and who hears them.
+pub struct Chat {
+    _hub: Arc<Hub>,
+}
+
+impl Chat {
+    pub fn start(hub: &Arc<Hub>) -> Arc<Self> {
+        Arc::new(Self { _hub: Arc::clone(hub) })
+    }
+
+    /// Serves a request of a session: the answer, or none when it was given already.
+    ///
+    /// # Errors
+    /// The refusal that the client is told.
+    pub async fn request(
+        self: Arc<Self>,
+        _session: Arc<Session>,
+        _id: Option<i64>,
+        _request: ChannelRequest,
+    ) -> Result<Option<ServerMessage>, Refusal> {
+        Err(Refusal::new(ErrorCode::Unavailable, "not served by this version"))
+    }
+}

@@ -1,0 +1,123 @@
+//! The cluster's services on this node, and the one place where what happens on the node is handed to them: sessions that come
+//! and go, nodes that come and go, messages of other nodes' services, requests of clients.
+//!
+//! No rules here. Each service is a file of its own and hears of what concerns it by a line below; none of them is on the way of
+//! a match's messages.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rookery_gossip::Channel;
+use rookery_protocol::client::Request;
+use rookery_protocol::{NodeLife, NodeName};
+
+use crate::chat::Chat;
+use crate::content::Content;
+use crate::directory::Directory;
+use crate::leader::Leader;
+use crate::matchmaker::Matchmaker;
+use crate::party::Parties;
+use crate::post::Post;
+use crate::presence::Presence;
+use crate::session::Session;
+use crate::session::hub::Hub;
+use crate::storage::PlayerStorage;
+use crate::worlds::Worlds;
+
+/// All services of a node.
+pub struct Services {
+    pub directory: Arc<Directory>,
+    pub presence: Arc<Presence>,
+    pub chat: Arc<Chat>,
+    pub leader: Arc<Leader>,
+    pub worlds: Arc<Worlds>,
+    pub matchmaker: Arc<Matchmaker>,
+    pub parties: Arc<Parties>,
+    pub content: Arc<Content>,
+    pub storage: Arc<PlayerStorage>,
+    pub post: Arc<Post>,
+}
+
+impl Services {
+    /// Starts them. The hub is connected already; the node is not ready yet.
+    pub fn start(hub: &Arc<Hub>) -> Self {
+        Self {
+            directory: Directory::start(hub),
+            presence: Presence::start(hub),
+            chat: Chat::start(hub),
+            leader: Leader::start(hub),
+            worlds: Worlds::start(hub),
+            matchmaker: Matchmaker::start(hub),
+            parties: Parties::start(hub),
+            content: Content::start(hub),
+            storage: PlayerStorage::start(hub),
+            post: Post::start(hub),
+        }
+    }
+
+    /// A session was opened here. `channels`: where the client was before, and the last line that it saw. What is said to the
+    /// session now is heard after `session.opened`.
+    pub fn session_opened(&self, _session: &Arc<Session>, _channels: Vec<(String, u64)>) {}
+
+    /// A session's socket is gone.
+    pub fn session_closed(&self, _session: &Session) {}
+
+    /// That life of a node is over.
+    pub fn node_gone(&self, _node: &NodeLife) {}
+
+    /// There is a new connection to a node: what was sent to it before may be lost.
+    pub fn link_connected(&self, _node: &NodeName) {}
+
+    /// What was last sent to a node on this channel may be lost.
+    pub fn link_lost(&self, _node: &NodeName, _channel: Channel) {}
+
+    /// A channel to a node takes messages again after it was full.
+    pub fn link_writable(&self, _node: &NodeName, _channel: Channel) {}
+
+    /// A message of another node's services; false when the channel is none of theirs.
+    pub fn message(&self, _from: &NodeLife, _channel: Channel, _bytes: Bytes) -> bool {
+        false
+    }
+
+    /// Something was said to a group.
+    pub fn broadcast(&self, _from: &NodeLife, _group: &str, _bytes: Bytes) {}
+
+    /// Serves a client's request. Requests that belong to matches and sessions never come here.
+    pub fn request(&self, session: &Arc<Session>, id: Option<i64>, request: Request) {
+        match request {
+            Request::Queue(request) => {
+                let service = Arc::clone(&self.matchmaker);
+                session.slowly(id, |_, session| service.request(session, id, request));
+            }
+            Request::Party(request) => {
+                let service = Arc::clone(&self.parties);
+                session.slowly(id, |_, session| service.request(session, id, request));
+            }
+            Request::Channel(request) => {
+                let service = Arc::clone(&self.chat);
+                session.slowly(id, |_, session| service.request(session, id, request));
+            }
+            Request::Presence(request) => {
+                let service = Arc::clone(&self.presence);
+                session.slowly(id, |_, session| service.request(session, id, request));
+            }
+            Request::Storage(request) => {
+                let service = Arc::clone(&self.storage);
+                session.slowly(id, |_, session| service.request(session, id, request));
+            }
+            Request::World(request) => {
+                let service = Arc::clone(&self.worlds);
+                session.slowly(id, |_, session| service.request(session, id, request));
+            }
+            Request::SessionOpen(_)
+            | Request::SessionPing { .. }
+            | Request::SessionClose
+            | Request::MatchCreate { .. }
+            | Request::MatchQuick { .. }
+            | Request::MatchList { .. }
+            | Request::MatchJoin { .. }
+            | Request::MatchLeave { .. }
+            | Request::MatchSend { .. } => unreachable!("the session serves these itself"),
+        }
+    }
+}
