@@ -1,0 +1,177 @@
+//! Where a match is when it is not where it was: after its owner said so, or died.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rookery_gossip::MemberState;
+use rookery_protocol::peer::Over;
+use rookery_protocol::{MatchId, NodeLife, NodeName};
+use tokio::sync::mpsc;
+
+use super::links::lock;
+use super::{Hub, node_id};
+use crate::session::Session;
+use crate::session::link::{HOLD_MS, Link, Route, Uplink};
+use crate::store::{Configuration, MatchStatus, StoreError};
+
+/// Between two looks for a match that is not where the store says it is.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Between two tries of the store while it is away.
+const STORE_AGAIN: Duration = Duration::from_millis(500);
+
+/// Matches looked for at once: each is a read of the store every quarter of a second.
+const LOOKUPS_AT_ONCE: usize = 256;
+
+impl Hub {
+    /// That life of a node is over: its matches are lost, unless the store says otherwise, and what it had not begun goes to us.
+    pub fn node_gone(self: &Arc<Self>, node: NodeName, generation: u64) {
+        self.executor().gateway_gone(&node, generation);
+        self.services().node_gone(&NodeLife {
+            name: node.clone(),
+            generation,
+        });
+        let hub = Arc::clone(self);
+        self.spawn(async move {
+            let mut told = false;
+            loop {
+                match hub.bury(&node, generation).await {
+                    Ok(()) => break,
+                    Err(error) => {
+                        tracing::warn!(%node, error = &error as &dyn std::error::Error, "the store is away: the dead node's matches wait");
+                        if !std::mem::replace(&mut told, true) {
+                            hub.links_of(&node, generation).iter().for_each(|link| lock(link).waiting("store"));
+                        }
+                        tokio::time::sleep(STORE_AGAIN).await;
+                    }
+                }
+            }
+            for link in hub.links_of(&node, generation) {
+                let target = lock(&link).target();
+                hub.locate(target);
+            }
+        });
+    }
+
+    pub(super) fn links_of(&self, node: &NodeName, generation: u64) -> Vec<Arc<Mutex<Link<Session>>>> {
+        let mut links = self.all_links();
+        links.retain(|link| lock(link).is_owned_by(node, generation));
+        links
+    }
+
+    pub(super) async fn bury(self: &Arc<Self>, node: &NodeName, generation: u64) -> Result<(), StoreError> {
+        let lost = self.store().lose_matches_of(node, generation).await?;
+        if !lost.is_empty() {
+            self.metrics().matches_lost.inc_by(lost.len() as u64);
+            tracing::warn!(%node, generation, matches = lost.len(), "matches were lost with their node");
+        }
+        loop {
+            let begun = self
+                .store()
+                .reassign_starting(node, generation, self.local(), 256)
+                .await?;
+            let more = begun.len() == 256;
+            for row in begun {
+                let hub = Arc::clone(self);
+                self.spawn(async move { hub.start_quietly(row).await });
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Finds matches that are not where they were, each once at a time.
+    pub(super) async fn look_up(self: Arc<Self>, mut wanted: mpsc::Receiver<MatchId>) {
+        let mut finding: tokio::task::JoinSet<MatchId> = tokio::task::JoinSet::new();
+        let mut sought = HashSet::new();
+        loop {
+            tokio::select! {
+                Some(target) = wanted.recv(), if finding.len() < LOOKUPS_AT_ONCE => {
+                    if sought.insert(target) {
+                        let hub = Arc::clone(&self);
+                        finding.spawn(async move {
+                            hub.find(target).await;
+                            target
+                        });
+                    }
+                }
+                Some(found) = finding.join_next() => match found {
+                    Ok(target) => drop(sought.remove(&target)),
+                    Err(error) => tracing::error!(%error, "a look-up ended early"),
+                },
+            }
+        }
+    }
+
+    async fn find(self: Arc<Self>, target: MatchId) {
+        let began = Instant::now();
+        let (mut told, mut warned) = (false, false);
+        loop {
+            let Some(link) = self.link(target) else { return };
+            let (known, over) = {
+                let link = lock(&link);
+                (link.route().clone(), link.is_over())
+            };
+            if over {
+                return;
+            }
+            let row = match self.store().read_match(target).await {
+                Ok(row) => row,
+                Err(_) => {
+                    if !std::mem::replace(&mut told, true) {
+                        lock(&link).waiting("store");
+                    }
+                    tokio::time::sleep(STORE_AGAIN).await;
+                    continue;
+                }
+            };
+            let Some(row) = row else { return lock(&link).not_found() };
+            match row.status {
+                MatchStatus::Ended => {
+                    return lock(&link).over(&Over::Ended {
+                        result: row.outcome.unwrap_or_default(),
+                    });
+                }
+                MatchStatus::Failed => {
+                    return lock(&link).over(&Over::Failed {
+                        reason: row.reason.unwrap_or_default(),
+                    });
+                }
+                MatchStatus::Lost => return lock(&link).over(&Over::Lost),
+                MatchStatus::Starting => {}
+                MatchStatus::Running => {
+                    let Configuration { epoch, owner, .. } = row.configuration;
+                    let (Route::Known { epoch: known, .. } | Route::Looking { epoch: known }) = known;
+                    if self.is_gone(&owner) {
+                        // Our own verdict on the node did not reach the store yet, or another's did.
+                        let _ = self.bury(&owner.name, owner.generation).await;
+                    } else if epoch > known || began.elapsed() >= LOOK_AGAIN {
+                        lock(&link).located(self.now_ms(), owner, epoch, &*self);
+                        return;
+                    }
+                }
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+            if !warned && began.elapsed() > Duration::from_millis(HOLD_MS) {
+                warned = true;
+                tracing::warn!(%target, "a match is not where the store says it is");
+            }
+        }
+    }
+
+    /// Whether that life of a node is known to be over.
+    pub fn is_gone(&self, life: &NodeLife) -> bool {
+        if life.name == self.local().name {
+            return life.generation < self.local().generation;
+        }
+        let members = self.cluster().members().borrow().clone();
+        node_id(&life.name)
+            .and_then(|node| members.get(&node).cloned())
+            .is_some_and(|member| {
+                member.peer.generation > life.generation
+                    || (member.peer.generation == life.generation && member.state == MemberState::Dead)
+            })
+    }
+}
