@@ -7,6 +7,7 @@ pub const BUNDLED: &[(&str, &[u8])] = &[
     ("arena", include_bytes!("../../examples/arena/arena.wasm")),
     ("echo", include_bytes!("../../examples/echo/echo.wasm")),
     ("ticker", include_bytes!("../../examples/ticker/ticker.wasm")),
+    ("village", include_bytes!("../../examples/village/village.wasm")),
 ];
 
 #[cfg(test)]

@@ -306,10 +306,26 @@ impl Mail<'_> {
         self.host.tell(request, target, data);
     }
 
+    /// Sends mail as JSON, as [`tell`](Mail::tell).
+    ///
+    /// # Panics
+    /// As [`Context::send_json`].
+    pub fn tell_json<T: Serialize + ?Sized>(&mut self, request: u32, target: &str, value: &T) {
+        self.tell(request, target, &to_json(value));
+    }
+
     /// Moves a player to another match. [`leave`](crate::Match::leave) follows this call; if the target does not take the player,
     /// the answer says so, and the player comes back by [`join`](crate::Match::join) with `ctx`, which may not be refused.
     pub fn transfer(&mut self, request: u32, seat: Seat, target: &str, ctx: &[u8]) {
         self.host.transfer(request, seat, target, ctx);
+    }
+
+    /// Moves a player to another match with a `ctx` as JSON, as [`transfer`](Mail::transfer).
+    ///
+    /// # Panics
+    /// As [`Context::send_json`].
+    pub fn transfer_json<T: Serialize + ?Sized>(&mut self, request: u32, seat: Seat, target: &str, ctx: &T) {
+        self.transfer(request, seat, target, &to_json(ctx));
     }
 
     /// Writes to a chat channel in the match's name.

@@ -68,7 +68,7 @@ pub use context::Context;
 pub use manifest::{Codec, Durability, Manifest};
 pub use matches::Match;
 pub use payload::{BadPayload, Payload};
-pub use serde_json::json;
+pub use serde_json::{Value, json};
 pub use types::{Entry, Failure, Invitee, LeaveReason, Notice, Player, Refusal, Role, Saved, Seat, Setup, Signal, To};
 
 /// What almost every match needs.

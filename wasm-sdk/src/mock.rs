@@ -12,7 +12,7 @@ use crate::context::{Context, Imports, Level, Place};
 use crate::manifest::{Codec, Manifest};
 use crate::matches::Match;
 use crate::payload::Payload;
-use crate::types::{Entry, Failure, Invitee, LeaveReason, Player, Refusal, Role, Saved, Seat, Setup, Signal, To};
+use crate::types::{Entry, FROM, Failure, Invitee, LeaveReason, Player, Refusal, Role, Saved, Seat, Setup, Signal, To};
 
 /// Unix time at which every mock match starts: the first second of 2024.
 const EPOCH_MS: u64 = 1_704_067_200_000;
@@ -240,6 +240,24 @@ impl<M: Match> Host<M> {
 
     /// Seats somebody who passes `data`. Who is seated already gets the same seat, and the match is not asked.
     pub fn join_as(&mut self, name: &str, role: Role, data: impl Into<Payload>) -> Result<Seat, JoinError> {
+        self.admit(name, role, data.into(), None)
+    }
+
+    /// Seats a player whom the match `from` transfers with `ctx`.
+    pub fn transfer(&mut self, name: &str, from: &str, ctx: impl Into<Payload>) -> Result<Seat, JoinError> {
+        self.admit(name, Role::Player, ctx.into(), Some(from))
+    }
+
+    /// Brings back a player whom the match `from` did not take in, on a new seat, with the `ctx` of the transfer.
+    ///
+    /// # Panics
+    /// When the match refuses, which it may not.
+    pub fn turn_back(&mut self, name: &str, from: &str, ctx: impl Into<Payload>) -> Seat {
+        let seated = self.admit(name, Role::Player, ctx.into(), Some(from));
+        seated.expect("a match may not refuse a player who comes back")
+    }
+
+    fn admit(&mut self, name: &str, role: Role, data: Payload, from: Option<&str>) -> Result<Seat, JoinError> {
         let recorder = &mut self.ctx.host;
         if let Some((seat, _)) = recorder.seats.iter().find(|(_, occupant)| occupant.player_id == name) {
             return Ok(*seat);
@@ -267,9 +285,12 @@ impl<M: Match> Host<M> {
             name: name.to_owned(),
             role,
             team,
-            extra: Vec::new(),
+            extra: from
+                .map(|from| (FROM.to_owned(), from.to_owned()))
+                .into_iter()
+                .collect(),
         };
-        let joined = self.game.join(&mut self.ctx, &player, data.into());
+        let joined = self.game.join(&mut self.ctx, &player, data);
         if let Err(refusal) = joined {
             self.ctx.host.seats.remove(&seat);
             self.settle();

@@ -93,6 +93,19 @@ pub struct Player {
     pub extra: Vec<(String, String)>,
 }
 
+impl Player {
+    /// Returns the id of the match that transferred the player here, or of the one that did not take the player in, when they come
+    /// back from it; none when the player's client asked to join. What comes with the player is from that match then, and from
+    /// the client otherwise, who may pass anything.
+    pub fn transferred_from(&self) -> Option<&str> {
+        let mut extra = self.extra.iter();
+        extra.find(|(name, _)| name == FROM).map(|(_, from)| from.as_str())
+    }
+}
+
+/// The property of a player who was transferred.
+pub(crate) const FROM: &str = "from";
+
 /// A player for whom the matchmaker reserved a seat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

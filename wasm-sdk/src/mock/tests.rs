@@ -43,6 +43,9 @@ impl Match for Diary {
             return Err("not you".into());
         }
         self.note(ctx, format!("join {} {:?} {:?}", player.seat, player.role, player.team));
+        if let Some(from) = player.transferred_from() {
+            self.note(ctx, format!("from {from}"));
+        }
         ctx.send_json(To::Except(player.seat), &player.name);
         Ok(())
     }
@@ -329,4 +332,21 @@ fn an_invited_player_hears_of_the_team() {
     let mut host = Host::<Diary>::builder().invite("ana", 4).start().unwrap();
     host.join("ana").unwrap();
     assert!(host.game().calls[0].ends_with("Some(4)"));
+}
+
+#[test]
+fn a_player_who_is_transferred_comes_from_a_match_and_nobody_else_does() {
+    let mut host = Host::<Diary>::start(json!(null)).unwrap();
+    host.join_as("eve", Role::Player, json!("from mill")).unwrap();
+    assert_eq!(host.game().calls, ["0 join 1 Player None"]);
+    host.leave(Seat(1), LeaveReason::Left);
+    host.transfer("ana", "mill", json!("luggage")).unwrap();
+    assert_eq!(host.game().calls.last().unwrap(), "0 from mill");
+    assert_eq!(
+        host.transfer("ben", "mill", json!("refuse")),
+        Err(JoinError::Refused("not you".into()))
+    );
+    host.message(Seat(2), json!("go"));
+    assert_eq!(host.turn_back("ana", "elsewhere", json!("luggage")), Seat(4));
+    assert_eq!(host.game().calls.last().unwrap(), "0 from elsewhere");
 }
