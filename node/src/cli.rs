@@ -6,6 +6,7 @@
 pub mod build;
 mod building;
 mod config;
+mod content;
 mod demo;
 mod load;
 mod matches;
@@ -50,6 +51,7 @@ enum Command {
     Join(mesh::Join),
     Module(module::Module),
     Match(matches::Match),
+    Content(content::Content),
     Build(building::Build),
     Load(load::Load),
 }
@@ -65,6 +67,7 @@ impl Command {
             Self::Join(command) => command.run(),
             Self::Module(command) => command.run(),
             Self::Match(command) => command.run(),
+            Self::Content(command) => command.run(),
             Self::Build(command) => command.run(),
             Self::Load(command) => command.run(),
         }

@@ -10,6 +10,7 @@ pub mod demo;
 pub mod directory;
 pub mod examples;
 pub mod gateway;
+pub mod keys;
 pub mod leader;
 pub mod load;
 pub mod log;

@@ -181,6 +181,12 @@ pub struct Metrics {
     /// 1 on the node that leads.
     pub leader: IntGauge,
 
+    /// The version of this node's copy of shared content, and how much is in it.
+    pub content_version: IntGauge,
+    pub content_values: IntGauge,
+    pub content_bytes: IntGauge,
+    pub content_changes: IntCounter,
+
     store_seconds: HistogramVec,
     pub store_up: IntGauge,
     store_refused: IntCounter,
@@ -387,6 +393,20 @@ impl Metrics {
         let zone_moves = f.counter("rookery_zone_moves_total", "Zones moved to another node.");
         let leader = f.gauge("rookery_leader", "1 while this node leads.");
 
+        let content_version = f.gauge(
+            "rookery_content_version",
+            "The version of this node's copy of shared content.",
+        );
+        let content_values = f.gauge("rookery_content_values", "Values of shared content on this node.");
+        let content_bytes = f.gauge(
+            "rookery_content_bytes",
+            "What shared content counts against its limit, content.total.",
+        );
+        let content_changes = f.counter(
+            "rookery_content_changes_total",
+            "Values of shared content that changed while this node ran.",
+        );
+
         let store_seconds = f.histograms(
             "rookery_store_seconds",
             "Time of one operation of the store, waiting included.",
@@ -445,6 +465,10 @@ impl Metrics {
             zones,
             zone_moves,
             leader,
+            content_version,
+            content_values,
+            content_bytes,
+            content_changes,
             store_seconds,
             store_up,
             store_refused,

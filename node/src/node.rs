@@ -401,6 +401,7 @@ impl Node {
             // Nobody within the time: this node is the first.
             let _ = tokio::time::timeout(JOIN_WITHIN, met).await;
         }
+        hub.services().content.loaded().await;
         cluster.set_state(MemberState::Ready);
         hub.set_joined();
         Ok(())

@@ -9,14 +9,17 @@ use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::peer::{self, PeerAnswer, PeerRequest};
 use rookery_protocol::{MatchId, NodeName, PlayerId};
 
+use crate::content::Item;
 use crate::modules::unavailable;
 use crate::ops::Operations;
+use crate::ops::content::PutContent;
 use crate::ops::view::{
-    ClusterView, KickRequest, MatchPage, MatchView, ModuleView, ModulesView, NodeView, PageRequest, Published,
+    ClusterView, ContentCollection, ContentEntry, ContentPage, ContentPageRequest, ContentSummary, KickRequest,
+    MatchPage, MatchView, ModuleView, ModulesView, NodeView, PageRequest, Published,
 };
 use crate::peer::MODULES_GROUP;
 use crate::session::hub::Hub;
-use crate::store::MatchRow;
+use crate::store::{ContentWrite, MatchRow};
 use crate::wasm::Manifest;
 
 /// How long the node concerned may take.
@@ -257,6 +260,82 @@ impl Operations for Operator {
         }
         self.hub.cluster().cut_data_links();
         Ok(())
+    }
+
+    fn content(&self) -> Result<ContentSummary, Refusal> {
+        self.hub.services().content.read(|copy| {
+            let collections = copy.collections().map(|(name, size)| ContentCollection {
+                collection: name.into(),
+                values: size.items,
+                bytes: size.bytes,
+            });
+            ContentSummary {
+                version: copy.version(),
+                values: copy.size().items,
+                bytes: copy.size().bytes,
+                collections: collections.collect(),
+            }
+        })
+    }
+
+    fn content_list(&self, collection: &str, page: ContentPageRequest) -> Result<ContentPage, Refusal> {
+        crate::keys::check_collection(collection)?;
+        let limit = page.limit.unwrap_or(100) as usize;
+        let prefix = page.prefix.unwrap_or_default();
+        let values: Vec<ContentEntry> = self.hub.services().content.read(|copy| {
+            let found = copy.scan(collection, &prefix, page.cursor.as_deref()).take(limit);
+            let entry = |(key, item): (&str, &Item)| ContentEntry {
+                key: key.into(),
+                version: item.version,
+                content_type: item.content_type.to_string(),
+                bytes: item.value.len() as u64,
+                updated_at: item.updated_at_ms,
+            };
+            found.map(entry).collect()
+        })?;
+        let cursor = (values.len() == limit)
+            .then(|| values.last().map(|last| last.key.clone()))
+            .flatten();
+        Ok(ContentPage {
+            collection: collection.into(),
+            values,
+            cursor,
+        })
+    }
+
+    fn content_get(&self, collection: &str, key: &str) -> Result<Item, Refusal> {
+        crate::keys::check(collection, key)?;
+        let item = self.hub.services().content.get(collection, key)?;
+        item.ok_or_else(|| Refusal::new(ErrorCode::StorageNotFound, "there is no such value"))
+    }
+
+    async fn content_put(&self, collection: &str, key: &str, put: PutContent) -> Result<u64, Refusal> {
+        crate::keys::check(collection, key)?;
+        let value_max = self.hub.config().content.value.as_usize();
+        if put.value.len() > value_max {
+            let message = format!("a value of content is at most {value_max} bytes (content.value)");
+            return Err(Refusal::new(ErrorCode::TooLarge, message).with("limit", value_max));
+        }
+        let write = ContentWrite {
+            collection: collection.into(),
+            key: key.into(),
+            value: Some((put.content_type, put.value)),
+            expect: put.expect,
+            bytes_max: self.hub.config().content.total.bytes(),
+        };
+        self.hub.services().content.write(&write).await
+    }
+
+    async fn content_delete(&self, collection: &str, key: &str, expect: Option<u64>) -> Result<u64, Refusal> {
+        crate::keys::check(collection, key)?;
+        let write = ContentWrite {
+            collection: collection.into(),
+            key: key.into(),
+            value: None,
+            expect,
+            bytes_max: u64::MAX,
+        };
+        self.hub.services().content.write(&write).await
     }
 
     async fn join_peer(&self, peer: &str) -> Result<(), Refusal> {

@@ -4,6 +4,7 @@
 //! a match or a member.
 
 mod access;
+pub mod content;
 pub mod view;
 
 #[cfg(test)]
@@ -21,18 +22,20 @@ use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{get, post};
 use rookery_protocol::ErrorCode;
 use rookery_protocol::error::Refusal;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::content::Item;
 use crate::metrics::Metrics;
 use access::Access;
+use content::PutContent;
 use view::{
-    ClusterView, JoinPeerRequest, KickRequest, MatchPage, MatchView, ModulesView, PageRequest, Published, QueuesView,
-    WorldsView,
+    ClusterView, ContentPage, ContentPageRequest, ContentSummary, JoinPeerRequest, KickRequest, MatchPage, MatchView,
+    ModulesView, PageRequest, Published, QueuesView, WorldsView,
 };
 
 /// The largest component that may be published. Components of whole games are below 10 MiB; each is kept in memory while it
@@ -64,6 +67,24 @@ pub trait Operations: Send + Sync + 'static {
     fn join_peer(&self, peer: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
     /// Closes the data connections to all peers, to see that nothing is lost by it. Refused unless `ops.faults` is set.
     fn cut_data_links(&self) -> Result<(), Refusal>;
+    /// What this node's copy of shared content holds.
+    fn content(&self) -> Result<ContentSummary, Refusal>;
+    /// A page of one collection. `limit` is set, and between 1 and 1,000.
+    fn content_list(&self, collection: &str, page: ContentPageRequest) -> Result<ContentPage, Refusal>;
+    fn content_get(&self, collection: &str, key: &str) -> Result<Item, Refusal>;
+    /// Writes for all nodes; answers with the version when this node's copy has it.
+    fn content_put(
+        &self,
+        collection: &str,
+        key: &str,
+        put: PutContent,
+    ) -> impl Future<Output = Result<u64, Refusal>> + Send;
+    fn content_delete(
+        &self,
+        collection: &str,
+        key: &str,
+        expect: Option<u64>,
+    ) -> impl Future<Output = Result<u64, Refusal>> + Send;
     fn queues(&self) -> impl Future<Output = Result<QueuesView, Refusal>> + Send {
         async { Ok(QueuesView::default()) }
     }
@@ -94,7 +115,7 @@ pub fn router<O: Operations>(operations: Arc<O>, metrics: Arc<Metrics>, token: O
         .route("/v1/matches/{target}/move", post(not_served))
         .route("/v1/nodes/{name}/drain", post(not_served))
         .route("/v1/records", get(not_served))
-        .route("/v1/content/{collection}/{key}", any(not_served))
+        .merge(content::routes::<O>())
         .route("/console/", get(not_served))
         .with_state(operations.clone())
         .route("/metrics", get(move || async move { render(&metrics) }))

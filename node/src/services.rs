@@ -80,7 +80,11 @@ impl Services {
     }
 
     /// Something was said to a group.
-    pub fn broadcast(&self, _from: &NodeLife, _group: &str, _bytes: Bytes) {}
+    pub fn broadcast(&self, _from: &NodeLife, group: &str, bytes: Bytes) {
+        if group == crate::content::GROUP {
+            self.content.announced(&bytes);
+        }
+    }
 
     /// Serves a client's request. Requests that belong to matches and sessions never come here.
     pub fn request(&self, session: &Arc<Session>, id: Option<i64>, request: Request) {

@@ -9,6 +9,7 @@
 
 mod batch;
 mod connect;
+mod content;
 mod error;
 mod leases;
 mod matches;
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::content::{ContentHead, ContentOutcome, ContentPage, ContentRow, ContentWrite, cost as content_cost};
 pub use self::error::{Outage, StoreError};
 pub use self::leases::LeaseRow;
 pub use self::matches::{
@@ -82,6 +84,7 @@ pub const OPERATIONS: &[&str] = &[
     "open_account",
     "ping",
     "put_module",
+    "read_content",
     "read_lease",
     "read_match",
     "read_module",
@@ -98,6 +101,7 @@ pub const OPERATIONS: &[&str] = &[
     "start_family",
     "swap_owner",
     "sweep",
+    "write_content",
     "write_value",
 ];
 

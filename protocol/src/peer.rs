@@ -308,3 +308,10 @@ pub struct MatchView {
     #[serde(default)]
     pub outcome: Option<String>,
 }
+
+/// Said to all nodes after a write of shared content: they read what they lack. Who misses it compares versions by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentNews {
+    /// The version that content has now.
+    pub version: u64,
+}

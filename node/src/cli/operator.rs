@@ -116,6 +116,15 @@ impl OpsClient {
         self.read(path, self.authorised(request).send(body))
     }
 
+    /// Puts bytes of which the node sees for itself what they are.
+    pub(crate) fn put_bytes<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, OpsError> {
+        self.read(path, self.authorised(self.agent.put(self.url(path))).send(body))
+    }
+
+    pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, OpsError> {
+        self.read(path, self.authorised(self.agent.delete(self.url(path))).call())
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }

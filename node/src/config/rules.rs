@@ -9,6 +9,7 @@ use super::raw::Raw;
 use super::sections::{Config, Registration};
 use super::tables::{Queue, World};
 use super::units::Secret;
+use crate::ops::content::CONTENT_BYTES_MAX;
 
 /// The shortest cluster secret; shorter ones can be guessed.
 pub const SECRET_BYTES_MIN: usize = 32;
@@ -237,6 +238,14 @@ fn check_limits(config: &Config, faults: &mut Faults) {
             key,
             format!("{bytes} bytes are too few; the least is {} KiB", least >> 10),
         );
+    }
+    let (value, total) = (config.content.value.bytes(), config.content.total.bytes());
+    if value == 0 || value > CONTENT_BYTES_MAX as u64 {
+        let most = CONTENT_BYTES_MAX >> 20;
+        faults.rule("content.value", format!("must be above 0 and at most {most} MiB"));
+    }
+    if total < value {
+        faults.rule("content.total", "must hold at least one value (content.value)");
     }
     let durations = [
         ("limits.match_cpu", limits.match_cpu),

@@ -27,6 +27,7 @@ section! {
         modules: ModulesSection = ModulesSection::default(),
         queues: QueuesSection = QueuesSection::default(),
         worlds: WorldsSection = WorldsSection::default(),
+        content: ContentSection = ContentSection::default(),
         drain: DrainSection = DrainSection::default(),
         telemetry: TelemetrySection = TelemetrySection::default(),
     }
@@ -226,6 +227,17 @@ section! {
     /// Sets of zones that should always exist.
     WorldsSection {
         .. by_name: World,
+    }
+}
+
+section! {
+    /// Shared content, of which every node keeps a copy in memory.
+    ContentSection {
+        /// What all values may take together, 128 bytes for each counted in; a write past it is refused with `too_large`. Raise it where
+        /// every node has the memory.
+        total: Size = Size::mib(64),
+        /// One value.
+        value: Size = Size::kib(256),
     }
 }
 

@@ -18,7 +18,7 @@ use rookery_protocol::client::{Departure, LeaveReason, Role};
 use super::effect::{Effect, EffectId};
 use super::event::{Attachment, EndReason, Entry, Event, Occupant, Outcome, Record, Topic};
 use super::output::{Audience, Body, Joined, Output};
-use super::part::{FollowUp, HostPart, StartRecord, player_info, player_text};
+use super::part::{COLLECTIONS_HEARD_MAX, FollowUp, HostPart, StartRecord, player_info, player_text};
 use super::seats::SeatState;
 use crate::wasm::Module;
 use crate::wasm::host::{HostState, bindings};
@@ -558,8 +558,13 @@ impl HostState {
 
     fn post_effects(&mut self, effects: &mut Vec<(EffectId, Effect)>) {
         let (incarnation, event) = (self.part.start.incarnation, self.part.event_no);
-        let outbox = &mut self.part.outbox;
+        let (outbox, collections) = (&mut self.part.outbox, &mut self.part.collections);
         let post = |(index, effect): (usize, Effect)| {
+            if let Effect::ContentRead { collection, .. } = &effect
+                && collections.len() < COLLECTIONS_HEARD_MAX
+            {
+                collections.insert(collection.clone());
+            }
             let id = EffectId {
                 incarnation,
                 event,

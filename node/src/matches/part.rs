@@ -6,7 +6,7 @@
 
 #![deny(clippy::disallowed_methods)]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,6 +32,10 @@ const SEQ_PER_INCARNATION: u64 = 1 << 40;
 /// Follow-ups of follow-ups. They are applied at once, so a guest that answers each with another (a bot that is replaced whenever it
 /// is kicked, a request that is made again whenever it is refused) would never let time go on.
 pub(crate) const FOLLOW_UP_DEPTH_MAX: u32 = 8;
+
+/// Collections of shared content whose changes a match hears of: the first that it reads. A match that reads more reads them when
+/// it needs them.
+pub(crate) const COLLECTIONS_HEARD_MAX: usize = 64;
 
 /// The first byte of an encoded part. Fields are named in the encoding, so adding one with a default needs no new version.
 const ENCODING_VERSION: u8 = 1;
@@ -185,6 +189,9 @@ pub struct HostPart {
     pub(crate) pending: VecDeque<FollowUp>,
     /// The last mail of each sender.
     pub(crate) inbox: BTreeMap<String, u64>,
+    /// The collections of shared content that the match has read: it hears of their changes.
+    #[serde(default)]
+    pub(crate) collections: BTreeSet<String>,
     /// Calls that were cut off.
     pub(crate) traps: BTreeMap<TrapKind, u32>,
     pub(crate) last_tick_ms: u64,
@@ -210,6 +217,7 @@ impl HostPart {
             outbox: BTreeMap::new(),
             pending: VecDeque::new(),
             inbox: BTreeMap::new(),
+            collections: BTreeSet::new(),
             traps: BTreeMap::new(),
             last_tick_ms: 0,
             start,
@@ -244,6 +252,11 @@ impl HostPart {
 
     pub fn start(&self) -> &StartRecord {
         &self.start
+    }
+
+    /// Whether the match has read this collection of shared content.
+    pub fn has_read(&self, collection: &str) -> bool {
+        self.collections.contains(collection)
     }
 
     /// The number of the last event.

@@ -111,6 +111,49 @@ impl Operations for Node {
         self.tell(format!("join {peer}"));
         Ok(())
     }
+
+    fn content(&self) -> Result<ContentSummary, Refusal> {
+        Ok(ContentSummary::default())
+    }
+
+    fn content_list(&self, collection: &str, page: ContentPageRequest) -> Result<ContentPage, Refusal> {
+        self.tell(format!(
+            "list {collection} {:?} {:?} {:?}",
+            page.prefix, page.cursor, page.limit
+        ));
+        Ok(ContentPage::default())
+    }
+
+    /// What was put last.
+    fn content_get(&self, collection: &str, key: &str) -> Result<Item, Refusal> {
+        let (content_type, value) = match key {
+            "sword" => ("application/json", &br#"{"damage": 3}"#[..]),
+            "song" => ("text/plain", "la la é".as_bytes()),
+            "picture" => ("image/png", &[0x89, 0xff, 0x00][..]),
+            _ => return Err(Refusal::new(ErrorCode::StorageNotFound, "no such value")),
+        };
+        self.tell(format!("get {collection} {key}"));
+        Ok(Item {
+            content_type: content_type.into(),
+            value: Bytes::from_static(value),
+            version: 7,
+            updated_at_ms: 1,
+        })
+    }
+
+    async fn content_put(&self, collection: &str, key: &str, put: PutContent) -> Result<u64, Refusal> {
+        let length = put.value.len();
+        self.tell(format!(
+            "put {collection}/{key} {} {length} {:?}",
+            put.content_type, put.expect
+        ));
+        Ok(8)
+    }
+
+    async fn content_delete(&self, collection: &str, key: &str, expect: Option<u64>) -> Result<u64, Refusal> {
+        self.tell(format!("delete {collection}/{key} {expect:?}"));
+        Ok(9)
+    }
 }
 
 /// The listener on a free port, served until the test ends.
@@ -211,7 +254,9 @@ async fn refusals_carry_code_message_and_details_under_a_fitting_status() {
         ("POST", "/v1/matches/square/move", b"", 503, "unavailable"),
         ("POST", "/v1/nodes/node-1/drain", b"", 503, "unavailable"),
         ("GET", "/v1/records?player=x", b"", 503, "unavailable"),
-        ("PUT", "/v1/content/items/sword", b"", 503, "unavailable"),
+        ("GET", "/v1/content/items/nothing", b"", 404, "storage.not_found"),
+        ("PUT", "/v1/content/items/sword?version=x", b"", 400, "bad_message"),
+        ("POST", "/v1/content/items/sword", b"", 405, "bad_message"),
         ("GET", "/v1/nothing", b"", 404, "unknown_type"),
         ("DELETE", "/v1/cluster", b"", 405, "bad_message"),
     ];
@@ -331,4 +376,94 @@ async fn without_a_token_no_page_of_another_origin_is_served() {
         let (found, body) = listener.request("GET", "/v1/cluster", headers, b"").await;
         assert_eq!(found, *status, "{headers:?}: {body}");
     }
+}
+
+#[tokio::test]
+async fn content_is_shown_as_what_it_is() {
+    let listener = Listener::start(None).await;
+    let value = async |key: &str| {
+        let (status, body) = listener.get(&format!("/v1/content/items/{key}")).await;
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str::<Value>(&body).unwrap()
+    };
+    let expected = json!({
+        "collection": "items", "key": "sword", "version": 7, "content_type": "application/json", "encoding": "json",
+        "value": {"damage": 3}, "updated_at": 1,
+    });
+    assert_eq!(value("sword").await, expected);
+    assert_eq!(value("song").await["value"], "la la é");
+    let picture = value("picture").await;
+    assert_eq!(
+        (&picture["encoding"], &picture["value"]),
+        (&json!("base64"), &json!("if8A"))
+    );
+    let (status, raw) = listener.get("/v1/content/items/sword?raw=true").await;
+    assert_eq!((status, raw.as_str()), (200, "{\"damage\": 3}"));
+}
+
+#[tokio::test]
+async fn a_write_of_content_says_what_it_is_and_what_it_expects() {
+    let listener = Listener::start(None).await;
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [u8], Result<&'a str, ()>);
+    let cases: &[Case<'_>] = &[
+        ("items/a", &[], b"{}", Ok("put items/a application/json 2 None")),
+        (
+            "items/a%2Fb",
+            &[],
+            b"{",
+            Ok("put items/a/b application/octet-stream 1 None"),
+        ),
+        // What curl says when nobody said anything.
+        (
+            "items/a",
+            &[("content-type", "application/x-www-form-urlencoded")],
+            b"1",
+            Ok("put items/a application/json 1 None"),
+        ),
+        (
+            "items/a?version=7",
+            &[("content-type", "text/plain")],
+            b"x",
+            Ok("put items/a text/plain 1 Some(7)"),
+        ),
+        (
+            "items/a",
+            &[JSON, ("if-match", "\"7\"")],
+            b"1",
+            Ok("put items/a application/json 1 Some(7)"),
+        ),
+        (
+            "items/a",
+            &[JSON, ("if-none-match", "*")],
+            b"1",
+            Ok("put items/a application/json 1 Some(0)"),
+        ),
+        ("items/a", &[JSON], b"{", Err(())),
+        ("items/a", &[JSON, ("if-match", "*")], b"1", Err(())),
+        ("items/a", &[JSON, ("if-none-match", "\"7\"")], b"1", Err(())),
+    ];
+    for (path, headers, body, expected) in cases {
+        let (status, answer) = listener
+            .request("PUT", &format!("/v1/content/{path}"), headers, body)
+            .await;
+        let told = listener.node.told.lock().unwrap().drain(..).next_back();
+        match expected {
+            Ok(expected) => assert_eq!((status, told.as_deref()), (200, Some(*expected)), "{path}: {answer}"),
+            Err(()) => assert_eq!((status, told), (400, None), "{path}: {answer}"),
+        }
+    }
+    let (status, answer) = listener
+        .request("PUT", "/v1/content/items/a", &[], &[0; content::CONTENT_BYTES_MAX + 1])
+        .await;
+    assert_eq!(status, 413, "{answer}");
+    let (status, answer) = listener
+        .request("DELETE", "/v1/content/items/a?version=4", &[], b"")
+        .await;
+    assert_eq!(
+        (status, answer.as_str()),
+        (200, r#"{"collection":"items","key":"a","version":9}"#)
+    );
+    assert_eq!(listener.get("/v1/content/items?prefix=s&limit=0").await.0, 200);
+    let told = listener.node.told.lock().unwrap().clone();
+    assert_eq!(told, ["delete items/a Some(4)", "list items Some(\"s\") None Some(1)"]);
 }

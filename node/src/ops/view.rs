@@ -163,3 +163,74 @@ pub struct ZoneView {
     pub state: String,
     pub players: u32,
 }
+
+/// `GET /v1/content`: the copy of the answering node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentSummary {
+    /// Two nodes with one version have the same content.
+    pub version: u64,
+    pub values: u64,
+    /// What counts against `content.total`.
+    pub bytes: u64,
+    pub collections: Vec<ContentCollection>,
+}
+
+/// One collection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentCollection {
+    pub collection: String,
+    pub values: u64,
+    pub bytes: u64,
+}
+
+/// `GET /v1/content/{collection}`: its values without their bytes, by key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentPage {
+    pub collection: String,
+    pub values: Vec<ContentEntry>,
+    /// Names the next page; none on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// One value without its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentEntry {
+    pub key: String,
+    pub version: u64,
+    pub content_type: String,
+    pub bytes: u64,
+    /// Unix milliseconds.
+    pub updated_at: u64,
+}
+
+/// Which part of a collection is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct ContentPageRequest {
+    /// Only keys that begin so.
+    pub prefix: Option<String>,
+    pub cursor: Option<String>,
+    pub limit: Option<u32>,
+}
+
+/// `GET /v1/content/{collection}/{key}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContentItem {
+    pub collection: String,
+    pub key: String,
+    pub version: u64,
+    pub content_type: String,
+    /// How `value` is written: `json`, `text`, or `base64` for bytes that are neither.
+    pub encoding: String,
+    pub value: serde_json::Value,
+    /// Unix milliseconds.
+    pub updated_at: u64,
+}
+
+/// The answer to a write or a deletion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentWritten {
+    pub collection: String,
+    pub key: String,
+    pub version: u64,
+}

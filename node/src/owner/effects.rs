@@ -99,9 +99,19 @@ pub async fn perform(hub: &Hub, wanted: EffectOf) -> Answer {
             hub.store().release_name(&name, target).await.map_err(unavailable)?;
             Ok(Vec::new())
         }
-        Effect::Tell { .. } | Effect::Transfer { .. } | Effect::Say { .. } | Effect::ContentRead { .. } => {
-            Err("unavailable".into())
+        Effect::ContentRead { collection, key, .. } => {
+            let item = hub.services().content.get(&collection, &key);
+            let item = item.map_err(|_| "unavailable".to_owned())?;
+            Ok(item
+                .into_iter()
+                .map(|item| Entry {
+                    key: key.clone(),
+                    data: item.value,
+                    version: item.version.to_string(),
+                })
+                .collect())
         }
+        Effect::Tell { .. } | Effect::Transfer { .. } | Effect::Say { .. } => Err("unavailable".into()),
     }
 }
 

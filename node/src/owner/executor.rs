@@ -92,6 +92,10 @@ enum Command {
     Writable {
         node: NodeName,
     },
+    ContentChanged {
+        collection: Arc<str>,
+        key: Arc<str>,
+    },
     Answer {
         target: MatchId,
         id: EffectId,
@@ -249,6 +253,18 @@ impl Executor {
     pub fn writable(&self, node: &NodeName) {
         for shard in self.shards.iter() {
             shard.push_always(Command::Writable { node: node.clone() });
+        }
+    }
+
+    /// A value of shared content is another one, or gone: matches that have read its collection hear of it. A thread that has
+    /// more to do than it can take is not told, as a node that was away would not have been.
+    pub fn content_changed(&self, collection: &str, key: &str) {
+        let (collection, key): (Arc<str>, Arc<str>) = (collection.into(), key.into());
+        for shard in self.shards.iter() {
+            shard.push(Command::ContentChanged {
+                collection: Arc::clone(&collection),
+                key: Arc::clone(&key),
+            });
         }
     }
 
@@ -590,6 +606,16 @@ impl Worker {
             }
             Command::LinkLost { node } => self.in_every_room(|room, _, _| room.link_lost(&node)),
             Command::Writable { node } => self.in_every_room(|room, now_ms, out| room.writable(now_ms, &node, out)),
+            Command::ContentChanged { collection, key } => {
+                for slot in 0..self.rooms.len() {
+                    let has_read = |owned: &Owned| owned.room.has_read(&collection);
+                    if self.rooms[slot].as_ref().is_some_and(has_read) {
+                        self.in_room(slot, |room, now_ms, out| {
+                            room.content_changed(now_ms, &collection, &key, out);
+                        });
+                    }
+                }
+            }
             Command::Answer { target, id, answer } => {
                 if let Some(slot) = self.slot(target) {
                     self.in_room(slot, |room, now_ms, out| room.answer(now_ms, id, answer, out));

@@ -643,6 +643,24 @@ impl Room {
         self.run_follow_ups(now_ms, out);
     }
 
+    /// Whether the match has read this collection of shared content.
+    pub fn has_read(&self, collection: &str) -> bool {
+        self.game.part().has_read(collection)
+    }
+
+    /// A value of shared content is another one, or gone.
+    pub fn content_changed(&mut self, now_ms: u64, collection: &str, key: &str, out: &mut Vec<RoomEffect>) {
+        if self.phase != Phase::Running || self.verdict.is_some() {
+            return;
+        }
+        let topic = Topic::ContentChanged {
+            collection: collection.into(),
+            key: key.into(),
+        };
+        self.apply(now_ms, Event::Signal { topic }, out);
+        self.run_follow_ups(now_ms, out);
+    }
+
     /// Ends the match from outside.
     pub fn end(&mut self, now_ms: u64, reason: EndReason, out: &mut Vec<RoomEffect>) {
         if self.verdict.is_none() {

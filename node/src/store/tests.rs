@@ -108,6 +108,8 @@ suite! {
     a_closed_store_is_unavailable,
 }
 
+mod content;
+
 fn node(name: &str, generation: u64) -> NodeLife {
     NodeLife {
         name: name.parse().unwrap(),

@@ -54,6 +54,12 @@ impl Ops {
         json(path, self.call(move |agent| agent.put(&url).send(&body[..])).await)
     }
 
+    /// Deletes, and returns the status and the JSON of the answer.
+    pub async fn delete(&self, path: &str) -> (u16, Value) {
+        let url = format!("{}{path}", self.base);
+        json(path, self.call(move |agent| agent.delete(&url).call()).await)
+    }
+
     /// Publishes a component, and returns its digest.
     pub async fn publish(&self, component: &[u8]) -> String {
         let (status, published) = self.put("/v1/modules", component).await;

@@ -385,6 +385,29 @@ fn labels_doors_and_backfill_are_kept() {
 }
 
 #[test]
+fn a_match_hears_of_changes_of_the_collections_that_it_has_read() {
+    let guest = on_message("(call $content_read (i32.const 1) @'items' @'sword')")
+        .on("signal", "(call $send_all (local.get $ptr) (local.get $len))");
+    let mut stage = Stage::started(&guest);
+    let seat = stage.join(1, Role::Player);
+    assert!(!stage.game.part().has_read("items"));
+    stage.say(seat, b"go");
+    assert!(stage.game.part().has_read("items") && !stage.game.part().has_read("skills"));
+    let part = HostPart::decode(&stage.game.part().encode()).unwrap();
+    assert!(
+        part.has_read("items"),
+        "wherever the match goes on, it still hears of them"
+    );
+    stage.apply(Event::Signal {
+        topic: Topic::ContentChanged {
+            collection: "items".into(),
+            key: "sw\"ord".into(),
+        },
+    });
+    assert_eq!(stage.heard(), [r#"everyone {"collection":"items","key":"sw\"ord"}"#]);
+}
+
+#[test]
 fn finishing_lets_the_event_speak_first_and_is_the_end() {
     let guest =
         on_message("(call $send_all @'gg') (call $finish @'won') (call $finish @'again') (call $send_all @'bye')");
