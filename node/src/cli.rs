@@ -8,6 +8,7 @@ mod building;
 mod config;
 mod content;
 mod demo;
+mod health;
 mod load;
 mod matches;
 mod mesh;
@@ -48,6 +49,7 @@ enum Command {
     Secret(secret::Secret),
     Config(config::Config),
     Status(mesh::Status),
+    Health(health::Health),
     Join(mesh::Join),
     Module(module::Module),
     Match(matches::Match),
@@ -64,6 +66,7 @@ impl Command {
             Self::Secret(command) => command.run(),
             Self::Config(command) => command.run(),
             Self::Status(command) => command.run(),
+            Self::Health(command) => command.run(),
             Self::Join(command) => command.run(),
             Self::Module(command) => command.run(),
             Self::Match(command) => command.run(),

@@ -2,6 +2,7 @@
 //! outbox into frames. It knows no match and no player; what a request means is the session's business, behind the two traits
 //! of [`connection`].
 
+pub mod affinity;
 pub mod connection;
 pub mod handshake;
 pub mod http;

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{Accounts, AuthOptions, ExternalOptions, Policy, TokenKeys};
 use crate::config::{Config, Profile, Registration};
+use crate::gateway::affinity::Affinity;
 use crate::gateway::handshake::Origins;
 use crate::gateway::outbox::{Close, OutboxLimits};
 use crate::gateway::settings::{Counters, Settings};
@@ -562,6 +563,10 @@ fn gateway_settings(config: &Config, metrics: &Metrics) -> anyhow::Result<Settin
             ..OutboxLimits::default()
         },
         counters: gateway_counters(metrics),
+        affinity: (config.listen.affinity_cookie != "off").then(|| {
+            let is_secure = config.tls.cert.is_some();
+            Affinity::new(&config.listen.affinity_cookie, config.node_name().as_str(), is_secure)
+        }),
         ..Settings::default()
     })
 }

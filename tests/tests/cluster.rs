@@ -5,6 +5,7 @@ mod cluster {
     mod basics;
     mod content;
     mod delivery;
+    mod deploy;
     mod discovery;
     mod hostile;
     mod intruders;

@@ -12,6 +12,9 @@ use serde_json::Value;
 /// A publish answers when the module is compiled, which takes seconds for a large one on a busy machine.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// A node that does not say in time whether it is well is not.
+const PROBE_WITHIN: Duration = Duration::from_secs(2);
+const PROBE_BYTES_MAX: u64 = 64 << 10;
 /// A page of matches is below 1 MiB; what is far larger comes from something that is no node.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
@@ -123,6 +126,22 @@ impl OpsClient {
 
     pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, OpsError> {
         self.read(path, self.authorised(self.agent.delete(self.url(path))).call())
+    }
+
+    /// Asks a probe, which answers in plain text: whether all is well, and what it said.
+    pub(crate) fn probe(&self, path: &str) -> Result<(bool, String), OpsError> {
+        let unreachable = |source| OpsError::Unreachable {
+            url: self.url(path),
+            source: Box::new(source),
+        };
+        let asked = self.authorised(self.agent.get(self.url(path))).config();
+        let mut answer = asked
+            .timeout_global(Some(PROBE_WITHIN))
+            .build()
+            .call()
+            .map_err(unreachable)?;
+        let said = answer.body_mut().with_config().limit(PROBE_BYTES_MAX).read_to_string();
+        Ok((answer.status().is_success(), said.map_err(unreachable)?))
     }
 
     fn url(&self, path: &str) -> String {

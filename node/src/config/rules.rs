@@ -77,6 +77,17 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
 }
 
 fn check_node(config: &Config, faults: &mut Faults) {
+    let cookie = &config.listen.affinity_cookie;
+    if cookie.is_empty()
+        || !cookie
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    {
+        faults.rule(
+            "listen.affinity_cookie",
+            format!("`{cookie}` is not a cookie's name: letters, digits, `-`, `_` and `.`; `off` sets none"),
+        );
+    }
     if config.node.name.is_none() && super::host_name().is_none() {
         faults.rule("node.name", "this host's name is unknown or no node name; set one");
     }

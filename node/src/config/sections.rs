@@ -96,6 +96,9 @@ section! {
         /// Browser origins that may use the client listener, as `scheme://host[:port]`; `*` allows all. Clients that are no browsers send
         /// no origin and are not concerned.
         origins: Vec<String> = vec!["*".into()],
+        /// The name of the cookie by which a load balancer can send a browser back to the node it was on; its value is the node's name.
+        /// `off` sets none. Nothing depends on it: any node serves any player.
+        affinity_cookie: String = "rookery_node".into(),
     }
 }
 

@@ -190,6 +190,8 @@ impl<H: SessionHost> Server<H> {
         if let Err(refused) = self.host.accepting() {
             return refusal(StatusCode::SERVICE_UNAVAILABLE, &refused);
         }
+        let affinity = self.settings.affinity.as_ref();
+        let cookie = affinity.and_then(|affinity| affinity.answer(request.headers()));
         let upgrade = hyper::upgrade::on(&mut request);
         let server = Arc::clone(self);
         let client = client.clone();
@@ -229,6 +231,9 @@ impl<H: SessionHost> Server<H> {
             .header(header::SEC_WEBSOCKET_ACCEPT, accepted.accept_key);
         if let Some(protocol) = accepted.protocol {
             response = response.header(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+        }
+        if let Some(cookie) = cookie {
+            response = response.header(header::SET_COOKIE, cookie);
         }
         response.body(Body::empty()).expect("all headers are plain text")
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use prometheus::{IntCounter, IntGauge};
 
+use super::affinity::Affinity;
 use super::handshake::Origins;
 use super::limits::Rate;
 use super::outbox::OutboxLimits;
@@ -33,6 +34,8 @@ pub struct Settings {
     /// Serve over TLS directly; see [`super::tls::server_config`].
     pub tls: Option<Arc<rustls::ServerConfig>>,
     pub counters: Counters,
+    /// The cookie for load balancers (`listen.affinity_cookie`), if there is to be one.
+    pub affinity: Option<Affinity>,
 }
 
 impl Default for Settings {
@@ -58,6 +61,7 @@ impl Default for Settings {
             connections_max: 100_000,
             tls: None,
             counters: Counters::default(),
+            affinity: None,
         }
     }
 }
