@@ -12,6 +12,7 @@ mod cluster;
 mod collision;
 mod config;
 mod control;
+mod directory;
 mod discovery;
 mod error;
 mod frame;
@@ -31,12 +32,13 @@ mod view;
 
 pub use cluster::{Broadcast, Cluster, Fault, Membership};
 pub use config::{Config, Limits, Profile};
+pub use directory::{Directory, DirectoryStats, Entry, Key, Message, MessageError, Put, State};
 pub use discovery::{SourceKind, SourceStatus};
 pub use error::{
     AdvertiseError, FactError, GroupError, JoinPeerError, NodeIdError, RequestError, SecretError, SendError, StartError,
 };
 pub use inbound::{BoxFuture, Channel, Inbound, LinkEvent};
 pub use member::{Member, MemberState, Members};
-pub use peer::{NodeId, Peer};
+pub use peer::{Life, NodeId, Peer};
 pub use secret::Secret;
 pub use stats::{RefusedCounts, Stats};

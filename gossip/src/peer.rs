@@ -6,13 +6,16 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::NodeIdError;
 
 /// The longest node name, in bytes.
 const NODE_ID_LEN_MAX: usize = 63;
 
 /// Names a node for as long as its operator keeps the name: 1 to 63 of a-z, A-Z, 0-9, '-', '_', '.'.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct NodeId(Arc<str>);
 
 impl NodeId {
@@ -31,6 +34,20 @@ impl FromStr for NodeId {
             return Err(NodeIdError);
         }
         Ok(Self(text.into()))
+    }
+}
+
+impl TryFrom<String> for NodeId {
+    type Error = NodeIdError;
+
+    fn try_from(text: String) -> Result<Self, NodeIdError> {
+        text.parse()
+    }
+}
+
+impl From<NodeId> for String {
+    fn from(node: NodeId) -> String {
+        node.0.as_ref().to_owned()
     }
 }
 
@@ -66,7 +83,7 @@ pub struct Peer {
 
 impl Peer {
     /// Returns the part that tells this life from every other one.
-    pub(crate) fn life(&self) -> Life {
+    pub fn life(&self) -> Life {
         Life {
             node: self.node.clone(),
             generation: self.generation,
@@ -80,11 +97,15 @@ impl fmt::Display for Peer {
     }
 }
 
-/// One life of a node, without its address: what rules and tables are keyed by.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Life {
-    pub(crate) node: NodeId,
-    pub(crate) generation: u64,
+/// Is one life of a node, without its address: what rules and tables are keyed by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Life {
+    /// The node's name.
+    #[serde(rename = "n")]
+    pub node: NodeId,
+    /// Which life of the node this is.
+    #[serde(rename = "g")]
+    pub generation: u64,
 }
 
 /// A peer together with the resolved address that gossip knows it by.

@@ -1,0 +1,711 @@
+//! The directory alone, and a small cluster of directories whose post delays, loses, and breaks.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::member::Member;
+use crate::peer::Peer;
+
+const CLASS: u8 = 1;
+
+fn node(name: &str) -> NodeId {
+    name.parse().unwrap()
+}
+
+fn life(name: &str, generation: u64) -> Life {
+    Life {
+        node: node(name),
+        generation,
+    }
+}
+
+fn member(name: &str, generation: u64, state: MemberState) -> Member {
+    Member {
+        peer: Peer {
+            node: node(name),
+            generation,
+            addr: "10.0.0.1:1".into(),
+        },
+        state,
+        facts: BTreeMap::new(),
+        rtt: None,
+    }
+}
+
+fn members(list: &[(&str, u64, MemberState)]) -> Members {
+    let by_node = list
+        .iter()
+        .map(|(name, generation, state)| (node(name), member(name, *generation, *state)))
+        .collect();
+    Members { by_node }
+}
+
+fn ready(names: &[&str]) -> Members {
+    members(
+        &names
+            .iter()
+            .map(|name| (*name, 1, MemberState::Ready))
+            .collect::<Vec<_>>(),
+    )
+}
+
+fn key(name: &str) -> Key {
+    Key::new(CLASS, name.as_bytes())
+}
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn values(entries: &[Entry]) -> Vec<(&str, &[u8])> {
+    entries
+        .iter()
+        .map(|entry| (entry.holder.node.as_str(), &entry.value[..]))
+        .collect()
+}
+
+#[test]
+fn a_node_alone_is_every_home() {
+    let mut alone = Directory::new(life("a", 1), 100);
+    let now = Time::ZERO;
+    alone.hold(now, key("x"), 1, bytes("one"));
+    alone.members(now, &ready(&["a"]));
+    alone.watch(now, key("x"));
+    assert_eq!(alone.unanswered(key("x")), 0);
+    assert_eq!(values(&alone.seen(key("x"))), [("a", &b"one"[..])]);
+    assert_eq!(alone.take_changed(), BTreeSet::from([key("x")]));
+    alone.hold(now, key("x"), 1, bytes("one"));
+    assert!(alone.take_changed().is_empty(), "the same again is no change");
+    alone.hold(now, key("x"), 2, bytes("two"));
+    assert_eq!(values(&alone.kept(now, key("x"))), [("a", &b"two"[..])]);
+    assert_eq!(alone.count(CLASS), 1);
+    alone.release(now, key("x"));
+    assert_eq!(alone.take_changed(), BTreeSet::from([key("x")]));
+    assert!(alone.seen(key("x")).is_empty());
+    assert_eq!(alone.count(CLASS), 0);
+    assert!(!alone.has_mail());
+}
+
+#[test]
+fn every_node_finds_the_same_two_homes_and_a_new_node_moves_few() {
+    let names = ["a", "b", "c", "d"];
+    let directory = |local: &str, nodes: &[&str]| {
+        let mut directory = Directory::new(life(local, 1), 100);
+        directory.members(Time::ZERO, &ready(nodes));
+        directory
+    };
+    let (at_a, at_d, before) = (
+        directory("a", &names),
+        directory("d", &names),
+        directory("a", &names[..3]),
+    );
+    let mut kept: BTreeMap<NodeId, usize> = BTreeMap::new();
+    let mut moved = 0;
+    for index in 0..4_000 {
+        let key = key(&index.to_string());
+        let homes = at_a.homes(key);
+        assert_eq!(homes, at_d.homes(key));
+        assert_eq!(homes.len(), 2);
+        assert_ne!(homes[0], homes[1]);
+        let former = before.homes(key);
+        assert!(homes.iter().all(|home| former.contains(home) || *home == node("d")));
+        moved += usize::from(homes != former);
+        homes.into_iter().for_each(|home| *kept.entry(home).or_default() += 1);
+    }
+    // Each of four nodes keeps half of all keys: 2,000, give or take five standard deviations.
+    assert!(kept.values().all(|count| (1_800..2_200).contains(count)), "{kept:?}");
+    assert!(
+        (1_700..2_300).contains(&moved),
+        "{moved} of 4,000 keys moved to the fourth node"
+    );
+}
+
+#[test]
+fn a_full_home_refuses_and_says_so() {
+    let mut home = Directory::new(life("a", 1), 2);
+    home.members(Time::ZERO, &ready(&["a"]));
+    for name in ["x", "y", "z"] {
+        home.hold(Time::ZERO, key(name), 1, bytes(name));
+    }
+    let DirectoryStats {
+        kept, refused_total, ..
+    } = home.stats();
+    assert_eq!((kept, refused_total), (2, 1));
+}
+
+#[test]
+fn a_suspect_home_stays_one() {
+    let mut directory = Directory::new(life("a", 1), 100);
+    directory.members(Time::ZERO, &ready(&["a", "b"]));
+    let states = [("a", 1, MemberState::Ready), ("b", 1, MemberState::Suspect)];
+    directory.members(Time::ZERO, &members(&states));
+    assert_eq!(directory.homes(key("x")).len(), 2);
+    let states = [("a", 1, MemberState::Ready), ("b", 1, MemberState::Dead)];
+    directory.members(Time::ZERO, &members(&states));
+    assert_eq!(directory.homes(key("x")), [node("a")]);
+}
+
+#[test]
+fn messages_of_any_other_kind_are_refused() {
+    assert!(Message::decode(b"").is_err());
+    assert!(Message::decode(&[0x81, 0xa3, b'N', b'e', b'w', 0x90]).is_err());
+    let message = Message::Put(vec![Put {
+        key: key("x"),
+        epoch: 3,
+        version: 9,
+        value: bytes("v"),
+    }]);
+    assert_eq!(Message::decode(&message.encode()).unwrap(), message);
+}
+
+/// A message of an earlier version still reads: the golden bytes of one state, whose fields may grow in number.
+#[test]
+fn the_bytes_of_a_state_stay_what_they_are() {
+    let state = Message::Changed(vec![State {
+        key: Key::first_of(7),
+        entries: vec![Entry {
+            holder: life("a", 1),
+            epoch: 2,
+            version: 3,
+            value: bytes("v"),
+        }],
+        withdrawn: Vec::new(),
+    }]);
+    let mut golden = b"\x81\xa7Changed\x91\x83\xa1k\xdc\x00\x10\x07".to_vec();
+    golden.extend([0; 15]);
+    golden.extend(b"\xa1e\x91\x84\xa1h\x82\xa1n\xa1a\xa1g\x01\xa1e\x02\xa1n\x03\xa1v\xc4\x01v\xa1w\x90");
+    assert_eq!(state.encode(), golden);
+    assert_eq!(Message::decode(&golden).unwrap(), state);
+}
+
+/// Says everything that waits at once, without loss.
+fn exchange(now: Time, directories: &mut BTreeMap<NodeId, Directory>) {
+    loop {
+        let mut mail = Vec::new();
+        for (name, directory) in directories.iter_mut() {
+            mail.extend(
+                directory
+                    .mail(now)
+                    .into_iter()
+                    .map(|(to, message)| (name.clone(), to, message)),
+            );
+        }
+        if mail.is_empty() {
+            return;
+        }
+        for (from, to, message) in mail {
+            if let Some(directory) = directories.get_mut(&to) {
+                directory.message(now, &life(from.as_str(), 1), message);
+            }
+        }
+    }
+}
+
+fn trio() -> BTreeMap<NodeId, Directory> {
+    let names = ["a", "b", "c"];
+    let with = |name: &&str| {
+        let mut directory = Directory::new(life(name, 1), 1_000);
+        directory.members(Time::ZERO, &ready(&names));
+        (node(name), directory)
+    };
+    names.iter().map(with).collect()
+}
+
+#[test]
+fn a_watcher_hears_the_new_version_once_and_the_withdrawal_beats_a_home_that_missed_it() {
+    let mut nodes = trio();
+    let x = (0..).map(|index| key(&index.to_string()));
+    // A key that the holder is no home of.
+    let x = x
+        .into_iter()
+        .find(|x| !nodes[&node("a")].homes(*x).contains(&node("a")))
+        .unwrap();
+    nodes.get_mut(&node("a")).unwrap().hold(Time::ZERO, x, 1, bytes("in"));
+    nodes.get_mut(&node("b")).unwrap().watch(Time::ZERO, x);
+    exchange(Time::ZERO, &mut nodes);
+    let b = nodes.get_mut(&node("b")).unwrap();
+    assert_eq!(values(&b.seen(x)), [("a", &b"in"[..])]);
+    assert_eq!(b.take_changed(), BTreeSet::from([x]));
+    // The withdrawal reaches one home only.
+    let a = nodes.get_mut(&node("a")).unwrap();
+    a.release(Time::ZERO, x);
+    let mail = a.mail(Time::ZERO);
+    assert_eq!(mail.len(), 2, "{mail:?}");
+    for (to, message) in mail.into_iter().filter(|(to, _)| *to == node("c")) {
+        nodes.get_mut(&to).unwrap().message(Time::ZERO, &life("a", 1), message);
+    }
+    exchange(Time::ZERO, &mut nodes);
+    let b = nodes.get_mut(&node("b")).unwrap();
+    assert_eq!(
+        values(&b.kept(Time::ZERO, x)),
+        [("a", &b"in"[..])],
+        "the other home does not know"
+    );
+    assert!(b.seen(x).is_empty());
+}
+
+#[test]
+fn nobody_seems_gone_when_both_homes_change() {
+    let everybody = ["a", "b", "c", "d", "e", "f"];
+    let mut nodes: BTreeMap<NodeId, Directory> = everybody
+        .iter()
+        .map(|name| (node(name), Directory::new(life(name, 1), 1_000)))
+        .collect();
+    let all = |nodes: &mut BTreeMap<NodeId, Directory>, now, shown: &Members| {
+        nodes.values_mut().for_each(|directory| directory.members(now, shown));
+    };
+    all(&mut nodes, Time::ZERO, &ready(&["a", "b"]));
+    let keys: Vec<Key> = (0..50).map(|index| key(&index.to_string())).collect();
+    for x in &keys {
+        nodes.get_mut(&node("a")).unwrap().hold(Time::ZERO, *x, 1, bytes("in"));
+        nodes.get_mut(&node("b")).unwrap().watch(Time::ZERO, *x);
+    }
+    exchange(Time::ZERO, &mut nodes);
+    let second = Duration::from_secs(1);
+    all(&mut nodes, second, &ready(&everybody));
+    let check = |nodes: &BTreeMap<NodeId, Directory>| {
+        for x in &keys {
+            assert_eq!(nodes[&node("b")].seen(*x).len(), 1, "{x:?} seems gone");
+        }
+    };
+    check(&nodes);
+    // The watcher is heard first, then the holder.
+    let asked = nodes.get_mut(&node("b")).unwrap().mail(second);
+    for (to, message) in asked {
+        nodes.get_mut(&to).unwrap().message(second, &life("b", 1), message);
+    }
+    check(&nodes);
+    exchange(second, &mut nodes);
+    check(&nodes);
+    let later = second + FORMER_HOME_FOR + second;
+    nodes.values_mut().for_each(|directory| directory.wake(later));
+    exchange(later, &mut nodes);
+    check(&nodes);
+}
+
+#[test]
+fn who_holds_a_key_beside_others_hears_of_them_unasked() {
+    let mut nodes = trio();
+    let x = key("player");
+    nodes
+        .get_mut(&node("a"))
+        .unwrap()
+        .hold(Time::ZERO, x, 1, bytes("first"));
+    exchange(Time::ZERO, &mut nodes);
+    assert!(nodes[&node("a")].seen(x).is_empty());
+    nodes
+        .get_mut(&node("b"))
+        .unwrap()
+        .hold(Time::ZERO, x, 2, bytes("second"));
+    exchange(Time::ZERO, &mut nodes);
+    for holder in ["a", "b"] {
+        let seen = nodes[&node(holder)].seen(x);
+        assert_eq!(
+            values(&seen),
+            [("a", &b"first"[..]), ("b", &b"second"[..])],
+            "at {holder}"
+        );
+    }
+    nodes.get_mut(&node("a")).unwrap().release(Time::ZERO, x);
+    exchange(Time::ZERO, &mut nodes);
+    assert_eq!(values(&nodes[&node("b")].seen(x)), [("b", &b"second"[..])]);
+}
+
+/// A generator of numbers whose whole state is the seed.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % below
+    }
+}
+
+const NODES: [&str; 5] = ["a", "b", "c", "d", "e"];
+const KEYS: usize = 12;
+const STEP: Duration = Duration::from_millis(50);
+
+/// One process, as the world knows it.
+struct Process {
+    generation: u64,
+    state: MemberState,
+    died: Option<Time>,
+    directory: Directory,
+    /// What it holds and watches, by the world's own books.
+    holds: BTreeMap<Key, (u64, Bytes)>,
+    watches: BTreeSet<Key>,
+    /// The members as it sees them.
+    sees: BTreeMap<NodeId, (u64, MemberState)>,
+}
+
+/// What is under way: when it arrives, of which life of the sender, and what.
+type Pipe = VecDeque<(Time, u64, Bytes)>;
+
+/// A cluster of directories. Between two nodes messages keep their order, as in a stream; they come late, and a break loses those under
+/// way and is told to both ends.
+struct World {
+    now: Time,
+    chance: Chance,
+    keys: Vec<Key>,
+    processes: BTreeMap<NodeId, Process>,
+    pipes: BTreeMap<(NodeId, NodeId), Pipe>,
+    /// Pairs between which nothing goes, in the order of their names.
+    cut: BTreeSet<(NodeId, NodeId)>,
+    /// Lives that are over, and since when.
+    dead: BTreeMap<Life, Time>,
+    epoch: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut world = Self {
+            now: Time::ZERO,
+            chance: Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            keys: (0..KEYS).map(|index| key(&index.to_string())).collect(),
+            processes: BTreeMap::new(),
+            pipes: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            dead: BTreeMap::new(),
+            epoch: 0,
+        };
+        for name in NODES {
+            world.boot(&node(name), 1);
+        }
+        world
+    }
+
+    fn boot(&mut self, name: &NodeId, generation: u64) {
+        let local = Life {
+            node: name.clone(),
+            generation,
+        };
+        let process = Process {
+            generation,
+            state: MemberState::Ready,
+            died: None,
+            directory: Directory::new(local, 10_000),
+            holds: BTreeMap::new(),
+            watches: BTreeSet::new(),
+            sees: BTreeMap::new(),
+        };
+        self.processes.insert(name.clone(), process);
+    }
+
+    fn any_node(&mut self) -> NodeId {
+        node(NODES[self.chance.next(NODES.len() as u64) as usize])
+    }
+
+    fn any_key(&mut self) -> Key {
+        self.keys[self.chance.next(KEYS as u64) as usize]
+    }
+
+    fn is_cut(&self, a: &NodeId, b: &NodeId) -> bool {
+        self.cut.contains(&(a.min(b).clone(), a.max(b).clone()))
+    }
+
+    /// What is under way between two nodes is lost, and both hear of a new connection.
+    fn break_link(&mut self, a: &NodeId, b: &NodeId) {
+        self.pipes.remove(&(a.clone(), b.clone()));
+        self.pipes.remove(&(b.clone(), a.clone()));
+        for (one, other) in [(a, b), (b, a)] {
+            if let Some(process) = self.processes.get_mut(one).filter(|process| process.died.is_none()) {
+                process.directory.say_again(self.now, other);
+            }
+        }
+    }
+
+    fn disturb(&mut self) {
+        let (one, other) = (self.any_node(), self.any_node());
+        match self.chance.next(40) {
+            0..=11 => {
+                let key = self.any_key();
+                self.epoch += 1;
+                let (epoch, value) = (self.epoch, bytes(&self.epoch.to_string()));
+                let now = self.now;
+                let process = self.processes.get_mut(&one).unwrap();
+                if process.died.is_none() {
+                    process.holds.insert(key, (epoch, value.clone()));
+                    process.directory.hold(now, key, epoch, value);
+                }
+            }
+            12..=18 => {
+                let (key, now) = (self.any_key(), self.now);
+                let process = self.processes.get_mut(&one).unwrap();
+                process.holds.remove(&key);
+                process.directory.release(now, key);
+            }
+            19..=24 => {
+                let (key, now) = (self.any_key(), self.now);
+                let process = self.processes.get_mut(&one).unwrap();
+                process.watches.insert(key);
+                process.directory.watch(now, key);
+            }
+            25..=27 => {
+                let (key, now) = (self.any_key(), self.now);
+                let process = self.processes.get_mut(&one).unwrap();
+                process.watches.remove(&key);
+                process.directory.unwatch(now, key);
+            }
+            28..=30 if one != other => self.break_link(&one, &other),
+            31 if one != other => {
+                self.cut.insert((one.clone().min(other.clone()), one.max(other)));
+            }
+            32..=33 => {
+                if let Some(pair) = self.cut.pop_first() {
+                    self.break_link(&pair.0, &pair.1);
+                }
+            }
+            34 => {
+                let alive = self.processes.values().filter(|process| process.died.is_none()).count();
+                let now = self.now;
+                let process = self.processes.get_mut(&one).unwrap();
+                if alive > 2 && process.died.is_none() {
+                    process.died = Some(now);
+                    self.dead.insert(life(one.as_str(), process.generation), now);
+                }
+            }
+            35..=36 => {
+                let process = &self.processes[&one];
+                if process.died.is_some() {
+                    let generation = process.generation + 1;
+                    self.boot(&one, generation);
+                    for other in NODES {
+                        if node(other) != one {
+                            self.break_link(&one, &node(other));
+                        }
+                    }
+                }
+            }
+            37 => {
+                let process = self.processes.get_mut(&one).unwrap();
+                process.state = match process.state {
+                    MemberState::Ready => MemberState::Draining,
+                    _ => MemberState::Ready,
+                };
+            }
+            _ => {}
+        }
+    }
+
+    /// Each node sees each other one now and then: as it is, or as dead after four seconds of silence or behind a cut.
+    fn look_around(&mut self) {
+        let facts: Vec<_> = self
+            .processes
+            .iter()
+            .map(|(name, process)| (name.clone(), process.generation, process.state, process.died))
+            .collect();
+        let names: Vec<NodeId> = self.processes.keys().cloned().collect();
+        for name in names {
+            for (other, generation, state, died) in &facts {
+                let late = self.chance.next(10) == 0;
+                let silent = died.is_some_and(|died| self.now > died + Duration::from_secs(4));
+                let cut = self.is_cut(&name, other);
+                let process = self.processes.get_mut(&name).unwrap();
+                let known = process.sees.get(other).copied();
+                let seen = if name == *other {
+                    (*generation, *state)
+                } else if cut && known.is_none() {
+                    continue;
+                } else if silent || cut {
+                    (
+                        known.map_or(*generation, |(generation, _)| generation),
+                        MemberState::Dead,
+                    )
+                } else if died.is_some() {
+                    (*generation, MemberState::Suspect)
+                } else {
+                    (*generation, *state)
+                };
+                if late && known != Some(seen) {
+                    process.sees.insert(other.clone(), seen);
+                }
+            }
+            let process = self.processes.get_mut(&name).unwrap();
+            if process.died.is_none() {
+                let by_node = process
+                    .sees
+                    .iter()
+                    .map(|(node, (generation, state))| (node.clone(), member(node.as_str(), *generation, *state)))
+                    .collect();
+                process.directory.members(self.now, &Members { by_node });
+            }
+        }
+    }
+
+    fn carry(&mut self) {
+        let names: Vec<NodeId> = self.processes.keys().cloned().collect();
+        for name in &names {
+            let process = self.processes.get_mut(name).unwrap();
+            if process.died.is_some() {
+                continue;
+            }
+            process.directory.wake(self.now);
+            let generation = process.generation;
+            for (to, message) in process.directory.mail(self.now) {
+                // A full queue: it is said later.
+                if self.chance.next(12) == 0 {
+                    process.directory.put_back(&to, &message);
+                    continue;
+                }
+                let (a, b) = (name.min(&to).clone(), name.max(&to).clone());
+                if self.cut.contains(&(a, b)) {
+                    continue;
+                }
+                let pipe = self.pipes.entry((name.clone(), to)).or_default();
+                let earliest = pipe.back().map_or(self.now, |(due, ..)| *due);
+                let due = earliest.max(self.now + Duration::from_millis(self.chance.next(300)));
+                pipe.push_back((due, generation, message.encode()));
+            }
+        }
+        let pairs: Vec<_> = self.pipes.keys().cloned().collect();
+        for (from, to) in pairs {
+            let pipe = self.pipes.get_mut(&(from.clone(), to.clone())).unwrap();
+            while pipe.front().is_some_and(|(due, ..)| *due <= self.now) {
+                let (_, generation, bytes) = pipe.pop_front().unwrap();
+                let sender = Life {
+                    node: from.clone(),
+                    generation,
+                };
+                let process = self.processes.get_mut(&to).unwrap();
+                if process.died.is_none() {
+                    process
+                        .directory
+                        .message(self.now, &sender, Message::decode(&bytes).unwrap());
+                }
+            }
+        }
+    }
+
+    fn no_entry_outlives_its_holder_by_more_than_the_ttl(&self) {
+        for (name, process) in self.processes.iter().filter(|(_, process)| process.died.is_none()) {
+            for key in &self.keys {
+                for entry in process.directory.kept(self.now, *key) {
+                    if let Some(died) = self.dead.get(&entry.holder) {
+                        // What was under way when it died may come up to 300 ms later.
+                        let last = *died + ENTRY_TTL + Duration::from_millis(400);
+                        assert!(self.now <= last, "{name} keeps {entry:?}, dead since {died:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        self.now += STEP;
+        self.look_around();
+        self.carry();
+        self.no_entry_outlives_its_holder_by_more_than_the_ttl();
+    }
+
+    fn heal(&mut self) {
+        while let Some((a, b)) = self.cut.pop_first() {
+            self.break_link(&a, &b);
+        }
+        // Nobody comes back: what the dead held must go by itself.
+        let until = self.now + ENTRY_TTL + WATCH_REFRESH + Duration::from_secs(10);
+        while self.now < until {
+            self.step();
+        }
+    }
+
+    fn check(&self) {
+        let alive = || self.processes.iter().filter(|(_, process)| process.died.is_none());
+        for key in &self.keys {
+            let held: Vec<(NodeId, u64, Bytes)> = alive()
+                .filter_map(|(name, process)| {
+                    let (epoch, value) = process.holds.get(key)?;
+                    Some((name.clone(), *epoch, value.clone()))
+                })
+                .collect();
+            let shown = |entries: Vec<Entry>| -> Vec<(NodeId, u64, Bytes)> {
+                let mut shown: Vec<_> = entries
+                    .into_iter()
+                    .map(|entry| (entry.holder.node, entry.epoch, entry.value))
+                    .collect();
+                shown.sort();
+                shown
+            };
+            for (name, process) in alive() {
+                if process.directory.homes(*key).contains(name) {
+                    assert_eq!(
+                        shown(process.directory.kept(self.now, *key)),
+                        held,
+                        "kept by {name} of {key:?}"
+                    );
+                }
+                if process.watches.contains(key) {
+                    assert_eq!(process.directory.unanswered(*key), 0);
+                    assert_eq!(shown(process.directory.seen(*key)), held, "seen by {name} of {key:?}");
+                }
+            }
+        }
+        let kept: u64 = alive().map(|(_, process)| process.directory.count(CLASS)).sum();
+        let held = self
+            .keys
+            .iter()
+            .filter(|key| alive().any(|(_, process)| process.holds.contains_key(key)))
+            .count();
+        assert_eq!(kept, held as u64, "each key is counted once");
+    }
+}
+
+/// The seeds to run: one when it is named, so that a failure can be seen again.
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    match std::env::var("ROOKERY_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        Some(seed) => seed..seed + 1,
+        None => 1..count + 1,
+    }
+}
+
+#[test]
+fn after_healing_every_home_and_every_watcher_shows_exactly_what_is_held() {
+    for seed in seeds(40) {
+        let run = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed);
+            for _ in 0..600 {
+                world.disturb();
+                world.step();
+            }
+            world.heal();
+            world.check();
+        });
+        assert!(run.is_ok(), "ROOKERY_SEED={seed} shows it again");
+    }
+}
+
+proptest! {
+    #[test]
+    fn decoding_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Message::decode(&bytes);
+    }
+
+    /// Whatever is put, taken back and said twice: what waits for a node stays bounded by what there is.
+    #[test]
+    fn what_waits_is_bounded_by_the_keys(operations in prop::collection::vec((0usize..4, 0usize..6), 1..200)) {
+        let mut directory = Directory::new(life("a", 1), 100);
+        directory.members(Time::ZERO, &ready(&["b", "c"]));
+        for (operation, index) in operations {
+            let key = key(&index.to_string());
+            match operation {
+                0 => directory.hold(Time::ZERO, key, 1, bytes("v")),
+                1 => directory.release(Time::ZERO, key),
+                2 => directory.watch(Time::ZERO, key),
+                _ => directory.unwatch(Time::ZERO, key),
+            }
+        }
+        let mail = directory.mail(Time::ZERO);
+        prop_assert!(!directory.has_mail());
+        let said: usize = mail.iter().map(|(_, message)| match message {
+            Message::Put(puts) => puts.len(),
+            Message::Withdraw(keys) | Message::Touch(keys) => keys.len(),
+            Message::Missing(keys) | Message::Watch(keys) | Message::Unwatch(keys) => keys.len(),
+            Message::Changed(states) => states.len(),
+        }).sum();
+        // Two homes, six keys, of each at most: taken back, put, watched or not.
+        prop_assert!(said <= 2 * 6 * 3, "{said}");
+    }
+}
