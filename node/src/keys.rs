@@ -11,8 +11,18 @@ const KEY_BYTES_MAX: usize = 128;
 /// `bad_message` with the rule that is broken.
 pub fn check(collection: &str, key: &str) -> Result<(), Refusal> {
     check_collection(collection)?;
-    let is_key = (1..=KEY_BYTES_MAX).contains(&key.len()) && !key.chars().any(char::is_control);
-    if is_key {
+    if key.is_empty() {
+        return Err(Refusal::new(ErrorCode::BadMessage, "a key is not empty"));
+    }
+    check_part(key)
+}
+
+/// Checks what may be a key, the beginning of one, or nothing.
+///
+/// # Errors
+/// `bad_message` with the rule that is broken.
+pub fn check_part(key: &str) -> Result<(), Refusal> {
+    if key.len() <= KEY_BYTES_MAX && !key.chars().any(char::is_control) {
         return Ok(());
     }
     let message = format!("a key is 1 to {KEY_BYTES_MAX} bytes of text without control characters");

@@ -15,5 +15,6 @@ mod cluster {
     mod seats;
     mod sockets;
     mod starting;
+    mod storage;
     mod wire;
 }

@@ -234,6 +234,7 @@ fn check_limits(config: &Config, faults: &mut Faults) {
         ("limits.connections", limits.connections),
         ("limits.matches_per_session", limits.matches_per_session),
         ("limits.created_per_player", limits.created_per_player),
+        ("limits.storage_values", limits.storage_values),
     ];
     for (key, _) in counts.iter().filter(|(_, count)| *count == 0) {
         faults.rule(key, "must be at least 1");
@@ -243,6 +244,7 @@ fn check_limits(config: &Config, faults: &mut Faults) {
         ("limits.frame", limits.frame.bytes(), 1 << 10),
         ("limits.outbox", limits.outbox.bytes(), 64 << 10),
         ("limits.match_memory", limits.match_memory.bytes(), 64 << 10),
+        ("limits.storage_value", limits.storage_value.bytes(), 1 << 10),
     ];
     for (key, bytes, least) in sizes.iter().filter(|(_, bytes, least)| bytes < least) {
         faults.rule(

@@ -189,6 +189,10 @@ section! {
         matches_per_session: u32 = 64,
         /// Matches that a player may have created and that are still alive.
         created_per_player: u32 = 200,
+        /// One value that a player keeps by `storage.put`, as JSON text.
+        storage_value: Size = Size::kib(32),
+        /// Values that a player keeps so, in all collections together. What modules keep for players does not count.
+        storage_values: u32 = 1_000,
         /// Linear memory of one match.
         match_memory: Size = Size::mib(64),
         /// Processor time of one call of a match. Raise it for modules with a heavy tick.

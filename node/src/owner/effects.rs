@@ -57,6 +57,7 @@ pub async fn perform(hub: &Hub, wanted: EffectOf) -> Answer {
                     Some(version) => Expect::Version(version),
                 },
                 effect: Some((id, epoch)),
+                owned_max: None,
             };
             match hub.store().write_value(write).await.map_err(unavailable)? {
                 Ok(WriteOutcome::Stored { version }) => Ok(vec![Entry {
@@ -67,6 +68,7 @@ pub async fn perform(hub: &Hub, wanted: EffectOf) -> Answer {
                 Ok(WriteOutcome::Deleted) => Ok(Vec::new()),
                 Ok(WriteOutcome::Conflict) => Err("conflict".into()),
                 Ok(WriteOutcome::NotFound) => Err("not_found".into()),
+                Ok(WriteOutcome::TooMany { .. }) => Err("too_large".into()),
                 // We are not the owner any more; nobody will hear this answer.
                 Err(_) => Err("unavailable".into()),
             }

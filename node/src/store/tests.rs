@@ -109,6 +109,7 @@ suite! {
 }
 
 mod content;
+mod owned;
 
 fn node(name: &str, generation: u64) -> NodeLife {
     NodeLife {
@@ -959,6 +960,7 @@ fn put(key: &str, value: &'static [u8], expect: Expect) -> ValueWrite {
         value: Some(Bytes::from_static(value)),
         expect,
         effect: None,
+        owned_max: None,
     }
 }
 

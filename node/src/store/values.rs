@@ -60,6 +60,9 @@ pub struct ValueWrite {
     pub expect: Expect,
     /// The match's effect that this is, and the epoch under which it left the match.
     pub effect: Option<(EffectId, u64)>,
+    /// How many values the owner may have without a module, this one included; for a player's own. Two nodes that write for one
+    /// player at the same moment do not see each other's.
+    pub owned_max: Option<u32>,
 }
 
 /// What became of a write.
@@ -74,6 +77,10 @@ pub enum WriteOutcome {
     Conflict,
     /// There was nothing to delete.
     NotFound,
+    /// The owner has as many values as allowed. Nothing was written.
+    TooMany {
+        owned: u64,
+    },
 }
 
 /// The effect left its match under an epoch that is not the row's. Nothing was written.
@@ -147,6 +154,14 @@ const PRESENT: Sql = Sql {
                  select value ->> 0, value ->> 1, value ->> 2, value ->> 3 from json_each($1))",
     postgres: "select module, owner, collection, key from storage where (module, owner, collection, key) in (
                    select v ->> 0, v ->> 1, v ->> 2, v ->> 3 from jsonb_array_elements($1::jsonb) as r (v))",
+};
+
+/// How many values of their own these owners have.
+const OWNED: Sql = Sql {
+    sqlite: "select owner, count(*) as owned from storage where module = '' and owner in (select value from json_each($1))
+             group by owner",
+    postgres: "select owner, count(*) as owned from storage
+               where module = '' and owner in (select v from jsonb_array_elements_text($1::jsonb) as r (v)) group by owner",
 };
 
 /// The epochs of matches, held still until the transaction ends.
@@ -268,6 +283,7 @@ pub(super) async fn write(
 ) -> Result<Vec<Result<WriteOutcome, Fenced>>, StoreError> {
     let mut answers: Vec<Option<Result<WriteOutcome, Fenced>>> = vec![None; writes.len()];
     begin_effects(transaction, writes, &mut answers).await?;
+    count_owned(transaction, writes, &mut answers).await?;
 
     let mut lots: BTreeMap<Lot, Vec<usize>> = BTreeMap::new();
     for (no, write) in writes.iter().enumerate().filter(|(no, _)| answers[*no].is_none()) {
@@ -350,6 +366,48 @@ async fn begin_effects(
             .flatten();
         let outcome = answer.and_then(|answer| serde_json::from_str(&answer).ok());
         answers[no] = Some(Ok(outcome.ok_or(StoreError::Damaged { column: "answer" })?));
+    }
+    Ok(())
+}
+
+/// Answers the writes of new values whose owner has enough of them.
+async fn count_owned(
+    transaction: &mut Transaction,
+    writes: &[Box<ValueWrite>],
+    answers: &mut [Option<Result<WriteOutcome, Fenced>>],
+) -> Result<(), StoreError> {
+    let adds = |(no, write): (usize, &Box<ValueWrite>)| {
+        let owned_max = write.owned_max.filter(|_| write.value.is_some())?;
+        // A write that expects a version adds nothing: there is such a value, or it is a conflict.
+        let is_new = !matches!(write.expect, Expect::Version(_));
+        is_new.then(|| (no, write.key.columns(), owned_max))
+    };
+    let adding: Vec<_> = writes.iter().enumerate().filter_map(adds).collect();
+    if adding.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<_> = adding.iter().map(|(_, columns, _)| columns).collect();
+    let owners: BTreeSet<&String> = keys.iter().map(|[_, owner, _, _]| owner).collect();
+    let mut owned: BTreeMap<String, u64> = BTreeMap::new();
+    for row in transaction.rows(&OWNED, args![json!(owners).to_string()]).await? {
+        owned.insert(row.get("owner")?, row.unsigned("owned")?);
+    }
+    let mut present = BTreeSet::new();
+    for row in transaction.rows(&PRESENT, args![json!(keys).to_string()]).await? {
+        present.insert([
+            row.get::<String>("module")?,
+            row.get("owner")?,
+            row.get("collection")?,
+            row.get("key")?,
+        ]);
+    }
+    for (no, columns, owned_max) in adding.iter().filter(|(_, columns, _)| !present.contains(columns)) {
+        let owned = owned.entry(columns[1].clone()).or_default();
+        if *owned >= u64::from(*owned_max) {
+            answers[*no] = Some(Ok(WriteOutcome::TooMany { owned: *owned }));
+        } else {
+            *owned += 1;
+        }
     }
     Ok(())
 }
