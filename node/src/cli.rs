@@ -5,6 +5,7 @@
 
 pub mod build;
 mod building;
+mod call;
 mod config;
 mod content;
 mod demo;
@@ -55,6 +56,7 @@ enum Command {
     Match(matches::Match),
     Content(content::Content),
     Build(building::Build),
+    Call(call::Call),
     Load(load::Load),
 }
 
@@ -72,6 +74,7 @@ impl Command {
             Self::Match(command) => command.run(),
             Self::Content(command) => command.run(),
             Self::Build(command) => command.run(),
+            Self::Call(command) => command.run(),
             Self::Load(command) => command.run(),
         }
     }
@@ -139,7 +142,10 @@ fn report(error: &anyhow::Error) {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    let is_usage = error.is::<Faults>() || error.is::<LevelError>() || error.is::<operator::BadUrl>();
+    let is_usage = error.is::<Faults>()
+        || error.is::<LevelError>()
+        || error.is::<operator::BadUrl>()
+        || error.is::<call::BadStep>();
     if is_usage { EXIT_USAGE } else { 1 }
 }
 

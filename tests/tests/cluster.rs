@@ -3,6 +3,7 @@
 mod cluster {
     mod bad_input;
     mod basics;
+    mod call;
     mod content;
     mod delivery;
     mod deploy;

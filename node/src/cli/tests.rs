@@ -56,6 +56,7 @@ fn the_commands_of_this_version_are_there() {
         "status",
         "join",
         "build",
+        "call",
         "load echo",
         "load fanout",
         "load idle",
@@ -90,11 +91,14 @@ fn what_is_wrong_with_the_usage_or_the_configuration_exits_64() {
         "rookery node --config /nonexistent/rookery.toml",
         "rookery node --listen-client nowhere",
         "rookery status --ops https://example.org",
+        "rookery call world.list",
+        "rookery call 2:wait:hello",
     ] {
         assert_eq!(exit(line), usage, "{line}");
     }
     // Nothing listens on port 1.
     assert_eq!(exit("rookery status --ops http://127.0.0.1:1"), failure);
+    assert_eq!(exit("rookery call --url ws://127.0.0.1:1 wait:x"), failure);
     assert_eq!(exit("rookery --help"), format!("{:?}", ExitCode::SUCCESS));
     assert_eq!(exit("rookery secret"), format!("{:?}", ExitCode::SUCCESS));
 }
