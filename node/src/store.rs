@@ -8,8 +8,10 @@
 //! Every operation has a deadline. What it did when the deadline passed is unknown: all writes here may be repeated.
 
 mod batch;
+mod chat;
 mod connect;
 mod content;
+mod effects;
 mod error;
 mod leases;
 mod matches;
@@ -30,7 +32,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::chat::{ChannelView, ChatSweep, NewLine, WrittenLine};
 pub use self::content::{ContentHead, ContentOutcome, ContentPage, ContentRow, ContentWrite, cost as content_cost};
+pub use self::effects::{EffectId, Fenced};
 pub use self::error::{Outage, StoreError};
 pub use self::leases::LeaseRow;
 pub use self::matches::{
@@ -44,7 +48,7 @@ pub use self::players::{
     Account, AccountOutcome, CredentialKind, CredentialRow, NewAccount, NewCredential, NewFamily, OnExisting, Player,
     Revocations, Rotation, ShownToken,
 };
-pub use self::values::{EffectId, Expect, Fenced, Scan, ValueKey, ValueRow, ValueWrite, WriteOutcome};
+pub use self::values::{Expect, Scan, ValueKey, ValueRow, ValueWrite, WriteOutcome};
 
 use self::sql::{Database, Sql, Transaction, args};
 
@@ -72,11 +76,13 @@ pub type Observe = Arc<dyn Fn(&'static str, Duration) + Send + Sync>;
 /// Every name that [`Observe`] hears, so that a metric can have all its series from the start.
 pub const OPERATIONS: &[&str] = &[
     "acquire_lease",
+    "append_line",
     "batch",
     "claim_name",
     "clear_quick_key",
     "create_match",
     "finish_match",
+    "last_lines",
     "list_matches",
     "list_modules",
     "list_nodes",
@@ -86,6 +92,7 @@ pub const OPERATIONS: &[&str] = &[
     "put_module",
     "read_content",
     "read_lease",
+    "read_lines",
     "read_match",
     "read_module",
     "read_player",

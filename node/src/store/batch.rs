@@ -15,11 +15,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::chat::{NewLine, WrittenLine};
+use super::effects::Fenced;
 use super::matches::{Cas, CreateMatchError, Created, Finish, NewMatch, SetRunning};
 use super::players::{AccountOutcome, CredentialKind, NewAccount};
 use super::sql::{Database, Transaction};
-use super::values::{Fenced, ValueKey, ValueWrite, WriteOutcome};
-use super::{Observe, Store, StoreError, deadline, matches, players, timed, transact, values};
+use super::values::{ValueKey, ValueWrite, WriteOutcome};
+use super::{Observe, Store, StoreError, chat, deadline, matches, players, timed, transact, values};
 
 /// Writes that may wait. At 4,000 writes a second this is one second's worth; more would only be answered too late.
 const QUEUE_LEN_MAX: usize = 4_096;
@@ -43,6 +45,7 @@ pub(super) enum Write {
     Finish(Box<Finish>, Reply<Cas>),
     Account(Box<NewAccount>, Reply<AccountOutcome>),
     Value(Box<ValueWrite>, Reply<Result<WriteOutcome, Fenced>>),
+    Line(Box<NewLine>, Reply<Result<WrittenLine, Fenced>>),
 }
 
 /// What a write is about; two writes about the same thing are never in one group.
@@ -52,10 +55,14 @@ enum Key {
     Credential(CredentialKind, String),
     Player(PlayerId),
     Value(ValueKey),
+    /// The lines of one channel share a group: each is a row of its own. They keep the order of their arrival.
+    Line {
+        arrival: u64,
+    },
 }
 
 impl Write {
-    fn key(&self) -> Key {
+    fn key(&self, arrival: u64) -> Key {
         match self {
             Self::Create(new, _) => Key::Match(new.id),
             Self::SetRunning(start, _) => Key::Match(start.id),
@@ -65,6 +72,7 @@ impl Write {
                 None => Key::Player(new.player),
             },
             Self::Value(write, _) => Key::Value(write.key.clone()),
+            Self::Line(..) => Key::Line { arrival },
         }
     }
 
@@ -74,6 +82,7 @@ impl Write {
             Self::SetRunning(_, reply) | Self::Finish(_, reply) => reply.is_closed(),
             Self::Account(_, reply) => reply.is_closed(),
             Self::Value(_, reply) => reply.is_closed(),
+            Self::Line(_, reply) => reply.is_closed(),
         }
     }
 }
@@ -161,6 +170,7 @@ fn gather(held_back: &mut VecDeque<Write>, waiting: &mut mpsc::Receiver<Write>, 
     let mut taken = BTreeSet::new();
     let mut group = Vec::new();
     let mut later = VecDeque::new();
+    let mut arrival = 0;
     while group.len() < len_max && later.len() < len_max {
         let Some(write) = held_back.pop_front().or_else(|| waiting.try_recv().ok()) else {
             break;
@@ -168,7 +178,8 @@ fn gather(held_back: &mut VecDeque<Write>, waiting: &mut mpsc::Receiver<Write>, 
         if write.is_given_up() {
             continue;
         }
-        let key = write.key();
+        let key = write.key(arrival);
+        arrival += 1;
         if taken.contains(&key) {
             later.push_back(write);
         } else {
@@ -227,6 +238,7 @@ struct Group {
     ends: Lot<Box<Finish>, Cas>,
     accounts: Lot<Box<NewAccount>, AccountOutcome>,
     values: Lot<Box<ValueWrite>, Result<WriteOutcome, Fenced>>,
+    lines: Lot<Box<NewLine>, Result<WrittenLine, Fenced>>,
 }
 
 /// The answers to a group, in its order.
@@ -236,6 +248,7 @@ struct Answers {
     ends: Vec<Cas>,
     accounts: Vec<AccountOutcome>,
     values: Vec<Result<WriteOutcome, Fenced>>,
+    lines: Vec<Result<WrittenLine, Fenced>>,
 }
 
 impl Group {
@@ -246,6 +259,7 @@ impl Group {
             ends: Lot::new(),
             accounts: Lot::new(),
             values: Lot::new(),
+            lines: Lot::new(),
         };
         for write in writes {
             match write {
@@ -254,6 +268,7 @@ impl Group {
                 Write::Finish(finish, reply) => group.ends.push(finish, reply),
                 Write::Account(new, reply) => group.accounts.push(new, reply),
                 Write::Value(write, reply) => group.values.push(write, reply),
+                Write::Line(line, reply) => group.lines.push(line, reply),
             }
         }
         group
@@ -265,6 +280,7 @@ impl Group {
             + self.ends.writes.len()
             + self.accounts.writes.len()
             + self.values.writes.len()
+            + self.lines.writes.len()
     }
 
     async fn apply(&self, transaction: &mut Transaction) -> Result<Answers, StoreError> {
@@ -284,6 +300,7 @@ impl Group {
             ends: apply!(ends, matches::finish),
             accounts: apply!(accounts, players::open),
             values: apply!(values, values::write),
+            lines: apply!(lines, chat::append),
         })
     }
 
@@ -293,6 +310,7 @@ impl Group {
         self.ends.answer(answers.ends);
         self.accounts.answer(answers.accounts);
         self.values.answer(answers.values);
+        self.lines.answer(answers.lines);
     }
 
     fn fail(self, error: &StoreError) {
@@ -301,6 +319,7 @@ impl Group {
         self.ends.fail(error);
         self.accounts.fail(error);
         self.values.fail(error);
+        self.lines.fail(error);
     }
 
     fn into_singles(self) -> Vec<Group> {
@@ -321,7 +340,13 @@ impl Group {
             .values
             .into_pairs()
             .map(|(write, reply)| Write::Value(write, reply));
-        let writes = creates.chain(starts).chain(ends).chain(accounts).chain(values);
+        let lines = self.lines.into_pairs().map(|(line, reply)| Write::Line(line, reply));
+        let writes = creates
+            .chain(starts)
+            .chain(ends)
+            .chain(accounts)
+            .chain(values)
+            .chain(lines);
         writes.map(|write| Group::of([write])).collect()
     }
 }

@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use rookery_protocol::{Digest, MatchId, NodeName, PlayerId};
 
+use self::chat::*;
 use super::migrate::{MIGRATIONS, Migration, migrate};
 use super::*;
+
+mod chat;
 
 /// Where one test keeps its database.
 struct Place {
@@ -100,6 +103,12 @@ suite! {
     values_are_written_only_where_expected,
     scans_go_by_prefix_in_key_order,
     an_effect_is_applied_once_and_under_its_epoch_only,
+    lines_are_numbered_by_channel_without_gaps,
+    one_writers_lines_keep_their_order,
+    a_reader_never_sees_a_hole,
+    a_channel_is_read_from_either_end,
+    a_matchs_line_is_written_once_and_under_its_epoch_only,
+    old_lines_are_swept_and_numbers_go_on,
     ended_matches_are_forgotten_in_time,
     nodes_may_open_an_empty_database_at_once,
     an_older_database_is_migrated_and_keeps_its_rows,

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use rookery_protocol::{MatchId, PlayerId};
+use rookery_protocol::PlayerId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::batch::Write;
+use super::effects::{self, Begun, EffectId, Fenced};
 use super::matches::hex;
 use super::sql::{Row, Sql, Transaction, args};
 use super::{Store, StoreError};
@@ -40,15 +41,6 @@ pub enum Expect {
     Anything,
     Absent,
     Version(String),
-}
-
-/// The id of an effect: the store applies each once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EffectId {
-    pub match_id: MatchId,
-    pub incarnation: u64,
-    pub event: u64,
-    pub index: u32,
 }
 
 /// A write of one value.
@@ -82,11 +74,6 @@ pub enum WriteOutcome {
         owned: u64,
     },
 }
-
-/// The effect left its match under an epoch that is not the row's. Nothing was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the write was made under an epoch that is over")]
-pub struct Fenced;
 
 /// Each row of the writes: `[module, owner, collection, key, value in hex, version, expected version]`.
 const WRITE_ANYTHING: Sql = Sql {
@@ -164,37 +151,6 @@ const OWNED: Sql = Sql {
                where module = '' and owner in (select v from jsonb_array_elements_text($1::jsonb) as r (v)) group by owner",
 };
 
-/// The epochs of matches, held still until the transaction ends.
-const EPOCHS: Sql = Sql {
-    sqlite: "select m.id, m.epoch from json_each($1) as r join matches m on m.id = r.value",
-    postgres: "select id, epoch from matches where id in (select v from jsonb_array_elements_text($1::jsonb) as r (v))
-               order by id for share",
-};
-
-/// Each row `[match, incarnation, event, index]`.
-const INSERT_EFFECTS: Sql = Sql {
-    sqlite: "insert into applied_effects (match_id, incarnation, event, idx, applied_at)
-             select r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, (select now_ms from clock)
-             from json_each($1) as r where true on conflict do nothing returning match_id, incarnation, event, idx",
-    postgres: "insert into applied_effects (match_id, incarnation, event, idx, applied_at)
-               select r.v ->> 0, (r.v ->> 1)::bigint, (r.v ->> 2)::bigint, (r.v ->> 3)::bigint, (select now_ms from clock)
-               from jsonb_array_elements($1::jsonb) as r (v)
-               on conflict do nothing returning match_id, incarnation, event, idx",
-};
-
-const READ_EFFECT: Sql = Sql::both(
-    "select answer from applied_effects where match_id = $1 and incarnation = $2 and event = $3 and idx = $4",
-);
-
-/// Each row `[match, incarnation, event, index, answer]`.
-const ANSWER_EFFECTS: Sql = Sql {
-    sqlite: "update applied_effects set answer = r.value ->> 4 from json_each($1) as r
-             where match_id = r.value ->> 0 and incarnation = r.value ->> 1 and event = r.value ->> 2 and idx = r.value ->> 3",
-    postgres: "update applied_effects set answer = r.v ->> 4 from jsonb_array_elements($1::jsonb) as r (v)
-               where match_id = r.v ->> 0 and incarnation = (r.v ->> 1)::bigint and event = (r.v ->> 2)::bigint
-                   and idx = (r.v ->> 3)::bigint",
-};
-
 const READ: Sql = Sql::both(
     "select key, value, version from storage where module = $1 and owner = $2 and collection = $3 and key = $4",
 );
@@ -265,17 +221,6 @@ impl ValueKey {
     }
 }
 
-impl EffectId {
-    fn columns(&self) -> (String, i64, i64, i64) {
-        (
-            self.match_id.to_string(),
-            self.incarnation as i64,
-            self.event as i64,
-            self.index.into(),
-        )
-    }
-}
-
 /// Applies the group's writes. No two of them are of the same value.
 pub(super) async fn write(
     transaction: &mut Transaction,
@@ -289,22 +234,16 @@ pub(super) async fn write(
     for (no, write) in writes.iter().enumerate().filter(|(no, _)| answers[*no].is_none()) {
         lots.entry(Lot::of(write)).or_default().push(no);
     }
-    let mut effects = Vec::new();
+    let mut answered = Vec::new();
     for (lot, numbers) in lots {
         for (no, outcome) in lot.apply(transaction, writes, &numbers).await? {
-            if let Some((id, _)) = &writes[no].effect {
-                let answer = serde_json::to_string(&outcome).expect("an outcome is plain data");
-                let (match_id, incarnation, event, index) = id.columns();
-                effects.push(json!([match_id, incarnation, event, index, answer]));
+            if let Some((id, _)) = writes[no].effect {
+                answered.push((id, serde_json::to_string(&outcome).expect("an outcome is plain data")));
             }
             answers[no] = Some(Ok(outcome));
         }
     }
-    if !effects.is_empty() {
-        transaction
-            .rows(&ANSWER_EFFECTS, args![json!(effects).to_string()])
-            .await?;
-    }
+    effects::answer(transaction, &answered).await?;
     answers
         .into_iter()
         .map(|answer| answer.ok_or(StoreError::Damaged { column: "version" }))
@@ -317,55 +256,20 @@ async fn begin_effects(
     writes: &[Box<ValueWrite>],
     answers: &mut [Option<Result<WriteOutcome, Fenced>>],
 ) -> Result<(), StoreError> {
-    let effects: Vec<_> = writes
+    let (numbers, asked): (Vec<usize>, Vec<_>) = writes
         .iter()
         .enumerate()
-        .filter_map(|(no, write)| write.effect.map(|(id, epoch)| (no, id, epoch)))
-        .collect();
-    if effects.is_empty() {
-        return Ok(());
-    }
-    let matches: BTreeSet<MatchId> = effects.iter().map(|(_, id, _)| id.match_id).collect();
-    let mut epochs = BTreeMap::new();
-    for row in transaction.rows(&EPOCHS, args![json!(matches).to_string()]).await? {
-        epochs.insert(row.parse::<MatchId>("id")?, row.unsigned("epoch")?);
-    }
-    let mut current = Vec::new();
-    for (no, id, epoch) in effects {
-        if epochs.get(&id.match_id) == Some(&epoch) {
-            current.push((no, id.columns(), id));
-        } else {
-            answers[no] = Some(Err(Fenced));
+        .filter_map(|(no, write)| write.effect.map(|effect| (no, effect)))
+        .unzip();
+    for (no, begun) in numbers.into_iter().zip(effects::begin(transaction, &asked).await?) {
+        match begun {
+            Begun::Fresh => {}
+            Begun::Fenced => answers[no] = Some(Err(Fenced)),
+            Begun::Repeat(answer) => {
+                let outcome = answer.and_then(|answer| serde_json::from_str(&answer).ok());
+                answers[no] = Some(Ok(outcome.ok_or(StoreError::Damaged { column: "answer" })?));
+            }
         }
-    }
-    if current.is_empty() {
-        return Ok(());
-    }
-    current.sort_by_key(|(_, _, id)| *id);
-    let rows: Vec<_> = current.iter().map(|(_, columns, _)| columns).collect();
-    let mut fresh = BTreeSet::new();
-    for row in transaction
-        .rows(&INSERT_EFFECTS, args![json!(rows).to_string()])
-        .await?
-    {
-        fresh.insert((
-            row.get::<String>("match_id")?,
-            row.get::<i64>("incarnation")?,
-            row.get::<i64>("event")?,
-            row.get::<i64>("idx")?,
-        ));
-    }
-    for (no, columns, _) in current.into_iter().filter(|(_, columns, _)| !fresh.contains(columns)) {
-        let (match_id, incarnation, event, index) = columns;
-        let row = transaction
-            .row(&READ_EFFECT, args![match_id, incarnation, event, index])
-            .await?;
-        let answer = row
-            .map(|row| row.get::<Option<String>>("answer"))
-            .transpose()?
-            .flatten();
-        let outcome = answer.and_then(|answer| serde_json::from_str(&answer).ok());
-        answers[no] = Some(Ok(outcome.ok_or(StoreError::Damaged { column: "answer" })?));
     }
     Ok(())
 }
