@@ -32,5 +32,6 @@ pub mod services;
 pub mod session;
 pub mod storage;
 pub mod store;
+pub mod takeover;
 pub mod wasm;
 pub mod worlds;

@@ -73,6 +73,10 @@ labels! {
     MoveReason { Drain = "drain", Rebalance = "rebalance", Operator = "operator", }
 }
 labels! {
+    /// What became of a match's state on its way into the store.
+    SaveOutcome { Written = "written", Refused = "refused", Failed = "failed", }
+}
+labels! {
     /// Why a match stood still.
     PauseReason { TakeOver = "take_over", Move = "move", Backup = "backup", Store = "store", Upgrade = "upgrade", }
 }
@@ -165,6 +169,7 @@ pub struct Metrics {
     match_tick_late: IntCounterVec,
     match_traps: IntCounterVec,
     matches_moved: IntCounterVec,
+    match_saves: IntCounterVec,
     pub matches_taken_over: IntCounter,
     pub matches_lost: IntCounter,
     pub matches_failed: IntCounter,
@@ -348,6 +353,12 @@ impl Metrics {
             "reason",
             MoveReason::LABELS,
         );
+        let match_saves = f.counters_from(
+            "rookery_match_saves_total",
+            "States of matches that went to the store, by what became of them.",
+            "outcome",
+            SaveOutcome::LABELS,
+        );
         let matches_taken_over = f.counter(
             "rookery_matches_taken_over_total",
             "Matches that this node took over from a dead one.",
@@ -453,6 +464,7 @@ impl Metrics {
             match_tick_late,
             match_traps,
             matches_moved,
+            match_saves,
             matches_taken_over,
             matches_lost,
             matches_failed,
@@ -515,6 +527,10 @@ impl Metrics {
 
     pub fn match_moved(&self, reason: MoveReason) {
         self.matches_moved.with_label_values(&[reason.label()]).inc();
+    }
+
+    pub fn match_saved(&self, outcome: SaveOutcome) {
+        self.match_saves.with_label_values(&[outcome.label()]).inc();
     }
 
     pub fn match_paused(&self, reason: PauseReason, pause: Duration) {

@@ -25,19 +25,18 @@ use crate::modules::Modules;
 use crate::operations::Operator;
 use crate::owner::Executor;
 use crate::owner::desk::Desk;
+use crate::owner::fence;
 use crate::peer::{Ear, MODULES_GROUP};
 use crate::services::Services;
 use crate::session::host::Host;
 use crate::session::hub::{Hub, HubParts};
 use crate::session::listener::Listener;
 use crate::store::{self, OPERATIONS, Store, StoreOptions};
+use crate::takeover;
 use crate::wasm::{Engine, EngineConfig};
 
 /// A node that nobody answers is a cluster of its own after this long.
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
-
-/// How often a node says to the store that it lives.
-const RENEW_EVERY: Duration = Duration::from_secs(3);
 
 /// How often a node looks for matches that it is to start: the message that said so is only a hint.
 const STARTING_EVERY: Duration = Duration::from_secs(1);
@@ -171,6 +170,7 @@ impl Node {
             peer: config.advertised_peer(addresses.peer),
             version: env!("CARGO_PKG_VERSION").into(),
         };
+        let lease_asked_ms = fence::now_ms();
         let generation = store
             .register_node(&registration)
             .await
@@ -190,7 +190,7 @@ impl Node {
             shutdown: stopping.clone(),
         });
         let threads = executor_threads(&config);
-        let executor = Executor::start(threads, Desk::start(Arc::clone(&hub), threads), &tasks)?;
+        let executor = Executor::start(threads, Desk::start(Arc::clone(&hub), threads), hub.fence(), &tasks)?;
         let Listeners { client, peer, ops } = listeners;
         let mesh = mesh_config(&config, &local, peer, addresses)?;
         let ear = Arc::new(Ear::new(Arc::clone(&hub)));
@@ -215,7 +215,7 @@ impl Node {
         say(&cluster, "ver", env!("CARGO_PKG_VERSION"))?;
         let accounts = Accounts::open(store.clone(), auth_options(&config, &metrics)?).await?;
         node.collect_metrics(&metrics);
-        node.tend(&fault, accounts.clone());
+        node.tend(&fault, accounts.clone(), lease_asked_ms);
         let routes = crate::ops::router(
             Arc::new(Operator::new(Arc::clone(&hub))),
             Arc::clone(&metrics),
@@ -270,31 +270,18 @@ impl Node {
     }
 
     /// The node's chores: its row, its load, its links, and matches that wait to be started.
-    fn tend(&self, fault: &tokio::sync::mpsc::Sender<anyhow::Error>, accounts: Arc<Accounts>) {
+    fn tend(&self, fault: &tokio::sync::mpsc::Sender<anyhow::Error>, accounts: Arc<Accounts>, lease_asked_ms: u64) {
         let hub = &self.hub;
         hub.spawn(Arc::clone(hub).run());
         self.tasks.spawn(accounts.run(self.stopping.clone()));
-        let renewing = Arc::clone(hub);
         let superseded = fault.clone();
-        hub.spawn(async move {
-            loop {
-                tokio::time::sleep(RENEW_EVERY).await;
-                match renewing.store().renew_node(renewing.local()).await {
-                    Ok(true) => {}
-                    Ok(false) => {
-                        let name = &renewing.local().name;
-                        let error = anyhow::anyhow!(
-                            "another process runs as node {name}: each needs a name of its own (node.name)"
-                        );
-                        let _ = superseded.try_send(error);
-                    }
-                    Err(error) => tracing::debug!(
-                        error = &error as &dyn std::error::Error,
-                        "the node's row was not renewed"
-                    ),
-                }
-            }
-        });
+        let name = hub.local().name.clone();
+        hub.spawn(takeover::keep_lease(Arc::clone(hub), lease_asked_ms, move || {
+            let error =
+                anyhow::anyhow!("another process runs as node {name}: each needs a name of its own (node.name)");
+            let _ = superseded.try_send(error);
+        }));
+        hub.spawn(takeover::adopt(Arc::clone(hub)));
         let starting = Arc::clone(hub);
         hub.spawn(async move {
             loop {
@@ -432,8 +419,15 @@ impl Node {
             );
             session.outbox().close(Close::GOING_AWAY);
         }
-        // Our matches end with us; who hears of it first does not matter.
+        // What is saved goes on elsewhere; the rest ends with us, and who hears of it first does not matter.
         let stopped = async {
+            if let Err(error) = takeover::hand_back(&hub).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(
+                    error,
+                    "the matches of this node could not be handed back: they wait for its lease to end"
+                );
+            }
             tokio::time::sleep(Duration::from_millis(100)).await;
             hub.cluster().leave().await;
             if let Err(error) = hub

@@ -4,7 +4,11 @@
 pub mod desk;
 pub mod effects;
 pub mod executor;
+pub mod fence;
+pub mod lease;
 pub mod room;
+pub mod saver;
+pub mod saving;
 pub mod stream;
 
 pub use executor::Executor;

@@ -20,6 +20,7 @@ mod modules;
 mod names;
 mod nodes;
 mod players;
+mod saves;
 mod sql;
 mod values;
 
@@ -48,6 +49,7 @@ pub use self::players::{
     Account, AccountOutcome, CredentialKind, CredentialRow, NewAccount, NewCredential, NewFamily, OnExisting, Player,
     Revocations, Rotation, ShownToken,
 };
+pub use self::saves::{Save, Saved};
 pub use self::values::{Expect, Scan, ValueKey, ValueRow, ValueWrite, WriteOutcome};
 
 use self::sql::{Database, Sql, Transaction, args};
@@ -80,8 +82,10 @@ pub const OPERATIONS: &[&str] = &[
     "batch",
     "claim_name",
     "clear_quick_key",
+    "count_unleased",
     "create_match",
     "finish_match",
+    "forget_node",
     "last_lines",
     "list_matches",
     "list_modules",
@@ -96,18 +100,22 @@ pub const OPERATIONS: &[&str] = &[
     "read_match",
     "read_module",
     "read_player",
+    "read_save",
     "read_values",
     "reassign_matches",
     "register_node",
     "release_lease",
     "release_name",
+    "release_node",
     "renew_node",
     "revoke_tokens",
     "rotate_token",
+    "save_matches",
     "set_running",
     "start_family",
     "swap_owner",
     "sweep",
+    "take_over",
     "write_content",
     "write_value",
 ];

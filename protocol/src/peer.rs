@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::client::{JoinRole, ListedMatch, Payload, PayloadCodec};
 use crate::error::Refusal;
 use crate::output::{Attachment, Output, PublishedValue};
-use crate::{Digest, MatchId, NodeName, PlayerId, Seat};
+use crate::{Digest, MatchId, NodeName, PlayerId, Seat, SessionId};
 
 /// A message that is not one of ours.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +76,9 @@ pub enum UpBody {
     /// them again, and tells each what it missed by an [`Output`] that says where it sits.
     Here {
         seats: Vec<(Seat, u64)>,
+        /// Who sits in each of them, and in which session: an owner that goes on from an older state may not know.
+        #[serde(default)]
+        players: Vec<(PlayerId, SessionId)>,
     },
     /// The gateway missed something after `last`: serve it from the ring, or reset it.
     Resume {
@@ -137,6 +140,12 @@ pub enum Down {
         target: MatchId,
         stream: u64,
         epoch: u64,
+    },
+    /// The match is on this node now, under this epoch, whoever had it before. Said to every node.
+    Here {
+        target: MatchId,
+        epoch: u64,
+        incarnation: u64,
     },
 }
 
@@ -203,6 +212,11 @@ pub enum Item {
     },
     /// Another connection of the same player took the seat; this one has it no more.
     Replaced {
+        seat: Seat,
+        attachment: u64,
+    },
+    /// The match knows nothing of this seat: it goes on from a state that is older than it.
+    Gone {
         seat: Seat,
         attachment: u64,
     },

@@ -17,5 +17,6 @@ mod cluster {
     mod sockets;
     mod starting;
     mod storage;
+    mod stored;
     mod wire;
 }

@@ -20,7 +20,6 @@ const NOT_SERVED: &[(&str, &str)] = &[
     ("queues", "the matchmaker"),
     ("worlds", "worlds"),
     ("limits.chat", "chat"),
-    ("matches.store_every", "durability `stored`"),
     ("telemetry.otlp", "traces"),
 ];
 

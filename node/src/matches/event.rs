@@ -15,6 +15,12 @@ pub enum Event {
     /// The first event. The set-up (id, name, params, invited) is in the match's [`StartRecord`](super::part::StartRecord).
     #[default]
     Start,
+    /// The first event of an instance that goes on from what another one saved, in place of `Start`.
+    Load {
+        /// The version of the module that saved it.
+        saved_by: String,
+        state: Bytes,
+    },
     Join {
         seat: Seat,
         occupant: Occupant,

@@ -19,6 +19,7 @@ use super::effect::{Effect, EffectId};
 use super::event::{Attachment, EndReason, Entry, Event, Occupant, Outcome, Record, Topic};
 use super::output::{Audience, Body, Joined, Output};
 use super::part::{COLLECTIONS_HEARD_MAX, FollowUp, HostPart, StartRecord, player_info, player_text};
+use super::ring::Ring;
 use super::seats::SeatState;
 use crate::wasm::Module;
 use crate::wasm::host::{HostState, bindings};
@@ -34,6 +35,13 @@ const REASON_BYTES_MAX: usize = 1_024;
 pub struct Match {
     instance: Instance,
     state: State,
+}
+
+/// Whether recent outputs are part of an encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RingIn {
+    Encoding,
+    Nowhere,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +113,12 @@ impl From<Result<Result<(), String>, Failure>> for Verdict {
 impl Match {
     /// An instance to which nothing has happened; its first event is [`Event::Start`].
     pub fn create(module: &Module, start: StartRecord) -> Result<Match, Failure> {
-        let mut instance = module.instantiate(HostPart::new(start))?;
+        Self::restore(module, HostPart::new(start))
+    }
+
+    /// A fresh instance with the host's part of a match that went on elsewhere; its first event is [`Event::Load`].
+    pub fn restore(module: &Module, part: HostPart) -> Result<Match, Failure> {
+        let mut instance = module.instantiate(part)?;
         // What a component does while it is instantiated is no event, so it goes nowhere.
         instance.state_mut().roll_back();
         instance.state_mut().call.log.clear();
@@ -122,6 +135,22 @@ impl Match {
     /// Whether events still do anything.
     pub fn is_running(&self) -> bool {
         self.state == State::Running
+    }
+
+    /// The host's part, encoded with the ring or without. Without: for a state from which the match goes on as a new incarnation,
+    /// whose numbers begin above all that is in the ring.
+    pub fn encode_part(&mut self, ring: RingIn) -> Bytes {
+        let part = &mut self.host().part;
+        match ring {
+            RingIn::Encoding => part.encode().into(),
+            RingIn::Nowhere => {
+                let none = Ring::starting_after(part.last_seq());
+                let ring = std::mem::replace(&mut part.ring, none);
+                let bytes = part.encode();
+                part.ring = ring;
+                bytes.into()
+            }
+        }
     }
 
     /// The guest's logical state. What it asks for meanwhile goes nowhere.
@@ -171,6 +200,12 @@ impl Match {
                 let setup = setup(&self.part().start);
                 self.instance
                     .call(|guest, store| guest.call_start(store, &setup))
+                    .into()
+            }
+            Event::Load { saved_by, state } => {
+                let setup = setup(&self.part().start);
+                self.instance
+                    .call(|guest, store| guest.call_load(store, &setup, saved_by, state))
                     .into()
             }
             Event::Join { seat, occupant, ctx } => self.join(*seat, occupant, ctx),

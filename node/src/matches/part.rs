@@ -27,7 +27,7 @@ use crate::wasm::module::digest_of;
 use crate::wasm::{Durability, Limits, Manifest, Module};
 
 /// Numbers of one incarnation: `seq` = incarnation × 2^40 + count, which stays an exact integer in a double (2^53).
-const SEQ_PER_INCARNATION: u64 = 1 << 40;
+pub const SEQ_PER_INCARNATION: u64 = 1 << 40;
 
 /// Follow-ups of follow-ups. They are applied at once, so a guest that answers each with another (a bot that is replaced whenever it
 /// is kicked, a request that is made again whenever it is refused) would never let time go on.
@@ -222,6 +222,18 @@ impl HostPart {
             last_tick_ms: 0,
             start,
         }
+    }
+
+    /// Goes on where it was left, on another node or in another incarnation. The match's clock stood still meanwhile; that it shows
+    /// the right time of day is what `unix_now_ms` is for.
+    pub fn resumed(mut self, incarnation: u32, unix_now_ms: u64) -> HostPart {
+        self.start.unix_start_ms = unix_now_ms.saturating_sub(self.now_ms);
+        if incarnation != self.start.incarnation {
+            self.start.incarnation = incarnation;
+            self.outputs = 0;
+            self.ring = Ring::starting_after(self.last_seq());
+        }
+        self
     }
 
     /// All of it, for snapshots and for other nodes.

@@ -14,7 +14,7 @@ use super::room::Verdict;
 use crate::matches::machine::{Failure, LogLevel};
 use crate::peer::DOWN;
 use crate::session::hub::{Hub, node_id};
-use crate::store::{Cas, FinalStatus, Finish};
+use crate::store::{Cas, FinalStatus, Finish, Save};
 
 /// Effects that wait to be performed, of all matches. Past this a match is answered `busy`.
 const EFFECTS_MAX: usize = 16_384;
@@ -115,6 +115,10 @@ impl Outside for Desk {
 
     fn perform(&self, wanted: EffectOf) -> bool {
         self.effects.try_send(wanted).is_ok()
+    }
+
+    fn save(&self, save: Save) -> bool {
+        self.hub.saver().save(save)
     }
 
     fn over(&self, target: MatchId, epoch: u64, verdict: Verdict) {

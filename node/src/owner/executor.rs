@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rookery_protocol::client::ListedMatch;
 use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::peer::{Down, DownFrame, MatchView, Up};
@@ -18,12 +19,14 @@ use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::room::{Room, RoomConfig, RoomEffect, Verdict};
+use super::fence::Fence;
+use super::room::{Resumption, Room, RoomConfig, RoomEffect, Verdict};
 use crate::matches::effect::{Effect, EffectId};
 use crate::matches::event::{EndReason, Entry};
 use crate::matches::machine::{Failure, LogLevel, Match};
-use crate::matches::part::StartRecord;
+use crate::matches::part::{HostPart, StartRecord};
 use crate::metrics::ModuleMetrics;
+use crate::store::Save;
 use crate::wasm::Module;
 
 /// Commands that wait for one thread. A full inbox refuses: a client's input is sent again, a request is answered `unavailable`.
@@ -44,6 +47,8 @@ pub trait Outside: Send + Sync + 'static {
     fn flushed(&self, lane: usize);
     /// Performs an effect of a match. False when too much waits already: the match is answered `busy`.
     fn perform(&self, wanted: EffectOf) -> bool;
+    /// Writes a state of a match into the store; [`Executor::saved`] says how it went. False when too much waits already.
+    fn save(&self, save: Save) -> bool;
     /// The match is over: the row has to say so.
     fn over(&self, target: MatchId, epoch: u64, verdict: Verdict);
     fn logged(&self, target: MatchId, module: &str, level: LogLevel, line: String);
@@ -64,9 +69,33 @@ pub struct EffectOf {
 /// What a match is made of.
 pub struct NewMatch {
     pub module: Module,
-    pub start: Box<StartRecord>,
+    pub origin: Origin,
     pub config: RoomConfig,
     pub metrics: ModuleMetrics,
+}
+
+/// Where a match begins.
+pub enum Origin {
+    Start(Box<StartRecord>),
+    /// From what was saved, here or elsewhere.
+    Saved(Box<Restored>),
+}
+
+/// What was saved of a match, ready to go on.
+pub struct Restored {
+    pub why: Resumption,
+    pub saved_by: String,
+    pub state: Bytes,
+    pub part: HostPart,
+}
+
+impl Origin {
+    fn start(&self) -> &StartRecord {
+        match self {
+            Self::Start(start) => start,
+            Self::Saved(restored) => restored.part.start(),
+        }
+    }
 }
 
 /// What an executor thread can be asked.
@@ -78,6 +107,18 @@ enum Command {
     Release {
         target: MatchId,
     },
+    /// A save is over.
+    Saved {
+        target: MatchId,
+        epoch: u64,
+        written: bool,
+    },
+    /// Save what changed since it was saved, and answer how many matches that were.
+    SaveAll {
+        reply: oneshot::Sender<usize>,
+    },
+    /// The lease holds again after it had lapsed.
+    Lifted,
     Up {
         from: NodeLife,
         up: Up,
@@ -144,6 +185,8 @@ pub struct Listing {
     pub listed: Option<ListedMatch>,
     pub digest: rookery_protocol::Digest,
     pub quick: bool,
+    /// Held under the node's lease.
+    pub leased: bool,
 }
 
 /// The handle to all executor threads. Cheap to clone.
@@ -155,7 +198,12 @@ pub struct Executor {
 
 impl Executor {
     /// Starts the threads, and the tasks that wake them. All end with [`Executor::stop`].
-    pub fn start(threads: usize, outside: Arc<dyn Outside>, tasks: &TaskTracker) -> std::io::Result<Self> {
+    pub fn start(
+        threads: usize,
+        outside: Arc<dyn Outside>,
+        fence: &Fence,
+        tasks: &TaskTracker,
+    ) -> std::io::Result<Self> {
         let shards: Arc<[Arc<Shard>]> = (0..threads.max(1))
             .map(|_| {
                 Arc::new(Shard {
@@ -173,11 +221,11 @@ impl Executor {
         let mut handles = Vec::new();
         for (index, shard) in shards.iter().enumerate() {
             tasks.spawn(ring(Arc::clone(shard)));
-            let (shard, outside) = (Arc::clone(shard), Arc::clone(&outside));
+            let (shard, outside, fence) = (Arc::clone(shard), Arc::clone(&outside), fence.clone());
             handles.push(
                 std::thread::Builder::new()
                     .name(format!("matches-{index}"))
-                    .spawn(move || Worker::new(index, shard, outside, epoch).run())?,
+                    .spawn(move || Worker::new(index, shard, outside, fence, epoch).run())?,
             );
         }
         Ok(Self {
@@ -212,7 +260,7 @@ impl Executor {
     /// What the client is to hear when the module refused or failed. Nothing is left behind then.
     pub async fn create(&self, new: NewMatch) -> Result<(), Refusal> {
         let (reply, answer) = oneshot::channel();
-        let target = new.start.match_id;
+        let target = new.origin.start().match_id;
         if !self.shard(target).push(Command::Create {
             new: Box::new(new),
             reply,
@@ -225,6 +273,30 @@ impl Executor {
     /// The match's row says `running`.
     pub fn release(&self, target: MatchId) {
         self.shard(target).push(Command::Release { target });
+    }
+
+    /// A save of the match under this epoch is over.
+    pub fn saved(&self, target: MatchId, epoch: u64, written: bool) {
+        self.shard(target)
+            .push_always(Command::Saved { target, epoch, written });
+    }
+
+    /// Has every match saved that changed since it was; how many those are.
+    pub async fn save_all(&self) -> usize {
+        let mut saves = 0;
+        for shard in self.shards.iter() {
+            let (reply, answer) = oneshot::channel();
+            shard.push_always(Command::SaveAll { reply });
+            saves += answer.await.unwrap_or(0);
+        }
+        saves
+    }
+
+    /// The lease holds again: what was held back may go out.
+    pub fn lifted(&self) {
+        for shard in self.shards.iter() {
+            shard.push_always(Command::Lifted);
+        }
     }
 
     /// Hands over a gateway's message; false when too much waits already.
@@ -315,6 +387,17 @@ impl Executor {
     /// The epoch under which this node owns a match that is released.
     pub fn epoch_of(&self, target: MatchId) -> Option<u64> {
         self.shard(target).listings().get(&target).map(|listing| listing.epoch)
+    }
+
+    /// The matches that this node owns under its lease, and their epochs.
+    pub fn leased(&self) -> BTreeMap<MatchId, u64> {
+        let mut leased = BTreeMap::new();
+        for shard in self.shards.iter() {
+            let listings = shard.listings();
+            let here = listings.iter().filter(|(_, listing)| listing.leased);
+            leased.extend(here.map(|(target, listing)| (*target, listing.epoch)));
+        }
+        leased
     }
 
     /// Ids of the matches that are released here, after this one, in order.
@@ -414,6 +497,11 @@ struct Worker {
     clock: Duration,
     shard: Arc<Shard>,
     outside: Arc<dyn Outside>,
+    fence: Fence,
+    /// Whether the fence was open when it was last looked at: in each round and before anything goes out.
+    is_fence_open: bool,
+    /// How many rooms are heard only while it is.
+    leased: usize,
     epoch: Instant,
     rooms: Vec<Option<Owned>>,
     free: Vec<usize>,
@@ -426,8 +514,10 @@ struct Worker {
 /// A room and what the thread notes of it.
 struct Owned {
     room: Room,
-    /// Node time at which the match's time was 0, in microseconds since `epoch`.
-    origin_us: u64,
+    /// Node time at which the match's time was 0, in microseconds since `epoch`; before it for a match that began elsewhere.
+    origin_us: i64,
+    /// What the match asked for while the lease had lapsed.
+    held: Vec<EffectOf>,
     /// The wake-up in the heap that counts; others are stale.
     wake_us: Option<u64>,
     dirty: bool,
@@ -437,18 +527,26 @@ struct Owned {
 
 impl Owned {
     fn match_ms(&self, now_us: u64) -> u64 {
-        now_us.saturating_sub(self.origin_us) / 1_000
+        (now_us as i64).saturating_sub(self.origin_us).max(0) as u64 / 1_000
+    }
+
+    fn wake_us(&self) -> Option<u64> {
+        let wake_ms = self.room.next_wake_ms()?;
+        Some((self.origin_us + wake_ms as i64 * 1_000).max(0) as u64)
     }
 }
 
 impl Worker {
-    fn new(lane: usize, shard: Arc<Shard>, outside: Arc<dyn Outside>, epoch: Instant) -> Self {
+    fn new(lane: usize, shard: Arc<Shard>, outside: Arc<dyn Outside>, fence: Fence, epoch: Instant) -> Self {
         Self {
             lane,
             spoke: false,
             clock: Duration::ZERO,
             shard,
             outside,
+            fence,
+            is_fence_open: true,
+            leased: 0,
             epoch,
             rooms: Vec::new(),
             free: Vec::new(),
@@ -474,11 +572,13 @@ impl Worker {
                 &mut *self.shard.inbox.lock().expect("no thread panics holding it"),
             );
             if taken.is_empty() {
+                self.look_at_fence();
                 self.run_due();
                 self.flush();
                 self.sleep();
                 continue;
             }
+            self.look_at_fence();
             self.now_us();
             for (index, command) in taken.drain(..).enumerate() {
                 if index % SLICE == 0 {
@@ -492,6 +592,23 @@ impl Worker {
             self.run_due();
             self.flush();
         }
+    }
+
+    /// Asks the clock only where somebody is concerned.
+    fn look_at_fence(&mut self) {
+        if self.leased > 0 {
+            self.is_fence_open = self.fence.is_open();
+        }
+    }
+
+    /// Whether the room stands still: the lease has lapsed, and what it says now may not be heard.
+    fn is_held(&self, slot: usize) -> bool {
+        !self.is_fence_open
+            && self
+                .rooms
+                .get(slot)
+                .and_then(Option::as_ref)
+                .is_some_and(|owned| owned.room.config().leased)
     }
 
     fn sleep(&mut self) {
@@ -529,7 +646,10 @@ impl Worker {
                 Some(Some(owned)) if owned.wake_us == Some(due_us) => owned.wake_us = None,
                 Some(_) | None => continue,
             }
-            self.in_room(slot, |room, now_ms, out| room.wake(now_ms, out));
+            // Its wake-up is set again when the lease holds again.
+            if !self.is_held(slot) {
+                self.in_room(slot, |room, now_ms, out| room.wake(now_ms, out));
+            }
         }
     }
 
@@ -576,9 +696,26 @@ impl Worker {
                         id,
                         effect,
                     };
-                    if !self.outside.perform(wanted) {
+                    if owned.room.config().leased && !self.fence.is_open() {
+                        owned.held.push(wanted);
+                    } else if !self.outside.perform(wanted) {
                         let answer = request.map(|request| (request, Err("busy".to_owned())));
                         self.shard.push_always(Command::Answer { target, id, answer });
+                    }
+                }
+                RoomEffect::Save(saved) => {
+                    let save = Save {
+                        id: target,
+                        epoch,
+                        incarnation: owned.room.game().part().start().incarnation.into(),
+                        event: saved.event,
+                        saved_by: owned.room.config().version.to_string(),
+                        state: saved.state,
+                        part: saved.part,
+                    };
+                    if !self.outside.save(save) {
+                        let written = false;
+                        self.shard.push_always(Command::Saved { target, epoch, written });
                     }
                 }
                 // A match that was never released has no row that says `running`: its creator hears of it.
@@ -600,6 +737,25 @@ impl Worker {
                 let _ = reply.send(self.create(*new));
             }
             Command::Release { target } => self.release(target),
+            Command::Saved { target, epoch, written } => {
+                if let Some(slot) = self.slot(target) {
+                    self.in_room(slot, |room, _, _| {
+                        if room.epoch() == epoch {
+                            room.saved(written);
+                        }
+                    });
+                }
+            }
+            Command::SaveAll { reply } => {
+                let mut saves = 0;
+                self.in_every_room(|room, now_ms, out| {
+                    let waiting = out.len();
+                    room.save_last(now_ms, out);
+                    saves += usize::from(out.len() > waiting);
+                });
+                let _ = reply.send(saves);
+            }
+            Command::Lifted => self.lifted(),
             Command::Up { from, up } => self.up(from, up),
             Command::GatewayGone { node, generation } => {
                 self.in_every_room(|room, now_ms, out| room.gateway_gone(now_ms, &node, generation, out));
@@ -648,7 +804,7 @@ impl Worker {
             }
             Command::Drop { target } => {
                 if let Some(slot) = self.slot(target) {
-                    self.forget(slot);
+                    self.drop_room(slot);
                 }
             }
         }
@@ -663,29 +819,50 @@ impl Worker {
     fn create(&mut self, new: NewMatch) -> Result<(), Refusal> {
         let NewMatch {
             module,
-            start,
+            origin,
             config,
             metrics,
         } = new;
-        let target = start.match_id;
-        if self.by_id.contains_key(&target) {
-            return Ok(());
+        let target = origin.start().match_id;
+        if let Some(slot) = self.slot(target) {
+            let epoch = self.rooms[slot].as_ref().map_or(0, |owned| owned.room.epoch());
+            if epoch >= config.epoch {
+                return Ok(());
+            }
+            // Ours of an earlier epoch: another had it meanwhile, or we begin it anew.
+            self.forget(slot);
         }
-        let name = start.module.clone();
-        let game = Match::create(&module, *start).map_err(|failure| {
+        let name = origin.start().module.clone();
+        let (part, load) = match origin {
+            Origin::Start(start) => (HostPart::new(*start), None),
+            Origin::Saved(restored) => {
+                let Restored {
+                    why,
+                    saved_by,
+                    state,
+                    part,
+                } = *restored;
+                (part, Some((why, saved_by, state)))
+            }
+        };
+        let game = Match::restore(&module, part).map_err(|failure| {
             self.outside.failed(target, &name, &failure);
             Refusal::new(ErrorCode::ModuleInvalid, "the match could not be created").with("reason", failure.message)
         })?;
+        let began_ms = game.part().now_ms();
+        let leased = config.leased;
         let room = Room::new(game, config);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.rooms.push(None);
             self.rooms.len() - 1
         });
-        let origin_us = self.now_us();
+        let origin_us = self.now_us() as i64 - began_ms as i64 * 1_000;
         metrics.owned.inc();
+        self.leased += usize::from(leased);
         self.rooms[slot] = Some(Owned {
             room,
             origin_us,
+            held: Vec::new(),
             wake_us: None,
             dirty: false,
             listing: None,
@@ -694,7 +871,10 @@ impl Worker {
         self.by_id.insert(target, slot);
         self.shard.owned.fetch_add(1, Ordering::Relaxed);
         let started = self
-            .in_room(slot, |room, now_ms, out| room.start(now_ms, out))
+            .in_room(slot, |room, now_ms, out| match load {
+                None => room.start(now_ms, out),
+                Some((why, saved_by, state)) => room.load(now_ms, why, saved_by, state, out),
+            })
             .unwrap_or_else(|| Err(busy()));
         if started.is_err() {
             self.forget(slot);
@@ -705,8 +885,8 @@ impl Worker {
     fn release(&mut self, target: MatchId) {
         if let Some(slot) = self.slot(target) {
             // A match that finished in `start` has its end to tell now.
-            let verdict = self.in_room(slot, |room, now_ms, _| {
-                room.release(now_ms);
+            let verdict = self.in_room(slot, |room, now_ms, out| {
+                room.release(now_ms, out);
                 room.verdict().cloned().map(|verdict| (room.epoch(), verdict))
             });
             if let Some(Some((epoch, verdict))) = verdict {
@@ -720,6 +900,8 @@ impl Worker {
             .slot(up.target)
             .filter(|slot| self.rooms[*slot].as_ref().is_some_and(|owned| owned.room.is_open()));
         match slot {
+            // The gateway keeps what has a number, and says it again.
+            Some(slot) if self.is_held(slot) => {}
             Some(slot) => {
                 self.in_room(slot, |room, now_ms, out| room.up(now_ms, &from, up, out));
             }
@@ -748,6 +930,8 @@ impl Worker {
             return;
         }
         self.spoke = false;
+        // The moment of release: whatever the clock said when these words were made, it is asked again.
+        self.look_at_fence();
         let now_us = self.now_us();
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in dirty.drain(..) {
@@ -755,6 +939,10 @@ impl Worker {
                 continue;
             };
             owned.dirty = false;
+            if owned.room.config().leased && !self.is_fence_open {
+                owned.wake_us = None;
+                continue;
+            }
             let (lane, outside) = (self.lane, &self.outside);
             owned
                 .room
@@ -772,6 +960,7 @@ impl Worker {
                         listed: listed.clone(),
                         digest: start.digest,
                         quick: start.quick_play,
+                        leased: owned.room.config().leased,
                     };
                     let mut listings = self.shard.listings();
                     if owned.room.verdict().is_some() {
@@ -786,10 +975,7 @@ impl Worker {
                 self.forget(slot);
                 continue;
             }
-            let wake_us = owned
-                .room
-                .next_wake_ms()
-                .map(|wake_ms| owned.origin_us + wake_ms * 1_000);
+            let wake_us = owned.wake_us();
             if wake_us != owned.wake_us {
                 owned.wake_us = wake_us;
                 if let Some(wake_us) = wake_us {
@@ -801,8 +987,45 @@ impl Worker {
         self.outside.flushed(self.lane);
     }
 
+    /// The lease holds again: what was held back goes out, and wake-ups are set.
+    fn lifted(&mut self) {
+        self.look_at_fence();
+        for slot in 0..self.rooms.len() {
+            let Some(Some(owned)) = self.rooms.get_mut(slot) else {
+                continue;
+            };
+            if !owned.room.config().leased {
+                continue;
+            }
+            if !owned.dirty {
+                owned.dirty = true;
+                self.dirty.push(slot);
+            }
+            let mut held: Vec<RoomEffect> = owned
+                .held
+                .drain(..)
+                .map(|EffectOf { id, effect, .. }| RoomEffect::Perform { id, effect })
+                .collect();
+            self.perform(slot, &mut held);
+        }
+    }
+
+    /// Forgets the match, and tells who listens that it is not here any more.
+    fn drop_room(&mut self, slot: usize) {
+        let Some(owned) = self.rooms[slot].as_ref() else { return };
+        let (target, epoch) = (owned.room.id(), owned.room.epoch());
+        for (gateway, stream) in owned.room.gateways() {
+            // Lost with a full queue: the gateway hears it when it asks next.
+            self.outside
+                .down(self.lane, gateway, Down::NotHere { target, stream, epoch });
+        }
+        self.spoke = true;
+        self.forget(slot);
+    }
+
     fn forget(&mut self, slot: usize) {
         let Some(owned) = self.rooms[slot].take() else { return };
+        self.leased -= usize::from(owned.room.config().leased);
         let target = owned.room.id();
         self.by_id.remove(&target);
         self.free.push(slot);

@@ -7,6 +7,7 @@
 
 #![deny(clippy::disallowed_methods)]
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -15,12 +16,13 @@ use rookery_protocol::client::{JoinRole, LeaveReason, ListedMatch, Payload, Role
 use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::output::{Attachment, Output};
 use rookery_protocol::peer::{DownFrame, Item, JoinRequest, MatchHead, MatchView, Over, Up, UpBody};
-use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId, Seat};
+use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId, Seat, SessionId};
 
+use super::saving::Saving;
 use super::stream::Stream;
 use crate::matches::effect::{Effect, EffectId};
 use crate::matches::event::{EndReason, Entry, Event, Occupant, Topic};
-use crate::matches::machine::{Applied, Ending, Failure, Match};
+use crate::matches::machine::{Applied, Ending, Failure, Match, RingIn};
 use crate::matches::part::Admission;
 
 /// Streams of one match at once: one a node of the cluster, and some that are ending.
@@ -28,6 +30,10 @@ const STREAMS_MAX: usize = 1_024;
 
 /// How long a match that is over answers gateways that have not confirmed its end.
 const OVER_FOR_MS: u64 = 10_000;
+
+/// How long after a match went on elsewhere a seat may be silent before its player counts as away. Its gateway says who sits there
+/// as soon as it has found the match, which it looks for four times a second.
+const HEARD_WITHIN_MS: u64 = 10_000;
 
 /// What a room is told besides its match.
 #[derive(Debug, Clone)]
@@ -37,6 +43,31 @@ pub struct RoomConfig {
     /// Ends when nobody has been seated or away for this long; none for zones.
     pub empty_after_ms: Option<u64>,
     pub private: bool,
+    /// The version of the module, for whoever goes on from what it saves.
+    pub version: Arc<str>,
+    /// It is heard only while this node's lease holds.
+    pub leased: bool,
+    /// How often it is saved; none when it is not.
+    pub save_every_ms: Option<u64>,
+}
+
+/// Why a match goes on from what was saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resumption {
+    /// From the store: its owner is gone.
+    Restored,
+    /// From its owner, which handed it over.
+    Moved,
+}
+
+impl Resumption {
+    /// The reason that the match logic hears.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Restored => "restored",
+            Self::Moved => "moved",
+        }
+    }
 }
 
 /// What the outside must do after a step, in order.
@@ -47,6 +78,8 @@ pub enum RoomEffect {
         id: EffectId,
         effect: Effect,
     },
+    /// Write this state into the store.
+    Save(Box<SavedState>),
     /// The match is over: its row must say so.
     Over(Verdict),
     /// For the author of the module.
@@ -55,6 +88,16 @@ pub enum RoomEffect {
         line: String,
     },
     Failure(Failure),
+}
+
+/// A state on its way to the store or to another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedState {
+    /// The last event that is in it.
+    pub event: u64,
+    pub state: Bytes,
+    /// The host's part, encoded.
+    pub part: Bytes,
 }
 
 /// How a match ended, for its row and its players.
@@ -106,6 +149,11 @@ pub struct Room {
     tick_ms: u64,
     /// Since when nobody has been seated or away.
     empty_since_ms: Option<u64>,
+    saving: Option<Saving>,
+    /// It went on from what was saved, and has not been released since.
+    resumption: Option<Resumption>,
+    /// Seats of which nothing was heard by then are away: their gateways are gone, or have forgotten them.
+    heard_by_ms: Option<u64>,
     counts: Counts,
     applied: Applied,
 }
@@ -121,6 +169,8 @@ impl Room {
         });
         let grace_ms = u64::from(start.grace_ms);
         let tick_ms = 1_000u64.checked_div(u64::from(start.tick_hz)).unwrap_or(0);
+        let now_ms = game.part().now_ms();
+        let saving = config.save_every_ms.map(|every_ms| Saving::new(every_ms, 0));
         Self {
             game,
             config,
@@ -131,7 +181,10 @@ impl Room {
             follow_ups: VecDeque::new(),
             grace_ms,
             tick_ms,
-            empty_since_ms: Some(0),
+            empty_since_ms: Some(now_ms),
+            saving,
+            resumption: None,
+            heard_by_ms: None,
             counts: Counts::default(),
             applied: Applied::default(),
         }
@@ -151,6 +204,15 @@ impl Room {
 
     pub fn game(&self) -> &Match {
         &self.game
+    }
+
+    pub fn config(&self) -> &RoomConfig {
+        &self.config
+    }
+
+    /// The gateways that listen, and the numbers of their streams.
+    pub fn gateways(&self) -> impl Iterator<Item = (&NodeLife, u64)> {
+        self.streams.iter().map(|stream| (stream.gateway(), stream.number()))
     }
 
     pub fn is_private(&self) -> bool {
@@ -183,14 +245,101 @@ impl Room {
         }
     }
 
+    /// Goes on from a saved state, in place of [`Room::start`].
+    ///
+    /// # Errors
+    /// The match logic cannot go on from it. The room is useless then; nobody has heard of it.
+    pub fn load(
+        &mut self,
+        now_ms: u64,
+        why: Resumption,
+        saved_by: String,
+        state: Bytes,
+        out: &mut Vec<RoomEffect>,
+    ) -> Result<(), Refusal> {
+        self.apply(now_ms, Event::Load { saved_by, state }, out);
+        if let Some(reason) = self.applied.refused.take() {
+            let message = "the module does not go on from what was saved";
+            return Err(Refusal::new(ErrorCode::MatchRefused, message).with("reason", reason));
+        }
+        if let Some(Verdict::Failed { reason }) = &self.verdict {
+            let message = "the module failed to go on from what was saved";
+            return Err(Refusal::new(ErrorCode::ModuleInvalid, message).with("reason", reason.as_str()));
+        }
+        self.resumption = Some(why);
+        Ok(())
+    }
+
     /// The match's row says `running` under our epoch: it may speak.
-    pub fn release(&mut self, now_ms: u64) {
-        if self.phase == Phase::Starting {
-            self.phase = if self.verdict.is_some() {
-                Phase::Over { since_ms: now_ms }
-            } else {
-                Phase::Running
-            };
+    pub fn release(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) {
+        if self.phase != Phase::Starting {
+            return;
+        }
+        if self.verdict.is_some() {
+            self.phase = Phase::Over { since_ms: now_ms };
+            return;
+        }
+        self.phase = Phase::Running;
+        if let Some(why) = self.resumption.take() {
+            self.resume_play(now_ms, why, out);
+        }
+    }
+
+    /// What was under way when the state was saved goes on: follow-ups, requests without an answer, and the seats, which are heard
+    /// of by their gateways. A request that was performed already is answered like the first time, since it keeps its id.
+    fn resume_play(&mut self, now_ms: u64, why: Resumption, out: &mut Vec<RoomEffect>) {
+        let part = self.game.part();
+        let asked = part.outbox().iter().map(|(id, effect)| RoomEffect::Perform {
+            id: *id,
+            effect: effect.clone(),
+        });
+        out.extend(asked);
+        let pending: Vec<Event> = part.pending().cloned().collect();
+        self.follow_ups = pending.into();
+        self.heard_by_ms = Some(now_ms + HEARD_WITHIN_MS);
+        self.run_follow_ups(now_ms, out);
+        let reason = why.reason().into();
+        self.apply(
+            now_ms,
+            Event::Signal {
+                topic: Topic::MatchResumed { reason },
+            },
+            out,
+        );
+        self.run_follow_ups(now_ms, out);
+    }
+
+    /// The save that was under way is over.
+    pub fn saved(&mut self, written: bool) {
+        if let Some(saving) = &mut self.saving {
+            saving.ended(written);
+        }
+    }
+
+    /// Saves the match before its node stops, if it changed since the last save.
+    pub fn save_last(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) {
+        let event_no = self.game.part().event_no();
+        if self.phase == Phase::Running && self.saving.as_ref().is_some_and(|saving| saving.lacks(event_no)) {
+            self.save_now(now_ms, out);
+        }
+    }
+
+    fn save_now(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) {
+        let event = self.game.part().event_no();
+        let Some(saving) = &mut self.saving else { return };
+        saving.began(now_ms, event);
+        match self.game.save() {
+            Ok(state) => {
+                let part = self.game.encode_part(RingIn::Nowhere);
+                out.push(RoomEffect::Save(Box::new(SavedState { event, state, part })));
+            }
+            // As after any call that was cut off, the guest's memory is in the middle of something.
+            Err(failure) => {
+                saving.ended(false);
+                let reason = failure.kind.as_str().into();
+                out.push(RoomEffect::Failure(failure));
+                self.finish(now_ms, Verdict::Failed { reason }, out);
+            }
         }
     }
 
@@ -235,7 +384,7 @@ impl Room {
                     stream.item(Item::Left { req, seat });
                 }
             }
-            UpBody::Here { seats } => self.seat_again(now_ms, from, up.stream, &seats, out),
+            UpBody::Here { seats, players } => self.seat_again(now_ms, from, up.stream, &seats, &players, out),
             UpBody::Resume { last } => self.resume(now_ms, from, up.stream, last, out),
             UpBody::Confirm { last } => {
                 if let Some(stream) = self.stream_mut(from, up.stream) {
@@ -437,33 +586,99 @@ impl Room {
         }
     }
 
-    /// A gateway says who sits there. It is news when the gateway was given up meanwhile, and its streams with it.
+    /// A gateway says who sits there. It is news when the gateway was given up meanwhile, and its streams with it, and when the
+    /// match goes on from a state that does not know all of them.
     fn seat_again(
         &mut self,
         now_ms: u64,
         from: &NodeLife,
         number: u64,
         seats: &[(Seat, u64)],
+        players: &[(PlayerId, SessionId)],
         out: &mut Vec<RoomEffect>,
     ) {
-        for (seat, attachment) in seats {
+        // A gateway that still has its stream hears in it what became of its seats.
+        let is_forgotten = self.stream_index(from, number).is_none();
+        for (index, (seat, attachment)) in seats.iter().enumerate() {
             let is_known = self
                 .stream_index(from, number)
                 .is_some_and(|index| self.streams[index].has(*seat));
-            if is_known || !self.speaks_for(*seat, *attachment) {
+            if is_known {
                 continue;
             }
-            let Some(index) = self.open_stream(from, number) else {
-                return;
-            };
-            let Some(seated) = self.game.part().seat(*seat) else {
-                continue;
-            };
-            let (role, attach) = (seated.role, seated.attachment.clone());
-            let since = self.game.part().last_seq();
-            self.streams[index].seat(*seat, role, 0, since);
-            self.apply(now_ms, Event::Resync { seat: *seat, attach }, out);
-            self.run_follow_ups(now_ms, out);
+            match self.standing(*seat, *attachment, players.get(index), from) {
+                Standing::Holds(attach) => self.take_back(now_ms, from, number, *seat, attach, out),
+                Standing::Replaced if is_forgotten => self.say_of_seat(
+                    from,
+                    number,
+                    Item::Replaced {
+                        seat: *seat,
+                        attachment: *attachment,
+                    },
+                ),
+                Standing::Unknown if is_forgotten => self.say_of_seat(
+                    from,
+                    number,
+                    Item::Gone {
+                        seat: *seat,
+                        attachment: *attachment,
+                    },
+                ),
+                Standing::Replaced | Standing::Unknown => {}
+            }
+        }
+    }
+
+    /// What a connection that a gateway says it has is to this match.
+    fn standing(&self, seat: Seat, attachment: u64, who: Option<&(PlayerId, SessionId)>, from: &NodeLife) -> Standing {
+        let Some(seated) = self.game.part().seat(seat) else {
+            return Standing::Unknown;
+        };
+        if who.is_some_and(|(player, _)| seated.player != Some(*player)) {
+            return Standing::Unknown;
+        }
+        let Some(held) = &seated.attachment else {
+            return Standing::Unknown;
+        };
+        match (attachment.cmp(&held.number), who) {
+            (Ordering::Less, _) => Standing::Replaced,
+            (Ordering::Equal, _) => Standing::Holds(held.clone()),
+            // It took the seat after the state that we go on from.
+            (Ordering::Greater, Some((_, session))) => Standing::Holds(Attachment {
+                number: attachment,
+                session: *session,
+                node: from.name.clone(),
+                generation: from.generation,
+            }),
+            (Ordering::Greater, None) => Standing::Unknown,
+        }
+    }
+
+    fn take_back(
+        &mut self,
+        now_ms: u64,
+        from: &NodeLife,
+        number: u64,
+        seat: Seat,
+        attach: Attachment,
+        out: &mut Vec<RoomEffect>,
+    ) {
+        let Some(index) = self.open_stream(from, number) else {
+            return;
+        };
+        let Some(role) = self.game.part().seat(seat).map(|seated| seated.role) else {
+            return;
+        };
+        let since = self.game.part().last_seq();
+        self.streams[index].seat(seat, role, 0, since);
+        let attach = Some(attach);
+        self.apply(now_ms, Event::Resync { seat, attach }, out);
+        self.run_follow_ups(now_ms, out);
+    }
+
+    fn say_of_seat(&mut self, from: &NodeLife, number: u64, item: Item) {
+        if let Some(index) = self.open_stream(from, number) {
+            self.streams[index].item(item);
         }
     }
 
@@ -698,7 +913,11 @@ impl Room {
                     .config
                     .empty_after_ms
                     .and_then(|after_ms| self.empty_since_ms.map(|since_ms| since_ms + after_ms));
-                [part.next_wake_ms(), grace, empty].into_iter().flatten().min()
+                let save = self.saving.as_ref().and_then(|saving| saving.due_ms(part.event_no()));
+                [part.next_wake_ms(), grace, empty, save, self.heard_by_ms]
+                    .into_iter()
+                    .flatten()
+                    .min()
             }
         }
     }
@@ -742,10 +961,37 @@ impl Room {
             );
             self.run_follow_ups(now_ms, out);
         }
+        if self.heard_by_ms.is_some_and(|by_ms| now_ms >= by_ms) {
+            self.heard_by_ms = None;
+            self.give_up_silent_seats(now_ms, out);
+        }
         if let (Some(after_ms), Some(since_ms)) = (self.config.empty_after_ms, self.empty_since_ms)
             && now_ms >= since_ms + after_ms
         {
             self.end(now_ms, EndReason::Empty, out);
+        }
+        let event_no = self.game.part().event_no();
+        if self.phase == Phase::Running
+            && self
+                .saving
+                .as_ref()
+                .is_some_and(|saving| saving.is_due(now_ms, event_no))
+        {
+            self.save_now(now_ms, out);
+        }
+    }
+
+    /// Players whose gateway did not say that it has them are away from now on.
+    fn give_up_silent_seats(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) {
+        let part = self.game.part();
+        let is_heard = |seat: Seat| self.streams.iter().any(|stream| stream.has(seat));
+        let silent: Vec<Seat> = part
+            .seats()
+            .filter(|(seat, seated)| seated.player.is_some() && !is_heard(*seat))
+            .map(|(seat, _)| seat)
+            .collect();
+        for seat in silent {
+            self.go_away(now_ms, seat, out);
         }
     }
 
@@ -940,6 +1186,17 @@ impl Room {
         if self.verdict.is_some() {
             return;
         }
+        if let Verdict::Ended { .. } = verdict {
+            // What it came to stays findable, and the last state with it. A match that fails here has ended all the same.
+            let event = self.game.part().event_no();
+            if let Some(saving) = &mut self.saving
+                && let Ok(state) = self.game.save()
+            {
+                saving.began(now_ms, event);
+                let part = self.game.encode_part(RingIn::Nowhere);
+                out.push(RoomEffect::Save(Box::new(SavedState { event, state, part })));
+            }
+        }
         let end_seq = self.game.part().last_seq() + 1;
         for stream in &mut self.streams {
             stream.finish(verdict.over(), end_seq);
@@ -958,6 +1215,16 @@ impl Room {
             self.empty_since_ms.get_or_insert(now_ms);
         }
     }
+}
+
+/// What a connection is to the match that it says it has a seat in.
+enum Standing {
+    /// It speaks for the seat, under this attachment.
+    Holds(Attachment),
+    /// A newer one does.
+    Replaced,
+    /// The match has no such seat, or somebody else sits there.
+    Unknown,
 }
 
 /// One input of a seat, as a gateway sent it.

@@ -1,6 +1,6 @@
 //! The gateway's centre: what a node is made of, its sessions, and in files of their own the links of all matches that these
-//! sessions are in (`links`, `lookup`), what sessions ask that concerns more than one match (`create`, `find`), and questions to
-//! other nodes (`peers`).
+//! sessions are in (`links`, `lookup`), what sessions ask that concerns more than one match (`create`, `start`, `find`), and
+//! questions to other nodes (`peers`).
 //!
 //! It owns no rule of a match; those are `link` (here) and `owner::room` (there). Nothing on the message path waits for the
 //! store: a look-up happens when a match is first asked for, or is no longer where it was.
@@ -10,6 +10,7 @@ mod find;
 mod links;
 mod lookup;
 mod peers;
+mod start;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,6 +33,8 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::modules::Modules;
 use crate::owner::Executor;
+use crate::owner::fence::Fence;
+use crate::owner::saver::{self, Saver};
 use crate::services::Services;
 use crate::store::{Store, StoreError};
 
@@ -86,12 +89,15 @@ pub struct Hub {
     sessions: Mutex<Sessions>,
     next_stream: AtomicU64,
     lookups: mpsc::Sender<MatchId>,
+    saver: Saver,
+    fence: Fence,
     started: Instant,
 }
 
 impl Hub {
     pub fn new(parts: HubParts) -> Arc<Self> {
         let (lookups, wanted) = mpsc::channel(LOOKUPS_MAX);
+        let (saver, saves) = Saver::new();
         let hub = Arc::new(Self {
             joined: AtomicBool::new(false),
             executor: OnceLock::new(),
@@ -102,10 +108,13 @@ impl Hub {
             // Above those of every earlier life of this node, as long as it opened fewer than a thousand a millisecond.
             next_stream: AtomicU64::new(parts.local.generation << 10),
             lookups,
+            saver,
+            fence: Fence::default(),
             started: Instant::now(),
             parts,
         });
         hub.spawn(Arc::clone(&hub).look_up(wanted));
+        hub.spawn(saver::run(Arc::clone(&hub), saves));
         hub
     }
 
@@ -209,6 +218,16 @@ impl Hub {
 
     pub fn metrics(&self) -> &Metrics {
         &self.parts.metrics
+    }
+
+    /// The way of matches' states into the store.
+    pub fn saver(&self) -> &Saver {
+        &self.saver
+    }
+
+    /// Until when this node speaks for what it holds under its lease.
+    pub fn fence(&self) -> &Fence {
+        &self.fence
     }
 
     /// Milliseconds since the node started; never runs back.

@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use super::inputs::{Inputs, Offer};
 use super::listener::Listener;
+use crate::matches::part::SEQ_PER_INCARNATION;
 
 /// How long joins and inputs without a number are held while the owner cannot be reached: the bound of a take-over (10 s) and 5 s.
 pub const HOLD_MS: u64 = 15_000;
@@ -88,6 +89,8 @@ struct LocalSeat<L> {
     /// Inputs were refused: the client is told to send again from the expected number, then.
     resend_at_ms: Option<u64>,
     sent_at_ms: u64,
+    /// The match goes on from an older state, and the client was not told yet from which input.
+    is_unsettled: bool,
 }
 
 /// A join or a leave that was not answered yet.
@@ -341,6 +344,13 @@ impl<L: Listener> Link<L> {
             }
             Some(n) => n,
         };
+        if seat.is_unsettled {
+            // The reset that follows says which input comes next.
+            if id.is_some() {
+                session.refuse(id, unavailable());
+            }
+            return;
+        }
         match seat.inputs.offer(n, id, data.clone()) {
             Offer::Taken => {
                 seat.resend_at_ms = None;
@@ -435,6 +445,7 @@ impl<L: Listener> Link<L> {
         if frame.stream != self.stream || self.over {
             return;
         }
+        let mut is_new_owner = false;
         match &self.route {
             Route::Known { epoch, .. } | Route::Looking { epoch } if frame.epoch < *epoch => return,
             Route::Known { owner, epoch } if owner == from && *epoch == frame.epoch => {}
@@ -443,7 +454,11 @@ impl<L: Listener> Link<L> {
                     owner: from.clone(),
                     epoch: frame.epoch,
                 };
+                is_new_owner = true;
             }
+        }
+        if incarnation_of(frame.last) > incarnation_of(self.last) {
+            self.begin_incarnation();
         }
         let reset = frame.items.iter().any(|item| matches!(item, Item::Reset { .. }));
         if frame.prev > self.last && !reset {
@@ -468,6 +483,21 @@ impl<L: Listener> Link<L> {
         if self.over {
             // The owner may forget the match now.
             up.up(from, self.target, self.stream, UpBody::Confirm { last: self.last });
+        } else if is_new_owner {
+            self.say_again(now_ms, up);
+        }
+    }
+
+    /// The match goes on from less than it had said: what it acknowledged counts no more, and what waits for it is the client's to
+    /// send again, from the number that the reset names.
+    fn begin_incarnation(&mut self) {
+        for local in self.seats.values_mut() {
+            for kept in local.inputs.kept().filter(|kept| kept.id.is_some()) {
+                local.session.refuse(kept.id, unavailable());
+            }
+            local.inputs.restart(0);
+            local.ack = None;
+            local.is_unsettled = true;
         }
     }
 
@@ -527,6 +557,20 @@ impl<L: Listener> Link<L> {
                             reason,
                         },
                     );
+                }
+            }
+            Item::Gone { seat, attachment } => {
+                let is_here = self
+                    .seats
+                    .get(&seat)
+                    .is_some_and(|local| local.session.attachment().number == attachment);
+                if is_here && let Some(local) = self.seats.remove(&seat) {
+                    local.session.forget_match(self.target);
+                    let (seq, reason) = (self.last, "restored".to_owned());
+                    let target = self.target;
+                    local
+                        .session
+                        .send(None, &ServerMessage::MatchKicked { target, seq, reason });
                 }
             }
             Item::Reset { seat, seq, n, values } => {
@@ -640,7 +684,10 @@ impl<L: Listener> Link<L> {
         };
         let session = pending.session;
         let inputs = match self.seats.remove(&joined.seat) {
-            Some(before) if Arc::ptr_eq(&before.session, &session) => before.inputs,
+            Some(before) if Arc::ptr_eq(&before.session, &session) && !before.is_unsettled => before.inputs,
+            Some(before) if Arc::ptr_eq(&before.session, &session) => {
+                Inputs::after(joined.n.max(before.inputs.acked()))
+            }
             Some(_) | None => Inputs::after(joined.n),
         };
         session.seated(self.target, joined.seat);
@@ -669,6 +716,7 @@ impl<L: Listener> Link<L> {
             waiting: Vec::new(),
             resend_at_ms: None,
             sent_at_ms: 0,
+            is_unsettled: false,
         };
         self.seats.insert(joined.seat, local);
     }
@@ -777,10 +825,13 @@ impl<L: Listener> Link<L> {
     }
 
     /// The owner was found: what it has not answered is said again, in order.
-    pub fn located(&mut self, now_ms: u64, owner: NodeLife, epoch: u64, up: &impl Uplink) {
+    pub fn located(&mut self, now_ms: u64, owner: NodeLife, epoch: u64, incarnation: u64, up: &impl Uplink) {
         let (Route::Known { epoch: known, .. } | Route::Looking { epoch: known }) = &self.route;
         if epoch < *known {
             return;
+        }
+        if self.last > 0 && incarnation > incarnation_of(self.last) {
+            self.begin_incarnation();
         }
         self.route = Route::Known { owner, epoch };
         self.say_again(now_ms, up);
@@ -830,7 +881,14 @@ impl<L: Listener> Link<L> {
                 .seats
                 .iter()
                 .map(|(seat, local)| (*seat, local.session.attachment().number));
-            let body = UpBody::Here { seats: here.collect() };
+            let players = self
+                .seats
+                .values()
+                .map(|local| (local.session.player(), local.session.attachment().session));
+            let body = UpBody::Here {
+                seats: here.collect(),
+                players: players.collect(),
+            };
             up.up(owner, self.target, self.stream, body);
         }
     }
@@ -972,6 +1030,7 @@ impl<L: Listener> LocalSeat<L> {
         }
         self.inputs.restart(n);
         self.ack = None;
+        self.is_unsettled = false;
         self.session.send(None, &ServerMessage::MatchReset { target, seq, n });
         send_values(&*self.session, target, head, values);
     }
@@ -998,6 +1057,11 @@ impl<L: Listener> LocalSeat<L> {
             up.up(owner, target, stream, body);
         }
     }
+}
+
+/// Which of the match's incarnations a number belongs to.
+fn incarnation_of(seq: u64) -> u64 {
+    seq / SEQ_PER_INCARNATION
 }
 
 /// A frame that is encoded at most once for each encoding.

@@ -197,11 +197,14 @@ impl World {
             node: owner.name.clone(),
             empty_after_ms: None,
             private: false,
+            version: "1.0.0".into(),
+            leased: false,
+            save_every_ms: None,
         };
         let mut room = Room::new(game, config);
         let mut effects = Vec::new();
         room.start(0, &mut effects).unwrap();
-        room.release(0);
+        room.release(0, &mut Vec::new());
         let gateways = ["a", "b", "c"].into_iter().zip(1u128..).map(|(name, index)| {
             let life = life(name);
             let mut link = Link::new(

@@ -51,6 +51,16 @@ const RENEW: Sql = Sql::both(
     "update nodes set renewed_at = (select now_ms from clock) where name = $1 and generation = $2 returning name",
 );
 
+/// The life is over at once: a renewal that is still under way finds it superseded.
+const RELEASE: Sql = Sql::both(
+    "update nodes set generation = generation + 1, renewed_at = 0 where name = $1 and generation = $2 returning name",
+);
+
+/// A life that was never lived takes the place of the last one, which finds itself superseded if it lives after all.
+const FORGET: Sql = Sql::both(
+    "update nodes set generation = generation + 1, renewed_at = 0 where name = $1 returning generation - 1 as forgotten",
+);
+
 const LIST: Sql = Sql::both(
     "select name, generation, client, peer, version, registered_at, (select now_ms from clock) - renewed_at as silent
      from nodes order by name",
@@ -79,6 +89,26 @@ impl Store {
         let args = args![life.name.as_str(), life.generation];
         self.write("renew_node", async |transaction| {
             Ok(transaction.row(&RENEW, args).await?.is_some())
+        })
+        .await
+    }
+
+    /// Ends a node's life, and its lease with it: it releases nothing any more, and others may take what it owns.
+    pub async fn release_node(&self, life: &NodeLife) -> Result<(), StoreError> {
+        let args = args![life.name.as_str(), life.generation];
+        self.write("release_node", async |transaction| {
+            transaction.row(&RELEASE, args).await.map(|_| ())
+        })
+        .await
+    }
+
+    /// Counts a node as dead, so that its leases need not run out. Returns the generation that was forgotten; none when no such
+    /// node ever registered. If it lives after all, its next renewal tells it that it is superseded.
+    pub async fn forget_node(&self, name: &NodeName) -> Result<Option<u64>, StoreError> {
+        let args = args![name.as_str()];
+        self.write("forget_node", async |transaction| {
+            let row = transaction.row(&FORGET, args).await?;
+            row.map(|row| row.unsigned("forgotten")).transpose()
         })
         .await
     }

@@ -12,3 +12,8 @@ pub fn bundled(name: &str) -> &'static [u8] {
 pub fn hostile() -> &'static [u8] {
     include_bytes!("../../guests/hostile/hostile.wasm")
 }
+
+/// Returns the component of a `stored` match that counts what happens to it; tests/guests/ledger says how.
+pub fn ledger() -> &'static [u8] {
+    include_bytes!("../../guests/ledger/ledger.wasm")
+}

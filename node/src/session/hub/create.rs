@@ -1,4 +1,4 @@
-//! Creating a match: its row, which node it goes to, and starting it there.
+//! Creating a match: its row, and which node it goes to.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,8 @@ use super::Hub;
 use crate::config::Create;
 use crate::matches::start;
 use crate::modules::{Published, unavailable};
-use crate::owner::executor::NewMatch;
-use crate::owner::room::RoomConfig;
 use crate::placement::{self, Candidate};
-use crate::store::{
-    Cas, Configuration, CreateMatchError, FinalStatus, Finish, MatchKind, MatchRow, MatchStatus, NewMatch as NewRow,
-    Swap,
-};
+use crate::store::{Cas, Configuration, CreateMatchError, MatchKind, MatchRow, MatchStatus, NewMatch as NewRow, Swap};
 
 /// How long a node may take to start a match for another: compiling the module on first use is part of it.
 const START_WITHIN: Duration = Duration::from_secs(20);
@@ -176,79 +171,6 @@ impl Hub {
                 Ok(target)
             }
             Cas::Superseded(_) => Ok(target),
-        }
-    }
-
-    /// Starts a match whose row says that we own it, and lets it speak once the row says `running`.
-    ///
-    /// # Errors
-    /// What the creator is to hear. The row says `failed` then.
-    pub async fn start(self: &Arc<Self>, row: MatchRow, published: Option<Published>) -> Result<(), Refusal> {
-        let (target, epoch) = (row.id, row.configuration.epoch);
-        let begun = async {
-            let module = self.modules().load(row.digest).await?;
-            let config = RoomConfig {
-                epoch,
-                node: self.local().name.clone(),
-                empty_after_ms: match row.kind {
-                    MatchKind::Match => Some(self.config().matches.empty_after.as_millis() as u64),
-                    MatchKind::Zone => None,
-                },
-                private: row.private,
-            };
-            drop(published);
-            let start = Box::new(start::record(&row, module.manifest())?);
-            let metrics = self.metrics().module(&row.module);
-            self.executor()
-                .create(NewMatch {
-                    module,
-                    start,
-                    config,
-                    metrics,
-                })
-                .await
-        }
-        .await;
-        if let Err(refusal) = begun {
-            let reason = refusal
-                .details
-                .get("reason")
-                .and_then(|reason| reason.as_str())
-                .unwrap_or(&refusal.message);
-            let finish = Finish {
-                id: target,
-                epoch,
-                status: FinalStatus::Failed,
-                outcome: None,
-                reason: Some(reason.to_owned()),
-            };
-            if let Err(error) = self.store().finish_match(finish).await {
-                tracing::warn!(%target, error = &error as &dyn std::error::Error, "a match that did not start could not be marked so");
-            }
-            return Err(refusal);
-        }
-        match self.store().set_running(target, epoch, self.local()).await {
-            Ok(Cas::Done) => {
-                self.executor().release(target);
-                Ok(())
-            }
-            Ok(Cas::Superseded(_)) => {
-                self.metrics().ownership_conflicts.inc();
-                self.executor().drop_match(target);
-                Err(Refusal::new(ErrorCode::Unavailable, "another node started the match"))
-            }
-            Err(error) => {
-                self.executor().drop_match(target);
-                Err(unavailable(&error))
-            }
-        }
-    }
-
-    /// Starts a match for nobody in particular: a row that waited.
-    pub async fn start_quietly(self: Arc<Self>, row: MatchRow) {
-        let target = row.id;
-        if let Err(refusal) = self.start(row, None).await {
-            tracing::warn!(%target, %refusal, "a waiting match did not start");
         }
     }
 

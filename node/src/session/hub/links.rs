@@ -84,6 +84,15 @@ impl Hub {
     pub fn down(self: &Arc<Self>, from: &NodeLife, message: Down) {
         match message {
             Down::Frame(frame) => self.frame(from, frame),
+            Down::Here {
+                target,
+                epoch,
+                incarnation,
+            } => {
+                if let Some(link) = self.link(target) {
+                    lock(&link).located(self.now_ms(), from.clone(), epoch, incarnation, &**self);
+                }
+            }
             Down::NotHere { target, stream, epoch } => {
                 if let Some(link) = self.link(target) {
                     lock(&link).not_here(from, stream, epoch, &**self);
@@ -163,7 +172,7 @@ impl Hub {
         }
     }
 
-    async fn drop_if_lost(self: &Arc<Self>, target: MatchId) -> Result<(), StoreError> {
+    pub async fn drop_if_lost(self: &Arc<Self>, target: MatchId) -> Result<(), StoreError> {
         let row = self.store().read_match(target).await?;
         let Some(epoch) = self.executor().epoch_of(target) else {
             return Ok(());

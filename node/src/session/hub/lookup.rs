@@ -142,13 +142,20 @@ impl Hub {
                 MatchStatus::Lost => return lock(&link).over(&Over::Lost),
                 MatchStatus::Starting => {}
                 MatchStatus::Running => {
+                    let is_leased = row.is_leased();
+                    let incarnation = row.incarnation;
                     let Configuration { epoch, owner, .. } = row.configuration;
                     let (Route::Known { epoch: known, .. } | Route::Looking { epoch: known }) = known;
-                    if self.is_gone(&owner) {
+                    if self.is_gone(&owner) && is_leased {
+                        // It comes back elsewhere when its owner's lease is over.
+                        if !std::mem::replace(&mut told, true) {
+                            lock(&link).waiting("owner");
+                        }
+                    } else if self.is_gone(&owner) {
                         // Our own verdict on the node did not reach the store yet, or another's did.
                         let _ = self.bury(&owner.name, owner.generation).await;
                     } else if epoch > known || began.elapsed() >= LOOK_AGAIN {
-                        lock(&link).located(self.now_ms(), owner, epoch, &*self);
+                        lock(&link).located(self.now_ms(), owner, epoch, incarnation, &*self);
                         return;
                     }
                 }
@@ -159,6 +166,18 @@ impl Hub {
                 tracing::warn!(%target, "a match is not where the store says it is");
             }
         }
+    }
+
+    /// Whether a node of this name is a member that answers, or that may.
+    pub fn is_alive(&self, name: &NodeName) -> bool {
+        let members = self.cluster().members().borrow().clone();
+        *name == self.local().name
+            || node_id(name)
+                .and_then(|node| members.get(&node).cloned())
+                .is_some_and(|member| match member.state {
+                    MemberState::Joining | MemberState::Ready | MemberState::Draining | MemberState::Suspect => true,
+                    MemberState::Leaving | MemberState::Dead => false,
+                })
     }
 
     /// Whether that life of a node is known to be over.
