@@ -7,7 +7,9 @@ import { account, AccountRefused, renewed } from "./app/account.js";
 import { Cluster } from "./app/cluster.js";
 import { Connection, Refused } from "./app/connection.js";
 import { Controls } from "./app/controls.js";
+import { Duel } from "./app/duel.js";
 import { Inputs } from "./app/inputs.js";
+import { Lobby } from "./app/lobby.js";
 import { Painter } from "./app/painter.js";
 import { sameNode } from "./app/places.js";
 import { Scores } from "./app/scores.js";
@@ -29,6 +31,8 @@ const body = document.body;
 const timeline = new Timeline();
 const names = new Map();
 const painter = new Painter(find("arena"));
+const lobby = new Lobby(find("lobby"));
+const duel = new Duel(find("duel"));
 const scores = new Scores(find("scores"), find("scores-count"));
 const cluster = new Cluster(
   { card: document.querySelector(".cluster"), picture: find("picture"), route: find("route"), age: find("cluster-age"), second: find("second") },
@@ -123,6 +127,8 @@ async function reach(base) {
   document.title = `${node.name} · Rookery arena`;
   body.dataset.player = player.player;
   cluster.place({ base, node: node.name });
+  lobby.use(connection, player);
+  duel.use(connection);
 }
 
 async function open(opening, base) {
@@ -208,6 +214,8 @@ function playing() {
 }
 
 function hear(frame) {
+  lobby.hear(frame);
+  duel.hear(frame);
   if (game && frame.match === game.match) {
     heardAt = performance.now();
     // Outputs and acknowledgements come from a match that is at work.

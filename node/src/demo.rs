@@ -11,6 +11,7 @@ mod process;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -33,6 +35,8 @@ pub const NODES_MAX: u16 = 20;
 
 /// From the start of the processes to a cluster in which all see all. A debug build on a busy machine takes most of it.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Nine zones start within a second or two of their module's publication.
+const WORLDS_WITHIN: Duration = Duration::from_secs(15);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// Two bots a node make an arena that moves, and leave room for people.
 const BOTS_PER_NODE: usize = 2;
@@ -48,7 +52,7 @@ pub struct Options {
     pub log_level: String,
 }
 
-/// Whether bots play the arena.
+/// Whether bots play the arena and walk about the village.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bots {
     None,
@@ -90,10 +94,12 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         .context("no temporary directory")?;
     let (reports, mut inbox) = mpsc::channel(process::REPORTS_MAX);
     let secret = secret::fresh();
+    let config = directory.path().join("rookery.toml");
+    std::fs::write(&config, examples::WORLD).context("the nodes' configuration could not be written")?;
     let started: anyhow::Result<Vec<NodeProcess>> = (0..options.nodes)
         .map(|index| {
             let environment = environment(&ports, index, &secret, directory.path());
-            NodeProcess::start(index, &environment, &options.log_level, reports.clone())
+            NodeProcess::start(index, &config, &environment, &options.log_level, reports.clone())
         })
         .collect();
     let nodes = started?;
@@ -148,7 +154,8 @@ async fn died(inbox: &mut mpsc::Receiver<Report>) -> anyhow::Error {
     }
 }
 
-/// Waits until all nodes see each other, and publishes the example modules.
+/// Waits until all nodes see each other, publishes the example modules and the items of the village, and gives the village a
+/// moment to come online.
 async fn prepare(ports: &[Ports], deadline: Instant) -> anyhow::Result<()> {
     let everyone = ports.len();
     for ports in ports.iter().copied() {
@@ -176,13 +183,47 @@ async fn prepare(ports: &[Ports], deadline: Instant) -> anyhow::Result<()> {
     }
     let first = ports[0].ops_client();
     let published = tokio::task::spawn_blocking(move || {
+        let items: BTreeMap<String, Value> = serde_json::from_str(examples::ITEMS)?;
+        for (item, description) in items {
+            let path = format!("/v1/content/items/{item}");
+            let put = first.put_bytes::<Value>(&path, description.to_string().as_bytes());
+            if let Err(error) = put {
+                // The village goes on with plain items.
+                eprintln!("demo: items are not published: {error}");
+                break;
+            }
+        }
         for (name, component) in examples::BUNDLED {
             let published: Result<Published, _> = first.put("/v1/modules", component);
             published.with_context(|| format!("the module {name} could not be published"))?;
         }
-        Ok(())
+        anyhow::Ok(())
     });
-    published.await?
+    published.await??;
+    wait_for_worlds(ports[0]).await
+}
+
+/// Waits until every world is online. One that takes long is no reason not to begin: the page says what it waits for.
+async fn wait_for_worlds(ports: Ports) -> anyhow::Result<()> {
+    let deadline = Instant::now() + WORLDS_WITHIN;
+    loop {
+        let asked = tokio::task::spawn_blocking(move || ports.ops_client().get::<Value>("/v1/worlds")).await?;
+        let offline = match asked {
+            Ok(view) => view["worlds"]
+                .as_array()
+                .is_some_and(|worlds| worlds.iter().any(|world| world["online"] != true)),
+            // This node does not run worlds.
+            Err(_) => return Ok(()),
+        };
+        if !offline {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            eprintln!("demo: the village is not online yet; `rookery call` with world.list says why");
+            return Ok(());
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
 }
 
 /// The configuration of node `index`, as variables.

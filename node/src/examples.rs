@@ -10,5 +10,11 @@ pub const BUNDLED: &[(&str, &[u8])] = &[
     ("village", include_bytes!("../../examples/village/village.wasm")),
 ];
 
+/// The configuration of the demo's cluster beside what each node's environment says: the world of the village, and a queue.
+pub const WORLD: &str = include_str!("../../examples/village/world.toml");
+
+/// How the village's items look: an object of descriptions, for the shared content's collection `items`.
+pub const ITEMS: &str = include_str!("../../examples/village/items.json");
+
 #[cfg(test)]
 mod tests;

@@ -41,6 +41,8 @@ macro_rules! files {
 
 const FILES: &[File] = files! {
     "/", "text/html; charset=utf-8", "index.html";
+    "/village", "text/html; charset=utf-8", "village.html";
+    "/village.js", "text/javascript; charset=utf-8", "village.js";
     "/style.css", "text/css; charset=utf-8", "style.css";
     "/favicon.svg", "image/svg+xml", "favicon.svg";
     "/app.js", "text/javascript; charset=utf-8", "app.js";
@@ -48,11 +50,16 @@ const FILES: &[File] = files! {
     "/app/cluster.js", "text/javascript; charset=utf-8", "app/cluster.js";
     "/app/connection.js", "text/javascript; charset=utf-8", "app/connection.js";
     "/app/controls.js", "text/javascript; charset=utf-8", "app/controls.js";
+    "/app/duel.js", "text/javascript; charset=utf-8", "app/duel.js";
+    "/app/elements.js", "text/javascript; charset=utf-8", "app/elements.js";
     "/app/inputs.js", "text/javascript; charset=utf-8", "app/inputs.js";
+    "/app/lobby.js", "text/javascript; charset=utf-8", "app/lobby.js";
     "/app/painter.js", "text/javascript; charset=utf-8", "app/painter.js";
     "/app/places.js", "text/javascript; charset=utf-8", "app/places.js";
     "/app/scores.js", "text/javascript; charset=utf-8", "app/scores.js";
+    "/app/visit.js", "text/javascript; charset=utf-8", "app/visit.js";
     "/app/world.js", "text/javascript; charset=utf-8", "app/world.js";
+    "/app/zones.js", "text/javascript; charset=utf-8", "app/zones.js";
 };
 
 /// The routes of the demo page, for the client listener.

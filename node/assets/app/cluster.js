@@ -26,6 +26,7 @@ const LAMPS = { ready: "good", joining: "warn", draining: "warn", leaving: "warn
 export class Cluster {
   #elements;
   #onView;
+  #noun;
   #place = { base: location.origin, node: null, match: null };
   #view = null;
   #viewAt = 0;
@@ -39,10 +40,11 @@ export class Cluster {
   #lastOut = 0;
   #known = null;
 
-  /** `elements` are `card, picture, route, age, second`; `onView(view)` hears every new state of the cluster. */
-  constructor(elements, onView) {
+  /** `elements` are `card, picture, route, age, second`; `onView(view)` hears every new state; `noun` is what the match is called. */
+  constructor(elements, onView, noun = "match") {
     this.#elements = elements;
     this.#onView = onView;
+    this.#noun = noun;
     this.#poll();
   }
 
@@ -177,7 +179,7 @@ export class Cluster {
 
   #box(node, { x, y }, { here, owner }) {
     const lamp = LAMPS[node.state] ?? "warn";
-    const group = here ? make("g", {}) : make("a", { href: sameNode(node.client), target: "_blank", rel: "noopener", "aria-label": `Open a second player on ${node.name}` });
+    const group = here ? make("g", {}) : make("a", { href: pageOn(node.client), target: "_blank", rel: "noopener", "aria-label": `Open a second player on ${node.name}` });
     group.setAttribute("class", [here && "here", owner && "owner", lamp === "bad" && "gone"].filter(Boolean).join(" "));
     group.dataset.node = node.name;
     const left = x - BOX.width / 2;
@@ -193,7 +195,7 @@ export class Cluster {
     group.append(name, light, state, load);
     if (owner) {
       const crown = make("path", { d: CROWN, class: "crown", transform: `translate(${x + BOX.width / 2 - 24} ${top})` });
-      group.append(crown, text("runs your match", x + BOX.width / 2 - 43, top - 5, "duty", "end"));
+      group.append(crown, text(`runs your ${this.#noun}`, x + BOX.width / 2 - 43, top - 5, "duty", "end"));
     }
     return group;
   }
@@ -206,9 +208,9 @@ export class Cluster {
     const parts = [];
     if (here) parts.push("You are on ", strong(here));
     if (here && owner && owner !== here) {
-      parts.push("; your match runs on ", strong(owner), `. Your moves take one hop, ${here} to ${owner}, and everyone else sees them from their own node.`);
+      parts.push(`; your ${this.#noun} runs on `, strong(owner), `. Your moves take one hop, ${here} to ${owner}, and everyone else sees them from their own node.`);
     } else if (here && owner) {
-      parts.push(", which also runs your match. Players on other nodes reach it in one hop.");
+      parts.push(`, which also runs your ${this.#noun}. Players on other nodes reach it in one hop.`);
     } else if (here) {
       parts.push(".");
     }
@@ -220,9 +222,14 @@ export class Cluster {
     const ready = this.nodes.filter((node) => node.state === "ready" && node.name !== here);
     const next = ready.find((node) => node.name !== owner) ?? ready[0];
     second.hidden = !shown;
-    second.href = next ? sameNode(next.client) : this.#place.base;
+    second.href = pageOn(next ? next.client : this.#place.base);
     second.textContent = next ? `Open a second player on ${next.name}` : "Open a second player";
   }
+}
+
+/** This page, as another node serves it. */
+function pageOn(client) {
+  return sameNode(client) + (location.pathname === "/" ? "" : location.pathname);
 }
 
 function make(name, attributes) {

@@ -17,7 +17,7 @@ pub(super) struct Demo {
     /// The first node's client port; node i listens on this + 10 i (client), + 1 (peer), + 2 (ops).
     #[arg(long, default_value_t = 7700, value_parser = clap::value_parser!(u16).range(1..=64_000))]
     port: u16,
-    /// Leave the arena to people.
+    /// Leave arena and village to people.
     #[arg(long)]
     no_bots: bool,
     #[command(flatten)]

@@ -1,5 +1,7 @@
-//! The demo's bots: clients like any other, over the client protocol, that play the arena on all nodes. They steer to the
-//! nearest pellet, not very well. A thread each: a handful of them does not need more.
+//! The demo's bots: clients like any other, over the client protocol, that play the arena on all nodes and walk about the village.
+//! In the arena they steer to the nearest pellet, not very well. A thread each: a handful of them does not need more.
+
+mod walker;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
 use super::Ports;
+use walker::Walker;
 
 const NAMES: [&str; 8] = [
     "Corvin",
@@ -25,6 +28,7 @@ const NAMES: [&str; 8] = [
     "Pica",
     "Bran",
 ];
+const WALKERS: [&str; 4] = ["Rosalind", "Silas", "Edda", "Barnaby"];
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// How long a bot waits for a frame before it thinks; also how soon it notices that the demo ends.
 const READ_WITHIN: Duration = Duration::from_millis(50);
@@ -44,14 +48,21 @@ pub(super) struct Crowd {
 }
 
 impl Crowd {
-    pub(super) fn start(ports: &[Ports], count: usize) -> std::io::Result<Self> {
+    /// Starts so many bots in the arena, and the walkers of the village.
+    pub(super) fn start(ports: &[Ports], movers: usize) -> std::io::Result<Self> {
         let mut crowd = Self {
             stop: Arc::default(),
-            bots: Vec::with_capacity(count),
+            bots: Vec::with_capacity(movers + WALKERS.len()),
         };
-        for index in 0..count {
+        let in_arena = (0..movers).map(|index| {
+            let name = format!("{} {}", NAMES[index % NAMES.len()], index / NAMES.len() + 1);
+            (name, Game::Arena)
+        });
+        let in_village = WALKERS.map(|name| (name.to_owned(), Game::Village));
+        for (index, (name, game)) in in_arena.chain(in_village).enumerate() {
             let bot = Bot {
-                name: format!("{} {}", NAMES[index % NAMES.len()], index / NAMES.len() + 1),
+                name,
+                game,
                 addresses: ports
                     .iter()
                     .map(|ports| SocketAddr::from((Ipv4Addr::LOCALHOST, ports.client)))
@@ -74,8 +85,15 @@ impl Drop for Crowd {
     }
 }
 
+#[derive(Debug, Clone, Copy)]
+enum Game {
+    Arena,
+    Village,
+}
+
 struct Bot {
     name: String,
+    game: Game,
     addresses: Vec<SocketAddr>,
     stop: Arc<AtomicBool>,
 }
@@ -88,7 +106,11 @@ impl Bot {
         let mut at = index;
         while !self.is_stopped() {
             let address = self.addresses[at % self.addresses.len()];
-            if let Err(error) = self.play(address) {
+            let played = match self.game {
+                Game::Arena => self.play(address),
+                Game::Village => self.walk(address),
+            };
+            if let Err(error) = played {
                 tracing::debug!(bot = %self.name, %address, error = format!("{error:#}"), "the bot starts again");
             }
             at += 1;
@@ -128,6 +150,22 @@ impl Bot {
                 }
             }
             std::thread::sleep(RETRY_AFTER);
+        }
+        Ok(())
+    }
+
+    /// One connection: in the village until it breaks, or until the player's zone is gone.
+    fn walk(&self, address: SocketAddr) -> anyhow::Result<()> {
+        let mut socket = self.open(address)?;
+        send(&mut socket, json!({"type": "world.enter", "id": 2, "world": "village"}))?;
+        let mut walker = Walker::new(&self.answer(&mut socket, 2)?);
+        while !self.is_stopped() {
+            if let Some(frame) = receive(&mut socket)?
+                && walker.hears(&frame) == Heard::Over
+            {
+                break;
+            }
+            walker.act(&mut socket)?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! One node of the demo as a child process: its start, its ready line, its log lines under its name, and its end.
 
 use std::env;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -47,6 +48,7 @@ pub(super) fn name(index: u16) -> String {
 impl NodeProcess {
     pub(super) fn start(
         index: u16,
+        config: &Path,
         environment: &[(&'static str, String)],
         log_level: &str,
         reports: mpsc::Sender<Report>,
@@ -54,7 +56,8 @@ impl NodeProcess {
         let name = name(index);
         let binary = env::current_exe().context("this binary's path is not known")?;
         let mut command = Command::new(binary);
-        command.args(["node", "--exit-with-stdin", "--log-level", log_level]);
+        command.args(["node", "--exit-with-stdin", "--log-level", log_level, "--config"]);
+        command.arg(config);
         // The operator's own configuration is not the demo's.
         let inherited = env::vars_os().map(|(key, _)| key);
         for key in inherited.filter(|key| key.to_str().is_some_and(|key| key.starts_with("ROOKERY_"))) {

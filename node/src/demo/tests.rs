@@ -30,6 +30,29 @@ fn each_node_gets_its_ports_and_the_others_as_seeds() {
 }
 
 #[test]
+fn the_village_of_the_demo_is_a_configuration_that_nodes_take() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("rookery.toml");
+    std::fs::write(&file, examples::WORLD).unwrap();
+    let loaded = Config::load(Sources {
+        file: Some(file),
+        ..Sources::default()
+    });
+    let config = loaded.unwrap().config;
+    let world = &config.worlds.by_name["village"];
+    assert_eq!(world.zones.len(), 9);
+    assert!(world.zones.values().all(|zone| zone.module == "village"));
+    assert_eq!(world.neighbours.len(), 12);
+    assert_eq!(config.queues.by_name["duel"].module.as_deref(), Some("duel"));
+    let items: BTreeMap<String, Value> = serde_json::from_str(examples::ITEMS).unwrap();
+    assert!(
+        items
+            .values()
+            .all(|item| item["name"].is_string() && item["text"].is_string())
+    );
+}
+
+#[test]
 fn a_port_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();

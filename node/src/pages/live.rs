@@ -38,6 +38,9 @@ struct Match {
     #[serde(rename = "match")]
     id: String,
     module: String,
+    /// The registered name, as `village/square` for a zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     owner: String,
     players: u32,
 }
@@ -84,6 +87,7 @@ async fn picture(hub: &Hub, operator: &Operator) -> Picture {
             .map(|view| Match {
                 id: view.id.to_string(),
                 module: view.module,
+                name: view.name,
                 owner: view.owner,
                 players: view.players,
             })
