@@ -16,6 +16,7 @@ mod mesh;
 mod module;
 mod node;
 pub(crate) mod operator;
+mod records;
 pub(crate) mod secret;
 mod table;
 
@@ -54,6 +55,7 @@ enum Command {
     Join(mesh::Join),
     Module(module::Module),
     Match(matches::Match),
+    Records(records::Records),
     Content(content::Content),
     Build(building::Build),
     Call(call::Call),
@@ -72,6 +74,7 @@ impl Command {
             Self::Join(command) => command.run(),
             Self::Module(command) => command.run(),
             Self::Match(command) => command.run(),
+            Self::Records(command) => command.run(),
             Self::Content(command) => command.run(),
             Self::Build(command) => command.run(),
             Self::Call(command) => command.run(),

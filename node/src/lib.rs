@@ -28,6 +28,7 @@ pub mod peer;
 pub mod placement;
 pub mod post;
 pub mod presence;
+pub mod records;
 pub mod services;
 pub mod session;
 pub mod storage;

@@ -191,6 +191,8 @@ pub struct Metrics {
     pub content_values: IntGauge,
     pub content_bytes: IntGauge,
     pub content_changes: IntCounter,
+    /// Seatings that no record will name: the store was away for too long.
+    pub records_dropped: IntCounter,
 
     store_seconds: HistogramVec,
     pub store_up: IntGauge,
@@ -417,6 +419,10 @@ impl Metrics {
             "rookery_content_changes_total",
             "Values of shared content that changed while this node ran.",
         );
+        let records_dropped = f.counter(
+            "rookery_records_dropped_total",
+            "Players whom the record of a match does not name because the store was away for too long.",
+        );
 
         let store_seconds = f.histograms(
             "rookery_store_seconds",
@@ -481,6 +487,7 @@ impl Metrics {
             content_values,
             content_bytes,
             content_changes,
+            records_dropped,
             store_seconds,
             store_up,
             store_refused,

@@ -47,8 +47,10 @@ const STARTING_FOR_MS: u64 = 5_000;
 /// How often the load that other nodes see is brought up to date.
 const LOAD_EVERY: Duration = Duration::from_secs(2);
 
-/// How often records of matches that were over for `matches.records_for` are forgotten, and how many of them at once.
+/// How often records of matches that were over for `matches.records_for` are forgotten (more often when that is short, but not
+/// without a pause), and how many of them at once.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_SOONEST: Duration = Duration::from_secs(1);
 const SWEPT_AT_ONCE: u32 = 10_000;
 
 /// How long stopping may take before what is left is dropped.
@@ -300,9 +302,10 @@ impl Node {
         });
         let sweeping = Arc::clone(hub);
         hub.spawn(async move {
-            let records_for_ms = sweeping.config().matches.records_for.as_millis() as u64;
+            let records_for = sweeping.config().matches.records_for;
+            let records_for_ms = records_for.as_millis() as u64;
             loop {
-                tokio::time::sleep(SWEEP_EVERY).await;
+                tokio::time::sleep(records_for.clamp(SWEEP_SOONEST, SWEEP_EVERY)).await;
                 match sweeping.store().sweep_matches(records_for_ms, SWEPT_AT_ONCE).await {
                     Ok(0) => {}
                     Ok(swept) => tracing::debug!(swept, "records of old matches were forgotten"),
@@ -429,6 +432,12 @@ impl Node {
                 );
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
+            if let Err(error) = hub.services().records.write_all().await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the records of this node's matches do not name all players"
+                );
+            }
             hub.cluster().leave().await;
             if let Err(error) = hub
                 .store()

@@ -15,15 +15,19 @@ use crate::ops::Operations;
 use crate::ops::content::PutContent;
 use crate::ops::view::{
     ClusterView, ContentCollection, ContentEntry, ContentPage, ContentPageRequest, ContentSummary, KickRequest,
-    MatchPage, MatchView, ModuleView, ModulesView, NodeView, PageRequest, Published,
+    MatchPage, MatchView, ModuleView, ModulesView, NodeView, PageRequest, Published, RecordPage, RecordRequest,
+    RecordView, SavedView,
 };
 use crate::peer::MODULES_GROUP;
 use crate::session::hub::Hub;
-use crate::store::{ContentWrite, MatchRow};
+use crate::store::{ContentWrite, MatchRow, RecordQuery, RecordRow, Saved};
 use crate::wasm::Manifest;
 
 /// How long the node concerned may take.
 const ASK_WITHIN: Duration = Duration::from_secs(3);
+
+/// The largest stored state that is shown with its match.
+const STATE_SHOWN_MAX: usize = 256 << 10;
 
 /// The operators' side of a node.
 pub struct Operator {
@@ -66,6 +70,48 @@ impl Operator {
     }
 }
 
+/// What is kept of a match that is over.
+fn record_view(record: RecordRow) -> RecordView {
+    let RecordRow { row, players } = record;
+    RecordView {
+        id: row.id,
+        module: row.module,
+        digest: row.digest,
+        name: row.name,
+        status: row.status.as_str().into(),
+        outcome: row.outcome.map(|outcome| outcome_value(&outcome)),
+        reason: row.reason,
+        players,
+        owner: row.configuration.owner.name.to_string(),
+        epoch: row.configuration.epoch,
+        incarnation: row.incarnation,
+        durability: row.durability.as_str().into(),
+        created_at: row.created_at_ms,
+        started_at: row.started_at_ms,
+        ended_at: row.ended_at_ms.unwrap_or_default(),
+    }
+}
+
+fn saved_view(saved: Saved) -> SavedView {
+    let shown = saved.state.len() <= STATE_SHOWN_MAX;
+    SavedView {
+        saved_at: saved.saved_at_ms,
+        event: saved.event,
+        incarnation: saved.incarnation,
+        saved_by: saved.saved_by,
+        bytes: saved.state.len() as u64,
+        state: shown.then(|| outcome_value(&saved.state)),
+    }
+}
+
+/// The cursor behind a record: its end and its id.
+fn read_record_cursor(cursor: &str) -> Option<(u64, MatchId)> {
+    let (ended_at, id) = cursor.split_once('.')?;
+    // What PostgreSQL's numbers do not hold is none of ours.
+    let ended_at = ended_at.parse().ok().filter(|at| *at <= i64::MAX as u64)?;
+    Some((ended_at, id.parse().ok()?))
+}
+
 /// A match that nobody could be asked about, as its row has it.
 fn view_of_row(row: MatchRow) -> MatchView {
     MatchView {
@@ -82,6 +128,8 @@ fn view_of_row(row: MatchRow) -> MatchView {
         state_hash: None,
         outcome: row.outcome.map(|outcome| outcome_value(&outcome)),
         reason: row.reason,
+        record: None,
+        saved: None,
     }
 }
 
@@ -106,6 +154,8 @@ fn view_of_peer(view: peer::MatchView) -> MatchView {
         state_hash: view.state_hash,
         outcome: None,
         reason: None,
+        record: None,
+        saved: None,
     }
 }
 
@@ -195,7 +245,53 @@ impl Operations for Operator {
             // It may have ended while we asked.
             return Ok(view_of_row(self.row(target).await?));
         }
-        Ok(view_of_row(row))
+        let players = self.hub.store().players_of(&[row.id]).await;
+        let players = players.map_err(|error| unavailable(&error))?.remove(&row.id);
+        let record = record_view(RecordRow {
+            row: row.clone(),
+            players: players.unwrap_or_default(),
+        });
+        let saved = self.hub.store().read_save(row.id).await;
+        let saved = saved.map_err(|error| unavailable(&error))?;
+        Ok(MatchView {
+            record: Some(record),
+            saved: saved.map(saved_view),
+            ..view_of_row(row)
+        })
+    }
+
+    async fn records(&self, request: RecordRequest) -> Result<RecordPage, Refusal> {
+        let wrong = |what: &str| Refusal::new(ErrorCode::BadMessage, what);
+        let player = match request.player.filter(|player| !player.is_empty()) {
+            None => None,
+            Some(player) => Some(player.parse().map_err(|_| wrong("player: not a player id"))?),
+        };
+        let module = request.module.filter(|module| !module.is_empty());
+        if let Some(module) = &module {
+            crate::keys::check_part(module)?;
+        }
+        let before = match request.cursor {
+            None => None,
+            Some(cursor) => Some(read_record_cursor(&cursor).ok_or_else(|| wrong("cursor: not one of ours"))?),
+        };
+        let limit = request.limit.unwrap_or(100);
+        let query = RecordQuery {
+            player,
+            module,
+            before,
+            limit,
+        };
+        let records = self.hub.store().list_records(&query).await;
+        let records: Vec<RecordView> = records
+            .map_err(|error| unavailable(&error))?
+            .into_iter()
+            .map(record_view)
+            .collect();
+        let last = records.last().filter(|_| records.len() == limit as usize);
+        Ok(RecordPage {
+            cursor: last.map(|last| format!("{}.{}", last.ended_at, last.id)),
+            records,
+        })
     }
 
     async fn end_match(&self, target: &str) -> Result<(), Refusal> {

@@ -35,7 +35,7 @@ use access::Access;
 use content::PutContent;
 use view::{
     ClusterView, ContentPage, ContentPageRequest, ContentSummary, JoinPeerRequest, KickRequest, MatchPage, MatchView,
-    ModulesView, PageRequest, Published, QueuesView, WorldsView,
+    ModulesView, PageRequest, Published, QueuesView, RecordPage, RecordRequest, WorldsView,
 };
 
 /// The largest component that may be published. Components of whole games are below 10 MiB; each is kept in memory while it
@@ -67,6 +67,8 @@ pub trait Operations: Send + Sync + 'static {
     fn join_peer(&self, peer: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
     /// Closes the data connections to all peers, to see that nothing is lost by it. Refused unless `ops.faults` is set.
     fn cut_data_links(&self) -> Result<(), Refusal>;
+    /// A page of matches that are over. `limit` is set, and between 1 and 1,000.
+    fn records(&self, request: RecordRequest) -> impl Future<Output = Result<RecordPage, Refusal>> + Send;
     /// What this node's copy of shared content holds.
     fn content(&self) -> Result<ContentSummary, Refusal>;
     /// A page of one collection. `limit` is set, and between 1 and 1,000.
@@ -114,7 +116,7 @@ pub fn router<O: Operations>(operations: Arc<O>, metrics: Arc<Metrics>, token: O
         .route("/v1/faults/cut-data-links", post(cut_data_links::<O>))
         .route("/v1/matches/{target}/move", post(not_served))
         .route("/v1/nodes/{name}/drain", post(not_served))
-        .route("/v1/records", get(not_served))
+        .route("/v1/records", get(records::<O>))
         .merge(content::routes::<O>())
         .route("/console/", get(not_served))
         .with_state(operations.clone())
@@ -263,6 +265,15 @@ async fn matches<O: Operations>(
 
 async fn match_view<O: Operations>(State(node): Node<O>, Path(target): Path<String>) -> Answer<MatchView> {
     Ok(Json(node.match_view(&target).await?))
+}
+
+async fn records<O: Operations>(
+    State(node): Node<O>,
+    request: Result<Query<RecordRequest>, QueryRejection>,
+) -> Answer<RecordPage> {
+    let Query(mut request) = request?;
+    request.limit = Some(request.limit.unwrap_or(PAGE_LEN).clamp(1, PAGE_LEN_MAX));
+    Ok(Json(node.records(request).await?))
 }
 
 async fn end_match<O: Operations>(State(node): Node<O>, Path(target): Path<String>) -> Answer<serde_json::Value> {

@@ -19,6 +19,7 @@ use crate::matchmaker::Matchmaker;
 use crate::party::Parties;
 use crate::post::Post;
 use crate::presence::Presence;
+use crate::records::Records;
 use crate::session::Session;
 use crate::session::hub::Hub;
 use crate::storage::PlayerStorage;
@@ -35,6 +36,7 @@ pub struct Services {
     pub parties: Arc<Parties>,
     pub content: Arc<Content>,
     pub storage: Arc<PlayerStorage>,
+    pub records: Arc<Records>,
     pub post: Arc<Post>,
 }
 
@@ -51,6 +53,7 @@ impl Services {
             parties: Parties::start(hub),
             content: Content::start(hub),
             storage: PlayerStorage::start(hub),
+            records: Records::start(hub),
             post: Post::start(hub),
         }
     }

@@ -20,6 +20,7 @@ mod modules;
 mod names;
 mod nodes;
 mod players;
+mod records;
 mod saves;
 mod sql;
 mod values;
@@ -49,6 +50,7 @@ pub use self::players::{
     Account, AccountOutcome, CredentialKind, CredentialRow, NewAccount, NewCredential, NewFamily, OnExisting, Player,
     Revocations, Rotation, ShownToken,
 };
+pub use self::records::{RECORD_PLAYERS_MAX, RecordQuery, RecordRow};
 pub use self::saves::{Save, Saved};
 pub use self::values::{Expect, Scan, ValueKey, ValueRow, ValueWrite, WriteOutcome};
 
@@ -90,7 +92,9 @@ pub const OPERATIONS: &[&str] = &[
     "list_matches",
     "list_modules",
     "list_nodes",
+    "list_records",
     "lose_matches",
+    "note_players",
     "open_account",
     "ping",
     "put_module",

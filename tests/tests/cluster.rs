@@ -13,6 +13,7 @@ mod cluster {
     mod lives;
     mod metrics;
     mod operators;
+    mod records;
     mod seats;
     mod sockets;
     mod starting;

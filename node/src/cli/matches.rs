@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::operator::{OpsClient, OpsError, OpsOptions, pretty, segment};
+use super::records::time;
 use super::say;
 use super::table::{list, or_dash, table};
 use crate::ops::view::{KickRequest, MatchPage, MatchView};
@@ -142,6 +143,21 @@ impl Show {
         ];
         entries.extend(shown.outcome.map(|outcome| ("outcome", outcome.to_string())));
         entries.extend(shown.reason.map(|reason| ("reason", reason)));
+        if let Some(record) = shown.record {
+            let players: Vec<_> = record.players.iter().map(ToString::to_string).collect();
+            entries.push((
+                "played",
+                or_dash(Some(players.join(" ")).filter(|players| !players.is_empty())),
+            ));
+            entries.push(("created", time(record.created_at)));
+            entries.push(("started", or_dash(record.started_at.map(time))));
+            entries.push(("ended", time(record.ended_at)));
+        }
+        if let Some(saved) = shown.saved {
+            let (at, by, bytes) = (time(saved.saved_at), saved.saved_by, saved.bytes);
+            entries.push(("saved", format!("{at}, event {}, {bytes} bytes by {by}", saved.event)));
+            entries.push(("state", or_dash(saved.state.map(|state| state.to_string()))));
+        }
         say(list(&entries));
         Ok(ExitCode::SUCCESS)
     }

@@ -35,6 +35,8 @@ fn known_match() -> MatchView {
         state_hash: None,
         outcome: None,
         reason: None,
+        record: None,
+        saved: None,
     }
 }
 
@@ -110,6 +112,17 @@ impl Operations for Node {
     async fn join_peer(&self, peer: &str) -> Result<(), Refusal> {
         self.tell(format!("join {peer}"));
         Ok(())
+    }
+
+    async fn records(&self, request: RecordRequest) -> Result<RecordPage, Refusal> {
+        let RecordRequest {
+            player,
+            module,
+            cursor,
+            limit,
+        } = request;
+        self.tell(format!("records {player:?} {module:?} {cursor:?} {limit:?}"));
+        Ok(RecordPage::default())
     }
 
     fn content(&self) -> Result<ContentSummary, Refusal> {
@@ -253,7 +266,7 @@ async fn refusals_carry_code_message_and_details_under_a_fitting_status() {
         ("POST", "/v1/cluster/join", &too_much, 413, "too_large"),
         ("POST", "/v1/matches/square/move", b"", 503, "unavailable"),
         ("POST", "/v1/nodes/node-1/drain", b"", 503, "unavailable"),
-        ("GET", "/v1/records?player=x", b"", 503, "unavailable"),
+        ("GET", "/v1/records?limit=many", b"", 400, "bad_message"),
         ("GET", "/v1/content/items/nothing", b"", 404, "storage.not_found"),
         ("PUT", "/v1/content/items/sword?version=x", b"", 400, "bad_message"),
         ("POST", "/v1/content/items/sword", b"", 405, "bad_message"),

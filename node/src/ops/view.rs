@@ -1,7 +1,7 @@
 //! What the operators' HTTP says, as types: the shapes of the contract, written by the node and read by the commands.
 
 use rookery_protocol::client::PayloadCodec;
-use rookery_protocol::{Digest, MatchId};
+use rookery_protocol::{Digest, MatchId, PlayerId};
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/cluster`.
@@ -59,6 +59,73 @@ pub struct MatchView {
     /// Why it failed or was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What else is kept of a match that is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<RecordView>,
+    /// The last state of a match that is over, if any was stored: zones and matches of durability `stored`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<SavedView>,
+}
+
+/// The last stored state of a match.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SavedView {
+    /// Unix milliseconds.
+    pub saved_at: u64,
+    /// The last event that is in it, and the incarnation that it belongs to.
+    pub event: u64,
+    pub incarnation: u64,
+    /// The version of the module that saved it.
+    pub saved_by: String,
+    pub bytes: u64,
+    /// What the module saved: JSON, or base64 of bytes that are none. None when it is larger than 256 KiB.
+    pub state: Option<serde_json::Value>,
+}
+
+/// What is kept of a match that is over, until `matches.records_for` has passed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecordView {
+    #[serde(rename = "match")]
+    pub id: MatchId,
+    pub module: String,
+    pub digest: Digest,
+    pub name: Option<String>,
+    /// `ended`, `failed` or `lost`.
+    pub status: String,
+    /// What the match came to, as the module wrote it: JSON, or base64 of bytes that are none.
+    pub outcome: Option<serde_json::Value>,
+    /// Why it failed or was lost.
+    pub reason: Option<String>,
+    /// Who played, at most 256.
+    pub players: Vec<PlayerId>,
+    /// The node that had it at the end.
+    pub owner: String,
+    pub epoch: u64,
+    pub incarnation: u64,
+    pub durability: String,
+    /// Unix milliseconds.
+    pub created_at: u64,
+    /// None: it was never begun.
+    pub started_at: Option<u64>,
+    pub ended_at: u64,
+}
+
+/// `GET /v1/records`, the newest first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RecordPage {
+    pub records: Vec<RecordView>,
+    /// Names the next page; none on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// Which records are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct RecordRequest {
+    pub player: Option<String>,
+    pub module: Option<String>,
+    pub cursor: Option<String>,
+    pub limit: Option<u32>,
 }
 
 /// `GET /v1/matches`.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rookery_protocol::peer::{self, Down};
-use rookery_protocol::{MatchId, NodeLife};
+use rookery_protocol::{MatchId, NodeLife, PlayerId};
 use tokio::sync::{Notify, mpsc};
 
 use super::executor::{EffectOf, Outside};
@@ -121,6 +121,10 @@ impl Outside for Desk {
         self.hub.saver().save(save)
     }
 
+    fn seated(&self, target: MatchId, player: PlayerId) {
+        self.hub.services().records.seated(target, player);
+    }
+
     fn over(&self, target: MatchId, epoch: u64, verdict: Verdict) {
         if self.ends.try_send(End { target, epoch, verdict }).is_err() {
             tracing::error!(%target, "the end of a match cannot be written: too many wait");
@@ -193,6 +197,11 @@ async fn write_end(hub: Arc<Hub>, end: End) {
         reason,
     };
     loop {
+        if let Err(error) = hub.services().records.write_players_of(target).await {
+            tracing::debug!(%target, error = &error as &dyn std::error::Error, "the end of a match waits for the store");
+            tokio::time::sleep(END_AGAIN).await;
+            continue;
+        }
         match hub.store().finish_match(finish.clone()).await {
             Ok(Cas::Done) => return,
             Ok(Cas::Superseded(_)) => {

@@ -49,6 +49,8 @@ pub trait Outside: Send + Sync + 'static {
     fn perform(&self, wanted: EffectOf) -> bool;
     /// Writes a state of a match into the store; [`Executor::saved`] says how it went. False when too much waits already.
     fn save(&self, save: Save) -> bool;
+    /// Somebody plays in the match who did not before.
+    fn seated(&self, target: MatchId, player: PlayerId);
     /// The match is over: the row has to say so.
     fn over(&self, target: MatchId, epoch: u64, verdict: Verdict);
     fn logged(&self, target: MatchId, module: &str, level: LogLevel, line: String);
@@ -721,6 +723,7 @@ impl Worker {
                 // A match that was never released has no row that says `running`: its creator hears of it.
                 RoomEffect::Over(verdict) if released => self.outside.over(target, epoch, verdict),
                 RoomEffect::Over(_) => {}
+                RoomEffect::Seated { player } => self.outside.seated(target, player),
                 RoomEffect::Log { level, line } => self.outside.logged(target, &module, level, line),
                 RoomEffect::Failure(failure) => self.outside.failed(target, &module, &failure),
             }

@@ -21,7 +21,7 @@ use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId, Seat, SessionId};
 use super::saving::Saving;
 use super::stream::Stream;
 use crate::matches::effect::{Effect, EffectId};
-use crate::matches::event::{EndReason, Entry, Event, Occupant, Topic};
+use crate::matches::event::{EndReason, Entry, Event, Occupant, Outcome, Topic};
 use crate::matches::machine::{Applied, Ending, Failure, Match, RingIn};
 use crate::matches::part::Admission;
 
@@ -82,6 +82,10 @@ pub enum RoomEffect {
     Save(Box<SavedState>),
     /// The match is over: its row must say so.
     Over(Verdict),
+    /// Somebody plays who did not before.
+    Seated {
+        player: PlayerId,
+    },
     /// For the author of the module.
     Log {
         level: crate::matches::machine::LogLevel,
@@ -1141,6 +1145,13 @@ impl Room {
         if let Some(seat) = left {
             let seq = self.game.part().last_seq();
             self.streams.iter_mut().for_each(|stream| stream.give_up(seat, seq));
+        }
+        let record = &self.applied.record;
+        if let Event::Join { occupant, .. } = &record.event
+            && (record.outcome, occupant.role) == (Outcome::Applied, Role::Player)
+        {
+            let player = occupant.player;
+            out.push(RoomEffect::Seated { player });
         }
         for (level, line) in self.applied.log.drain(..) {
             out.push(RoomEffect::Log { level, line });

@@ -236,6 +236,8 @@ macro_rules! columns {
     };
 }
 
+pub(super) use columns;
+
 macro_rules! returning {
     () => {
         " returning id, kind, name, module, digest, durability, params, seed, limits, invited, creator, private, owner,
@@ -917,7 +919,7 @@ fn ids(rows: &[Row]) -> Result<Vec<MatchId>, StoreError> {
     rows.iter().map(|row| row.parse("id")).collect()
 }
 
-fn match_row(row: &Row) -> Result<MatchRow, StoreError> {
+pub(super) fn match_row(row: &Row) -> Result<MatchRow, StoreError> {
     let backup = match row.parse_opt("backup")? {
         None => None,
         Some(name) => Some(NodeLife {

@@ -126,6 +126,7 @@ suite! {
 
 mod content;
 mod owned;
+mod records;
 
 fn node(name: &str, generation: u64) -> NodeLife {
     NodeLife {

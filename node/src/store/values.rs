@@ -280,13 +280,13 @@ async fn count_owned(
     writes: &[Box<ValueWrite>],
     answers: &mut [Option<Result<WriteOutcome, Fenced>>],
 ) -> Result<(), StoreError> {
-    let adds = |(no, write): (usize, &Box<ValueWrite>)| {
+    let adds = |(no, write): (usize, &ValueWrite)| {
         let owned_max = write.owned_max.filter(|_| write.value.is_some())?;
         // A write that expects a version adds nothing: there is such a value, or it is a conflict.
         let is_new = !matches!(write.expect, Expect::Version(_));
         is_new.then(|| (no, write.key.columns(), owned_max))
     };
-    let adding: Vec<_> = writes.iter().enumerate().filter_map(adds).collect();
+    let adding: Vec<_> = writes.iter().map(Box::as_ref).enumerate().filter_map(adds).collect();
     if adding.is_empty() {
         return Ok(());
     }

@@ -51,7 +51,7 @@ async fn an_operators_mistakes_are_answered_with_a_status_and_a_code() {
         ("POST", "/v1/cluster", 405, "bad_message"),
         ("DELETE", "/v1/modules", 405, "bad_message"),
         ("POST", "/v1/matches/nobody/kick", 415, "bad_message"),
-        ("GET", "/v1/records", 503, "unavailable"),
+        ("GET", "/v1/records?player=nobody", 400, "bad_message"),
     ] {
         let (answered, body) = call(&cluster, method, path, &[]).await;
         // A body of another type is a mistake in the body like any other.
