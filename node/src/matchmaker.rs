@@ -1,5 +1,8 @@
 //! The matchmaker: tickets in, matches out.
 
+pub mod form;
+pub mod property;
+
 use std::sync::Arc;
 
 use rookery_protocol::client::{QueueRequest, ServerMessage};
