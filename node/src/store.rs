@@ -19,10 +19,12 @@ mod migrate;
 mod modules;
 mod names;
 mod nodes;
+mod parties;
 mod players;
 mod records;
 mod saves;
 mod sql;
+mod tickets;
 mod values;
 
 use std::future::Future;
@@ -46,12 +48,16 @@ pub use self::matches::{
 pub use self::modules::{ModuleRow, NewModule, StoredModule};
 pub use self::names::ClaimError;
 pub use self::nodes::{NodeLife, NodeRow, Registration};
+pub use self::parties::{LeftParty, PartyMember, PartyOutcome, PartyRow};
 pub use self::players::{
     Account, AccountOutcome, CredentialKind, CredentialRow, NewAccount, NewCredential, NewFamily, OnExisting, Player,
     Revocations, Rotation, ShownToken,
 };
 pub use self::records::{RECORD_PLAYERS_MAX, RecordQuery, RecordRow};
 pub use self::saves::{Save, Saved};
+pub use self::tickets::{
+    Claim, Claimed, DepthRow, FormedPlayer, NewTicket, NewTickets, PoolRow, QueueOutcome, Standing, Swept, TicketRow,
+};
 pub use self::values::{Expect, Scan, ValueKey, ValueRow, ValueWrite, WriteOutcome};
 
 use self::sql::{Database, Sql, Transaction, args};
@@ -83,12 +89,18 @@ pub const OPERATIONS: &[&str] = &[
     "append_line",
     "batch",
     "claim_name",
+    "claim_tickets",
     "clear_quick_key",
     "count_unleased",
     "create_match",
+    "create_party",
     "finish_match",
     "forget_node",
+    "join_party",
+    "join_queue",
     "last_lines",
+    "leave_party",
+    "leave_queue",
     "list_matches",
     "list_modules",
     "list_nodes",
@@ -103,8 +115,11 @@ pub const OPERATIONS: &[&str] = &[
     "read_lines",
     "read_match",
     "read_module",
+    "read_parties",
     "read_player",
+    "read_pool",
     "read_save",
+    "read_tickets",
     "read_values",
     "reassign_matches",
     "register_node",
@@ -115,11 +130,16 @@ pub const OPERATIONS: &[&str] = &[
     "revoke_tokens",
     "rotate_token",
     "save_matches",
+    "see_parties",
+    "see_tickets",
     "set_running",
     "start_family",
     "swap_owner",
     "sweep",
+    "sweep_parties",
+    "sweep_tickets",
     "take_over",
+    "use_tickets",
     "write_content",
     "write_value",
 ];

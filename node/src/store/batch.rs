@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rookery_protocol::{MatchId, PlayerId};
+use rookery_protocol::{MatchId, PlayerId, TicketId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,8 +20,9 @@ use super::effects::Fenced;
 use super::matches::{Cas, CreateMatchError, Created, Finish, NewMatch, SetRunning};
 use super::players::{AccountOutcome, CredentialKind, NewAccount};
 use super::sql::{Database, Transaction};
+use super::tickets::{NewTickets, QueueOutcome};
 use super::values::{ValueKey, ValueWrite, WriteOutcome};
-use super::{Observe, Store, StoreError, chat, deadline, matches, players, timed, transact, values};
+use super::{Observe, Store, StoreError, chat, deadline, matches, players, tickets, timed, transact, values};
 
 /// Writes that may wait. At 4,000 writes a second this is one second's worth; more would only be answered too late.
 const QUEUE_LEN_MAX: usize = 4_096;
@@ -46,6 +47,7 @@ pub(super) enum Write {
     Account(Box<NewAccount>, Reply<AccountOutcome>),
     Value(Box<ValueWrite>, Reply<Result<WriteOutcome, Fenced>>),
     Line(Box<NewLine>, Reply<Result<WrittenLine, Fenced>>),
+    Tickets(Box<NewTickets>, Reply<QueueOutcome>),
 }
 
 /// What a write is about; two writes about the same thing are never in one group.
@@ -59,6 +61,7 @@ enum Key {
     Line {
         arrival: u64,
     },
+    Ticket(Option<TicketId>),
 }
 
 impl Write {
@@ -73,6 +76,7 @@ impl Write {
             },
             Self::Value(write, _) => Key::Value(write.key.clone()),
             Self::Line(..) => Key::Line { arrival },
+            Self::Tickets(new, _) => Key::Ticket(new.players.first().map(|first| first.id)),
         }
     }
 
@@ -83,6 +87,7 @@ impl Write {
             Self::Account(_, reply) => reply.is_closed(),
             Self::Value(_, reply) => reply.is_closed(),
             Self::Line(_, reply) => reply.is_closed(),
+            Self::Tickets(_, reply) => reply.is_closed(),
         }
     }
 }
@@ -239,6 +244,7 @@ struct Group {
     accounts: Lot<Box<NewAccount>, AccountOutcome>,
     values: Lot<Box<ValueWrite>, Result<WriteOutcome, Fenced>>,
     lines: Lot<Box<NewLine>, Result<WrittenLine, Fenced>>,
+    tickets: Lot<Box<NewTickets>, QueueOutcome>,
 }
 
 /// The answers to a group, in its order.
@@ -249,6 +255,7 @@ struct Answers {
     accounts: Vec<AccountOutcome>,
     values: Vec<Result<WriteOutcome, Fenced>>,
     lines: Vec<Result<WrittenLine, Fenced>>,
+    tickets: Vec<QueueOutcome>,
 }
 
 impl Group {
@@ -260,6 +267,7 @@ impl Group {
             accounts: Lot::new(),
             values: Lot::new(),
             lines: Lot::new(),
+            tickets: Lot::new(),
         };
         for write in writes {
             match write {
@@ -269,6 +277,7 @@ impl Group {
                 Write::Account(new, reply) => group.accounts.push(new, reply),
                 Write::Value(write, reply) => group.values.push(write, reply),
                 Write::Line(line, reply) => group.lines.push(line, reply),
+                Write::Tickets(new, reply) => group.tickets.push(new, reply),
             }
         }
         group
@@ -281,6 +290,7 @@ impl Group {
             + self.accounts.writes.len()
             + self.values.writes.len()
             + self.lines.writes.len()
+            + self.tickets.writes.len()
     }
 
     async fn apply(&self, transaction: &mut Transaction) -> Result<Answers, StoreError> {
@@ -301,6 +311,7 @@ impl Group {
             accounts: apply!(accounts, players::open),
             values: apply!(values, values::write),
             lines: apply!(lines, chat::append),
+            tickets: apply!(tickets, tickets::insert),
         })
     }
 
@@ -311,6 +322,7 @@ impl Group {
         self.accounts.answer(answers.accounts);
         self.values.answer(answers.values);
         self.lines.answer(answers.lines);
+        self.tickets.answer(answers.tickets);
     }
 
     fn fail(self, error: &StoreError) {
@@ -320,6 +332,7 @@ impl Group {
         self.accounts.fail(error);
         self.values.fail(error);
         self.lines.fail(error);
+        self.tickets.fail(error);
     }
 
     fn into_singles(self) -> Vec<Group> {
@@ -341,12 +354,14 @@ impl Group {
             .into_pairs()
             .map(|(write, reply)| Write::Value(write, reply));
         let lines = self.lines.into_pairs().map(|(line, reply)| Write::Line(line, reply));
+        let tickets = self.tickets.into_pairs().map(|(new, reply)| Write::Tickets(new, reply));
         let writes = creates
             .chain(starts)
             .chain(ends)
             .chain(accounts)
             .chain(values)
-            .chain(lines);
+            .chain(lines)
+            .chain(tickets);
         writes.map(|write| Group::of([write])).collect()
     }
 }

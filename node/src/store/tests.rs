@@ -127,6 +127,7 @@ suite! {
 mod content;
 mod owned;
 mod records;
+mod tickets;
 
 fn node(name: &str, generation: u64) -> NodeLife {
     NodeLife {
