@@ -1,6 +1,7 @@
 //! The Rookery server as a library: everything that the `rookery` binary composes. ARCHITECTURE.md is the map.
 
 pub mod auth;
+pub mod changes;
 pub mod chat;
 pub mod cli;
 pub mod component;

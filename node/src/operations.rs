@@ -15,8 +15,8 @@ use crate::ops::Operations;
 use crate::ops::content::PutContent;
 use crate::ops::view::{
     ClusterView, ContentCollection, ContentEntry, ContentPage, ContentPageRequest, ContentSummary, KickRequest,
-    MatchPage, MatchView, ModuleView, ModulesView, NodeView, PageRequest, Published, RecordPage, RecordRequest,
-    RecordView, SavedView,
+    MatchPage, MatchView, ModuleView, ModulesView, NodeView, PageRequest, Published, QueuesView, RecordPage,
+    RecordRequest, RecordView, SavedView,
 };
 use crate::peer::MODULES_GROUP;
 use crate::session::hub::Hub;
@@ -310,6 +310,10 @@ impl Operations for Operator {
         };
         self.order(target, |target| PeerRequest::Kick { target, player, reason })
             .await
+    }
+
+    async fn queues(&self) -> Result<QueuesView, Refusal> {
+        self.hub.services().matchmaker.view().await
     }
 
     async fn modules(&self) -> Result<ModulesView, Refusal> {

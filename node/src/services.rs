@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rookery_gossip::Channel;
 use rookery_protocol::client::Request;
-use rookery_protocol::{NodeLife, NodeName};
+use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId};
 
 use crate::chat::Chat;
 use crate::content::Content;
@@ -60,10 +60,21 @@ impl Services {
 
     /// A session was opened here. `channels`: where the client was before, and the last line that it saw. What is said to the
     /// session now is heard after `session.opened`.
-    pub fn session_opened(&self, _session: &Arc<Session>, _channels: Vec<(String, u64)>) {}
+    pub fn session_opened(&self, session: &Arc<Session>, _channels: Vec<(String, u64)>) {
+        self.matchmaker.session_opened(session);
+        self.parties.session_opened(session);
+    }
 
     /// A session's socket is gone.
-    pub fn session_closed(&self, _session: &Session) {}
+    pub fn session_closed(&self, session: &Session) {
+        self.matchmaker.session_closed(session);
+        self.parties.session_closed(session);
+    }
+
+    /// A player of a session here sat down in a match.
+    pub fn seated(&self, player: PlayerId, target: MatchId) {
+        self.matchmaker.seated(player, target);
+    }
 
     /// That life of a node is over.
     pub fn node_gone(&self, _node: &NodeLife) {}
@@ -86,6 +97,10 @@ impl Services {
     pub fn broadcast(&self, _from: &NodeLife, group: &str, bytes: Bytes) {
         if group == crate::content::GROUP {
             self.content.announced(&bytes);
+        } else if group == crate::matchmaker::GROUP {
+            self.matchmaker.announced(&bytes);
+        } else if group == crate::party::GROUP {
+            self.parties.announced(&bytes);
         }
     }
 

@@ -329,3 +329,9 @@ pub struct ContentNews {
     /// The version that content has now.
     pub version: u64,
 }
+
+/// Something of these players changed in the store: the node that they are connected to should look.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlayersNews {
+    pub players: Vec<PlayerId>,
+}

@@ -11,6 +11,7 @@ mod cluster {
     mod hostile;
     mod intruders;
     mod lives;
+    mod matchmaking;
     mod metrics;
     mod operators;
     mod records;

@@ -17,7 +17,6 @@ pub const SECRET_BYTES_MIN: usize = 32;
 /// Keys that this build reads and checks and that have no effect yet, with what is missing. `config check` and the start of a
 /// node say so for each that is set: no key is silently ignored.
 const NOT_SERVED: &[(&str, &str)] = &[
-    ("queues", "the matchmaker"),
     ("worlds", "worlds"),
     ("limits.chat", "chat"),
     ("telemetry.otlp", "traces"),
@@ -298,6 +297,29 @@ fn check_queue(at: &str, queue: &Queue, faults: &mut Faults) {
             &format!("{at}.skill.property"),
             "needed: the property that holds the number",
         );
+    }
+    if skill.property.is_some() && skill.window.is_none() {
+        faults.rule(
+            &format!("{at}.skill.window"),
+            "needed: how far apart two players may be at first",
+        );
+    }
+    if skill.widen.is_some() != skill.every.is_some() {
+        faults.rule(
+            &format!("{at}.skill.every"),
+            "`widen` and `every` are needed both or not at all",
+        );
+    }
+    for (key, value) in [("window", skill.window), ("widen", skill.widen)] {
+        if value.is_some_and(|value| !value.is_finite() || value < 0.0) {
+            faults.rule(&format!("{at}.skill.{key}"), "must be at least 0");
+        }
+    }
+    if skill.every.is_some_and(|every| every.as_millis() == 0) {
+        faults.rule(&format!("{at}.skill.every"), "must be at least 1ms");
+    }
+    if queue.max_waiting == 0 {
+        faults.rule(&format!("{at}.max_waiting"), "must be at least 1");
     }
     if queue.expires.is_zero() {
         faults.rule(&format!("{at}.expires"), "must be longer than 0");

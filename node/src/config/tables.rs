@@ -38,6 +38,10 @@ section! {
         match_on: Vec<String> = Vec::new(),
         /// Forms matches of players of like skill.
         skill: Skill = Skill::default(),
+        /// How long a match of fewer than `max_players` waits for more. Raise it where full matches matter more than short waits.
+        fill_for: Duration = Duration::from_secs(5),
+        /// Tickets that may wait; further ones are refused with `queue.full`.
+        max_waiting: u32 = 10_000,
         /// How long a ticket waits before it expires.
         expires: Duration = Duration::from_secs(60),
     }

@@ -376,10 +376,10 @@ fn what_is_printed_reads_back_as_the_same_configuration() {
         create = "server"
     "#;
     let first = load(file, &[], &[("node.name", "a")]).unwrap();
-    assert_eq!(
-        first.warnings.len(),
-        2,
-        "queues and worlds are not served yet: {:?}",
+    let served = |warning: &String| !warning.starts_with("queues");
+    assert!(
+        first.warnings.iter().all(served),
+        "queues are served: {:?}",
         first.warnings
     );
     assert_eq!(

@@ -35,6 +35,10 @@ impl Properties {
         object(text).map(Self)
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|value| !value.is_null())
+    }
+
     /// A property as a number, if it is a finite one.
     pub fn number(&self, name: &str) -> Option<f64> {
         self.0

@@ -49,6 +49,8 @@ pub struct RoomConfig {
     pub leased: bool,
     /// How often it is saved; none when it is not.
     pub save_every_ms: Option<u64>,
+    /// How long the seats of invited players are kept, from when the match runs.
+    pub reserve_ms: u64,
 }
 
 /// Why a match goes on from what was saved.
@@ -158,6 +160,8 @@ pub struct Room {
     resumption: Option<Resumption>,
     /// Seats of which nothing was heard by then are away: their gateways are gone, or have forgotten them.
     heard_by_ms: Option<u64>,
+    /// Until when seats are kept for those who were invited; none before the match runs.
+    reserved_until_ms: Option<u64>,
     counts: Counts,
     applied: Applied,
 }
@@ -189,6 +193,7 @@ impl Room {
             saving,
             resumption: None,
             heard_by_ms: None,
+            reserved_until_ms: None,
             counts: Counts::default(),
             applied: Applied::default(),
         }
@@ -284,6 +289,7 @@ impl Room {
             return;
         }
         self.phase = Phase::Running;
+        self.reserved_until_ms = Some(now_ms + self.config.reserve_ms);
         if let Some(why) = self.resumption.take() {
             self.resume_play(now_ms, why, out);
         }
@@ -918,7 +924,8 @@ impl Room {
                     .empty_after_ms
                     .and_then(|after_ms| self.empty_since_ms.map(|since_ms| since_ms + after_ms));
                 let save = self.saving.as_ref().and_then(|saving| saving.due_ms(part.event_no()));
-                [part.next_wake_ms(), grace, empty, save, self.heard_by_ms]
+                let reserved = self.reserved_until_ms.filter(|_| !part.reservations().is_empty());
+                [part.next_wake_ms(), grace, empty, save, reserved, self.heard_by_ms]
                     .into_iter()
                     .flatten()
                     .min()
@@ -969,6 +976,9 @@ impl Room {
             self.heard_by_ms = None;
             self.give_up_silent_seats(now_ms, out);
         }
+        if self.reserved_until_ms.is_some_and(|until_ms| now_ms >= until_ms) {
+            self.free_reserved(now_ms, out);
+        }
         if let (Some(after_ms), Some(since_ms)) = (self.config.empty_after_ms, self.empty_since_ms)
             && now_ms >= since_ms + after_ms
         {
@@ -996,6 +1006,24 @@ impl Room {
             .collect();
         for seat in silent {
             self.go_away(now_ms, seat, out);
+        }
+    }
+
+    /// Frees the seats of those who were invited and have not come.
+    fn free_reserved(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) {
+        let players: Vec<PlayerId> = self
+            .game
+            .part()
+            .reservations()
+            .iter()
+            .map(|invitee| invitee.player)
+            .collect();
+        for player in players {
+            if self.phase != Phase::Running {
+                return;
+            }
+            self.apply(now_ms, Event::Unreserve { player }, out);
+            self.run_follow_ups(now_ms, out);
         }
     }
 

@@ -200,6 +200,7 @@ impl World {
             version: "1.0.0".into(),
             leased: false,
             save_every_ms: None,
+            reserve_ms: 30_000,
         };
         let mut room = Room::new(game, config);
         let mut effects = Vec::new();

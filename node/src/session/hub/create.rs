@@ -11,6 +11,7 @@ use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId};
 
 use super::Hub;
 use crate::config::Create;
+use crate::matches::part::Invitee;
 use crate::matches::start;
 use crate::modules::{Published, unavailable};
 use crate::placement::{self, Candidate};
@@ -85,8 +86,16 @@ impl Hub {
         }
     }
 
+    /// The row of a match that the matchmaker has formed.
+    pub fn formed_row(&self, published: &Published, invited: &[Invitee]) -> NewRow {
+        NewRow {
+            invited: serde_json::to_string(invited).expect("names and numbers"),
+            creator_alive_max: None,
+            ..self.new_row(published, Bytes::new(), None)
+        }
+    }
+
     pub(super) async fn create_row(self: &Arc<Self>, published: Published, row: NewRow) -> Result<MatchId, Refusal> {
-        let (target, owner) = (row.id, row.owner.clone());
         let created = self
             .store()
             .create_match(row.clone())
@@ -105,8 +114,24 @@ impl Hub {
                 .with("alive", alive),
                 CreateMatchError::Store(error) => unavailable(&error),
             })?;
+        self.begin_new(published, row, created.epoch, created.created_at_ms)
+            .await
+    }
+
+    /// Has the match of a row that was just written started by its owner, or by this node when the owner does not answer.
+    ///
+    /// # Errors
+    /// `match.refused`, `module.invalid`, `unavailable`: the row says `failed`, or it is still to be started.
+    pub async fn begin_new(
+        self: &Arc<Self>,
+        published: Published,
+        row: NewRow,
+        epoch: u64,
+        created_at_ms: u64,
+    ) -> Result<MatchId, Refusal> {
+        let (target, owner) = (row.id, row.owner.clone());
         if owner == *self.local() {
-            let row = start::row_of(row, created.epoch, created.created_at_ms);
+            let row = start::row_of(row, epoch, created_at_ms);
             self.start(row, Some(published)).await?;
             return Ok(target);
         }

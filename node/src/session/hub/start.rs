@@ -128,6 +128,7 @@ impl Hub {
                 MatchKind::Zone => None,
             },
             private: row.private,
+            reserve_ms: self.config().queues.reserve.as_millis() as u64,
             version: module.manifest().version.as_str().into(),
             leased: row.is_leased(),
             save_every_ms: row.is_saved().then(|| rules.store_every.as_millis() as u64),
