@@ -13,6 +13,7 @@ mod ops;
 mod ports;
 mod postgres;
 mod process;
+mod relays;
 mod socket;
 
 pub use binary::rookery_binary;
@@ -23,5 +24,6 @@ pub use modules::{bundled, hostile, ledger};
 pub use ops::Ops;
 pub use ports::free_udp_ports;
 pub use process::{NodeProcess, NodeSpec};
+pub use relays::Relays;
 pub use rookery_protocol::client::Encoding;
 pub use socket::{Closing, Frame, Socket};

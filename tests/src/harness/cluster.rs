@@ -53,6 +53,12 @@ impl Builder {
         self
     }
 
+    fn names_seeds_of(&self, index: usize) -> bool {
+        let of_node = |node: &Option<usize>| node.is_none_or(|node| node == index);
+        let mut settings = self.settings.iter();
+        settings.any(|(node, key, _)| key == "cluster.seeds" && of_node(node))
+    }
+
     /// Starts the nodes, the first one first, and waits until each sees all of them ready.
     pub async fn start(self) -> TestCluster {
         let dir = tempfile::tempdir().expect("there is room for temporary files");
@@ -82,7 +88,9 @@ impl Builder {
                     nodes.push(first);
                 }
                 Some(first) => {
-                    spec.set("cluster.seeds", first.peer_address());
+                    if !self.names_seeds_of(index) {
+                        spec.set("cluster.seeds", first.peer_address());
+                    }
                     rest.push(spec.spawn());
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rookery_tests::harness::{Builder, Ops, TestCluster, eventually, until_within};
+use rookery_tests::harness::{Builder, Ops, Relays, TestCluster, eventually, until_within};
 use serde_json::{Value, json};
 
 /// What all copies must be equal within, once every link is whole again.
@@ -135,42 +135,65 @@ async fn content_that_is_written_on_one_node_is_read_on_every_node_with_postgres
     }
 }
 
-/// 200 writes from three nodes while their links are cut at random.
-async fn check_healing(cluster: &TestCluster) {
-    let writing = async {
-        let mut tasks = tokio::task::JoinSet::new();
-        for node in 0..3 {
-            let ops = cluster.ops(node);
-            tasks.spawn(async move {
-                for no in 0..67 {
-                    let path = format!("/v1/content/c{}/k{}", no % 3, (no * 7 + node) % 40);
-                    let (status, answer) = match rand::random_range(0..5) {
-                        0 => ops.delete(&path).await,
-                        _ => ops.put(&path, format!("[{node},{no}]")).await,
-                    };
-                    assert!(
-                        status == 200 || answer["code"] == "storage.not_found",
-                        "{path}: {answer}"
-                    );
-                    tokio::time::sleep(Duration::from_millis(rand::random_range(0..60))).await;
-                }
-            });
-        }
-        while let Some(done) = tasks.join_next().await {
-            done.expect("all writes are answered");
-        }
-    };
-    let cutting = async {
-        loop {
-            let node = rand::random_range(0..3);
-            let (status, answer) = cluster.ops(node).post("/v1/faults/cut-data-links", json!({})).await;
+/// 200 writes from three nodes.
+async fn write_much(cluster: &TestCluster) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for node in 0..3 {
+        let ops = cluster.ops(node);
+        tasks.spawn(async move {
+            for no in 0..67 {
+                let path = format!("/v1/content/c{}/k{}", no % 3, (no * 7 + node) % 40);
+                let (status, answer) = match rand::random_range(0..5) {
+                    0 => ops.delete(&path).await,
+                    _ => ops.put(&path, format!("[{node},{no}]")).await,
+                };
+                assert!(
+                    status == 200 || answer["code"] == "storage.not_found",
+                    "{path}: {answer}"
+                );
+                tokio::time::sleep(Duration::from_millis(rand::random_range(0..120))).await;
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("all writes are answered");
+    }
+}
+
+/// Cuts data connections, and for a while everything between two nodes, until it is dropped.
+async fn cut_at_random(cluster: &TestCluster, relays: &Relays) {
+    loop {
+        let (one, other) = [(0, 1), (0, 2), (1, 2)][rand::random_range(0..3)];
+        if rand::random_bool(0.5) {
+            relays.cut(one, other);
+            tokio::time::sleep(Duration::from_millis(rand::random_range(100..2_500))).await;
+            relays.heal(one, other);
+        } else {
+            let (status, answer) = cluster.ops(one).post("/v1/faults/cut-data-links", json!({})).await;
             assert_eq!(status, 200, "{answer}");
-            tokio::time::sleep(Duration::from_millis(rand::random_range(5..50))).await;
         }
-    };
+        tokio::time::sleep(Duration::from_millis(rand::random_range(5..300))).await;
+    }
+}
+
+async fn check_healing(builder: Builder) {
+    let relays = Relays::start(3).await;
+    let cluster = relays.between(builder).start().await;
     tokio::select! {
-        () = writing => {}
-        () = cutting => {}
+        () = write_much(&cluster) => {}
+        () = cut_at_random(&cluster, &relays) => {}
+    }
+    // What is written while a node is cut off for so long that its connections end is not announced to it again.
+    relays.cut(0, 2);
+    relays.cut(1, 2);
+    let (status, last) = cluster.ops(0).put("/v1/content/c0/last", "1").await;
+    assert_eq!(status, 200, "{last}");
+    eventually("the third node is missed", async || {
+        cluster.ops(0).members("ready").await.len() < 3 && cluster.ops(1).members("ready").await.len() < 3
+    })
+    .await;
+    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+        relays.heal(one, other);
     }
     until_within(HEALED_WITHIN, "all nodes have the same content", async || {
         let copies = [
@@ -181,18 +204,24 @@ async fn check_healing(cluster: &TestCluster) {
         (copies[0] == copies[1] && copies[1] == copies[2]).then_some(())
     })
     .await;
-    let version = copy(&cluster.ops(0)).await["version"].as_u64();
-    assert!(version.is_some_and(|version| version > 120), "{version:?}");
+    assert!(relays.dropped() > 0, "the links were cut");
+    let version = copy(&cluster.ops(2)).await["version"].clone();
+    assert!(version.as_u64() > Some(120), "{version}");
+    assert!(version.as_u64() >= last["version"].as_u64(), "{version}");
+}
+
+fn faulty() -> Builder {
+    TestCluster::builder(3).set("ops.faults", true)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_have_the_same_content_within_ten_seconds_of_cut_links() {
-    check_healing(&TestCluster::builder(3).set("ops.faults", true).start().await).await;
+    check_healing(faulty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_have_the_same_content_within_ten_seconds_of_cut_links_with_postgres() {
-    if let Some(builder) = TestCluster::builder(3).set("ops.faults", true).postgres() {
-        check_healing(&builder.start().await).await;
+    if let Some(builder) = faulty().postgres() {
+        check_healing(builder).await;
     }
 }
