@@ -194,6 +194,15 @@ pub struct Metrics {
     /// Seatings that no record will name: the store was away for too long.
     pub records_dropped: IntCounter,
 
+    /// Lines that this node wrote.
+    pub chat_lines: IntCounter,
+    /// Lines that this node sent to others.
+    pub chat_copies: IntCounter,
+    /// Lines that were read from the store because nobody had told of them in time.
+    pub chat_healed: IntCounter,
+    /// Channels with a member here.
+    pub chat_channels: IntGauge,
+
     store_seconds: HistogramVec,
     pub store_up: IntGauge,
     store_refused: IntCounter,
@@ -424,6 +433,17 @@ impl Metrics {
             "Players whom the record of a match does not name because the store was away for too long.",
         );
 
+        let chat_lines = f.counter("rookery_chat_lines_total", "Chat lines that this node wrote.");
+        let chat_copies = f.counter(
+            "rookery_chat_copies_total",
+            "Copies of chat lines that this node sent to others: one for each node that wants to hear the channel.",
+        );
+        let chat_healed = f.counter(
+            "rookery_chat_healed_total",
+            "Chat lines that this node read from the store because they did not come from the node that wrote them.",
+        );
+        let chat_channels = f.gauge("rookery_chat_channels", "Chat channels that are open on this node.");
+
         let store_seconds = f.histograms(
             "rookery_store_seconds",
             "Time of one operation of the store, waiting included.",
@@ -488,6 +508,10 @@ impl Metrics {
             content_bytes,
             content_changes,
             records_dropped,
+            chat_lines,
+            chat_copies,
+            chat_healed,
+            chat_channels,
             store_seconds,
             store_up,
             store_refused,

@@ -345,6 +345,7 @@ impl Node {
             let Some(hub) = hub.upgrade() else { return };
             metrics.sessions.set(hub.session_count() as i64);
             metrics.held_requests.set(hub.held_requests() as i64);
+            metrics.chat_channels.set(hub.services().chat.open_count() as i64);
             metrics.store_up.set(i64::from(*hub.store().up().borrow()));
             metrics.store_refusals(hub.store().refused_total());
             let stats = hub.cluster().stats();

@@ -155,6 +155,10 @@ pub async fn answer(hub: Arc<Hub>, request: PeerRequest) -> PeerAnswer {
             PeerAnswer::Views(views)
         }
         PeerRequest::End { target } => found(hub.executor().end(target, EndReason::Operator).await),
+        PeerRequest::Lines { channel, lines } => {
+            hub.services().chat.lines(&channel, lines);
+            PeerAnswer::Done
+        }
         PeerRequest::Kick { target, player, reason } => {
             if hub.executor().epoch_of(target).is_none() {
                 return PeerAnswer::NotHere;

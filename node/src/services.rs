@@ -17,6 +17,7 @@ use crate::directory::Directory;
 use crate::leader::Leader;
 use crate::matchmaker::Matchmaker;
 use crate::party::Parties;
+use crate::peer::CHAT;
 use crate::post::Post;
 use crate::presence::Presence;
 use crate::records::Records;
@@ -60,15 +61,17 @@ impl Services {
 
     /// A session was opened here. `channels`: where the client was before, and the last line that it saw. What is said to the
     /// session now is heard after `session.opened`.
-    pub fn session_opened(&self, session: &Arc<Session>, _channels: Vec<(String, u64)>) {
+    pub fn session_opened(&self, session: &Arc<Session>, channels: Vec<(String, u64)>) {
         self.matchmaker.session_opened(session);
         self.parties.session_opened(session);
+        self.chat.session_opened(session, channels);
     }
 
     /// A session's socket is gone.
     pub fn session_closed(&self, session: &Session) {
         self.matchmaker.session_closed(session);
         self.parties.session_closed(session);
+        self.chat.session_closed(session);
     }
 
     /// A player of a session here sat down in a match.
@@ -76,21 +79,42 @@ impl Services {
         self.matchmaker.seated(player, target);
     }
 
+    /// A session has no seat in a match any more.
+    pub fn match_left(&self, session: &Session, target: MatchId) {
+        self.chat.match_left(session, target);
+    }
+
     /// That life of a node is over.
-    pub fn node_gone(&self, _node: &NodeLife) {}
+    pub fn node_gone(&self, node: &NodeLife) {
+        self.chat.node_gone(node);
+    }
 
     /// There is a new connection to a node: what was sent to it before may be lost.
-    pub fn link_connected(&self, _node: &NodeName) {}
+    pub fn link_connected(&self, node: &NodeName) {
+        self.chat.link_broken(node);
+    }
 
     /// What was last sent to a node on this channel may be lost.
-    pub fn link_lost(&self, _node: &NodeName, _channel: Channel) {}
+    pub fn link_lost(&self, node: &NodeName, channel: Channel) {
+        if channel == CHAT {
+            self.chat.link_broken(node);
+        }
+    }
 
     /// A channel to a node takes messages again after it was full.
-    pub fn link_writable(&self, _node: &NodeName, _channel: Channel) {}
+    pub fn link_writable(&self, node: &NodeName, channel: Channel) {
+        if channel == CHAT {
+            self.chat.link_writable(node);
+        }
+    }
 
     /// A message of another node's services; false when the channel is none of theirs.
-    pub fn message(&self, _from: &NodeLife, _channel: Channel, _bytes: Bytes) -> bool {
-        false
+    pub fn message(&self, from: &NodeLife, channel: Channel, bytes: Bytes) -> bool {
+        match channel {
+            CHAT => self.chat.message(from, &bytes),
+            _ => return false,
+        }
+        true
     }
 
     /// Something was said to a group.
@@ -115,10 +139,7 @@ impl Services {
                 let service = Arc::clone(&self.parties);
                 session.slowly(id, |_, session| service.request(session, id, request));
             }
-            Request::Channel(request) => {
-                let service = Arc::clone(&self.chat);
-                session.slowly(id, |_, session| service.request(session, id, request));
-            }
+            Request::Channel(request) => self.chat.request(session, id, request),
             Request::Presence(request) => {
                 let service = Arc::clone(&self.presence);
                 session.slowly(id, |_, session| service.request(session, id, request));

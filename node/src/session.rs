@@ -130,6 +130,13 @@ impl Session {
         self.matches.lock().expect("no thread panics holding it")
     }
 
+    /// Whether the session has a seat in a match.
+    pub fn is_seated(&self, target: MatchId) -> bool {
+        self.matches()
+            .get(&target)
+            .is_some_and(|sitting| sitting.seat.is_some())
+    }
+
     fn sitting(&self, target: &str) -> Option<(MatchId, Sitting)> {
         let target: MatchId = target.parse().ok()?;
         self.matches().get(&target).cloned().map(|sitting| (target, sitting))
@@ -273,6 +280,7 @@ impl Listener for Session {
 
     fn forget_match(&self, target: MatchId) {
         self.matches().remove(&target);
+        self.hub.services().match_left(self, target);
     }
 
     fn join_refused(&self, target: MatchId) {

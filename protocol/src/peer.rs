@@ -7,13 +7,16 @@
 //! Written as MessagePack maps with short names: fields and variants may be added, and unknown fields are skipped; a message
 //! that does not decode is dropped and counted.
 
+mod chat;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::client::{JoinRole, ListedMatch, Payload, PayloadCodec};
+pub use self::chat::ChatWord;
+use crate::client::{ChatLine, JoinRole, ListedMatch, Payload, PayloadCodec};
 use crate::error::Refusal;
 use crate::output::{Attachment, Output, PublishedValue};
 use crate::{Digest, MatchId, NodeName, PlayerId, Seat, SessionId};
@@ -262,6 +265,11 @@ pub enum PeerRequest {
         target: MatchId,
         player: PlayerId,
         reason: String,
+    },
+    /// Lines of a `dm:` that players there may want to hear; answered when they are with them. May be said again.
+    Lines {
+        channel: String,
+        lines: Vec<ChatLine>,
     },
 }
 

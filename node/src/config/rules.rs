@@ -16,11 +16,7 @@ pub const SECRET_BYTES_MIN: usize = 32;
 
 /// Keys that this build reads and checks and that have no effect yet, with what is missing. `config check` and the start of a
 /// node say so for each that is set: no key is silently ignored.
-const NOT_SERVED: &[(&str, &str)] = &[
-    ("worlds", "worlds"),
-    ("limits.chat", "chat"),
-    ("telemetry.otlp", "traces"),
-];
+const NOT_SERVED: &[(&str, &str)] = &[("worlds", "worlds"), ("telemetry.otlp", "traces")];
 
 /// One line for each key that was written and has no effect in this build.
 pub(super) fn warnings(written: &Raw) -> Vec<String> {
@@ -231,7 +227,9 @@ fn check_limits(config: &Config, faults: &mut Faults) {
     let counts = [
         ("limits.connections", limits.connections),
         ("limits.matches_per_session", limits.matches_per_session),
+        ("limits.channels_per_session", limits.channels_per_session),
         ("limits.created_per_player", limits.created_per_player),
+        ("chat.keep_lines", config.chat.keep_lines),
         ("limits.storage_values", limits.storage_values),
     ];
     for (key, _) in counts.iter().filter(|(_, count)| *count == 0) {
@@ -263,6 +261,7 @@ fn check_limits(config: &Config, faults: &mut Faults) {
         ("matches.empty_after", config.matches.empty_after),
         ("matches.store_every", config.matches.store_every),
         ("matches.records_for", config.matches.records_for),
+        ("chat.keep", config.chat.keep),
     ];
     for (key, _) in durations.iter().filter(|(_, duration)| duration.as_millis() == 0) {
         faults.rule(key, "must be at least 1ms");

@@ -28,6 +28,7 @@ section! {
         queues: QueuesSection = QueuesSection::default(),
         worlds: WorldsSection = WorldsSection::default(),
         content: ContentSection = ContentSection::default(),
+        chat: ChatSection = ChatSection::default(),
         drain: DrainSection = DrainSection::default(),
         telemetry: TelemetrySection = TelemetrySection::default(),
     }
@@ -187,6 +188,8 @@ section! {
         connections: u32 = 100_000,
         /// Matches that a session may have joined at once.
         matches_per_session: u32 = 64,
+        /// Chat channels that a session may be in at once.
+        channels_per_session: u32 = 32,
         /// Matches that a player may have created and that are still alive.
         created_per_player: u32 = 200,
         /// One value that a player keeps by `storage.put`, as JSON text.
@@ -245,6 +248,18 @@ section! {
         total: Size = Size::mib(64),
         /// One value.
         value: Size = Size::kib(256),
+    }
+}
+
+section! {
+    /// Chat.
+    ChatSection {
+        /// The longest line.
+        text_max: Size = Size::kib(2),
+        /// How long lines can be read back.
+        keep: Duration = Duration::from_secs(30 * 86_400),
+        /// How many lines of a channel can be read back. Lower it where a few channels are loud and the database is small.
+        keep_lines: u32 = 100_000,
     }
 }
 

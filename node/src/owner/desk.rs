@@ -11,6 +11,8 @@ use tokio::sync::{Notify, mpsc};
 
 use super::executor::{EffectOf, Outside};
 use super::room::Verdict;
+use crate::chat::SayError;
+use crate::matches::effect::Effect;
 use crate::matches::machine::{Failure, LogLevel};
 use crate::peer::DOWN;
 use crate::session::hub::{Hub, node_id};
@@ -27,6 +29,12 @@ const END_AGAIN: Duration = Duration::from_millis(500);
 
 /// Ends written at once. The store groups them.
 const ENDS_AT_ONCE: usize = 256;
+
+/// Lines of chat that wait to be written, of all matches. Past this a match is answered `busy`.
+const LINES_MAX: usize = 4_096;
+
+/// Lines of matches written at once. The store groups them.
+const LINES_AT_ONCE: usize = 256;
 
 /// A match's end on its way into its row.
 #[derive(Debug)]
@@ -58,6 +66,7 @@ pub struct Desk {
     hub: Arc<Hub>,
     lanes: Arc<[Lane]>,
     effects: mpsc::Sender<EffectOf>,
+    lines: mpsc::Sender<EffectOf>,
     ends: mpsc::Sender<End>,
 }
 
@@ -69,13 +78,16 @@ impl Desk {
             hub.spawn(deliver(Arc::clone(&hub), Arc::clone(&lanes), lane));
         }
         let (effects, performing) = mpsc::channel(EFFECTS_MAX);
+        let (lines, saying) = mpsc::channel(LINES_MAX);
         let (ends, ending) = mpsc::channel(ENDS_MAX);
         hub.spawn(perform(Arc::clone(&hub), performing));
+        hub.spawn(say(Arc::clone(&hub), saying));
         hub.spawn(write_ends(Arc::clone(&hub), ending));
         Arc::new(Self {
             hub,
             lanes,
             effects,
+            lines,
             ends,
         })
     }
@@ -114,6 +126,9 @@ impl Outside for Desk {
     }
 
     fn perform(&self, wanted: EffectOf) -> bool {
+        if let Effect::Say { .. } = wanted.effect {
+            return self.lines.try_send(wanted).is_ok();
+        }
         self.effects.try_send(wanted).is_ok()
     }
 
@@ -212,6 +227,44 @@ async fn write_end(hub: Arc<Hub>, end: End) {
             }
             Err(error) => {
                 tracing::debug!(%target, error = &error as &dyn std::error::Error, "the end of a match waits for the store");
+                tokio::time::sleep(END_AGAIN).await;
+            }
+        }
+    }
+}
+
+/// Writes what matches say into chat, in the order in which they said it, as often as it takes. Many lines wait for one commit.
+async fn say(hub: Arc<Hub>, mut saying: mpsc::Receiver<EffectOf>) {
+    let mut waiting = Vec::new();
+    loop {
+        if saying.recv_many(&mut waiting, LINES_AT_ONCE).await == 0 {
+            return;
+        }
+        while !waiting.is_empty() {
+            let said =
+                futures_util::future::join_all(waiting.iter().map(|wanted| super::effects::say(&hub, wanted))).await;
+            let (mut again, mut first) = (Vec::new(), None);
+            for (wanted, said) in waiting.drain(..).zip(said) {
+                match said {
+                    Err(SayError::Store(error)) => {
+                        first.get_or_insert(error);
+                        again.push(wanted);
+                        continue;
+                    }
+                    Err(error) => {
+                        let target = wanted.target;
+                        tracing::warn!(%target, module = %wanted.module, %error, "what a match said was not written");
+                    }
+                    Ok(()) => {}
+                }
+                hub.executor().answer(wanted.target, wanted.id, None);
+            }
+            waiting = again;
+            if let Some(error) = first {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "what matches say waits for the store"
+                );
                 tokio::time::sleep(END_AGAIN).await;
             }
         }

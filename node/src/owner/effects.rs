@@ -1,16 +1,19 @@
 //! Performing what a match asks of the world outside: its module's durable values, and the names it claims. Each effect carries
 //! an id, and the store applies it once and under the epoch it left the match with.
 //!
-//! What this version does not serve (mail between matches, transfers, chat, shared content) is answered `unavailable`: that is
+//! What this version does not serve (mail between matches, transfers) is answered `unavailable`: that is
 //! certain, and a match may try again later.
 
 use rookery_protocol::PlayerId;
 
 use super::executor::EffectOf;
+use crate::chat::SayError;
 use crate::matches::effect::Effect;
 use crate::matches::event::Entry;
 use crate::session::hub::Hub;
-use crate::store::{ClaimError, EffectId, Expect, Scan, StoreError, ValueKey, ValueRow, ValueWrite, WriteOutcome};
+use crate::store::{
+    ClaimError, EffectId, Expect, NewLine, Scan, StoreError, ValueKey, ValueRow, ValueWrite, WriteOutcome,
+};
 
 /// The most that one scan returns, whatever the module asked for.
 const SCAN_MAX: u32 = 1_000;
@@ -113,8 +116,33 @@ pub async fn perform(hub: &Hub, wanted: EffectOf) -> Answer {
                 })
                 .collect())
         }
-        Effect::Tell { .. } | Effect::Transfer { .. } | Effect::Say { .. } => Err("unavailable".into()),
+        Effect::Tell { .. } | Effect::Transfer { .. } => Err("unavailable".into()),
+        // Goes by `say`.
+        Effect::Say { .. } => Ok(Vec::new()),
     }
+}
+
+/// Writes what a match says into a channel, in the match's name.
+///
+/// # Errors
+/// It may not, or it is the wrong text, or the match is another node's now; or the store does not answer.
+pub async fn say(hub: &Hub, wanted: &EffectOf) -> Result<(), SayError> {
+    let Effect::Say { channel, text } = &wanted.effect else {
+        return Ok(());
+    };
+    let id = EffectId {
+        match_id: wanted.target,
+        incarnation: u64::from(wanted.id.incarnation),
+        event: wanted.id.event,
+        index: wanted.id.index,
+    };
+    let line = NewLine {
+        channel: channel.clone(),
+        sender: format!("match:{}", wanted.target),
+        text: text.clone(),
+        effect: Some((id, wanted.epoch)),
+    };
+    hub.services().chat.say(wanted.target, channel, line).await
 }
 
 fn value_key(module: &str, owner: Option<String>, collection: String, key: String) -> Result<ValueKey, String> {
