@@ -4,6 +4,7 @@ pub mod auth;
 pub mod changes;
 pub mod chat;
 pub mod cli;
+pub mod clock;
 pub mod component;
 pub mod config;
 pub mod content;

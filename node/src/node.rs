@@ -47,12 +47,6 @@ const STARTING_FOR_MS: u64 = 5_000;
 /// How often the load that other nodes see is brought up to date.
 const LOAD_EVERY: Duration = Duration::from_secs(2);
 
-/// How often records of matches that were over for `matches.records_for` are forgotten (more often when that is short, but not
-/// without a pause), and how many of them at once.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
-const SWEEP_SOONEST: Duration = Duration::from_secs(1);
-const SWEPT_AT_ONCE: u32 = 10_000;
-
 /// How long stopping may take before what is left is dropped.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
@@ -300,21 +294,6 @@ impl Node {
                 }
             }
         });
-        let sweeping = Arc::clone(hub);
-        hub.spawn(async move {
-            let records_for = sweeping.config().matches.records_for;
-            let records_for_ms = records_for.as_millis() as u64;
-            loop {
-                tokio::time::sleep(records_for.clamp(SWEEP_SOONEST, SWEEP_EVERY)).await;
-                match sweeping.store().sweep_matches(records_for_ms, SWEPT_AT_ONCE).await {
-                    Ok(0) => {}
-                    Ok(swept) => tracing::debug!(swept, "records of old matches were forgotten"),
-                    Err(error) => {
-                        tracing::debug!(error = &error as &dyn std::error::Error, "old records were not swept")
-                    }
-                }
-            }
-        });
         let loaded = Arc::clone(hub);
         hub.spawn(async move {
             let mut said = None;
@@ -346,6 +325,7 @@ impl Node {
             metrics.sessions.set(hub.session_count() as i64);
             metrics.held_requests.set(hub.held_requests() as i64);
             metrics.chat_channels.set(hub.services().chat.open_count() as i64);
+            metrics.leader.set(i64::from(hub.services().leader.term().is_some()));
             metrics.store_up.set(i64::from(*hub.store().up().borrow()));
             metrics.store_refusals(hub.store().refused_total());
             let stats = hub.cluster().stats();
@@ -425,6 +405,7 @@ impl Node {
         }
         // What is saved goes on elsewhere; the rest ends with us, and who hears of it first does not matter.
         let stopped = async {
+            hub.services().leader.resign().await;
             if let Err(error) = takeover::hand_back(&hub).await {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(
