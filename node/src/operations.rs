@@ -16,7 +16,7 @@ use crate::ops::content::PutContent;
 use crate::ops::view::{
     ClusterView, ContentCollection, ContentEntry, ContentPage, ContentPageRequest, ContentSummary, KickRequest,
     MatchPage, MatchView, ModuleView, ModulesView, NodeView, PageRequest, Published, QueuesView, RecordPage,
-    RecordRequest, RecordView, SavedView,
+    RecordRequest, RecordView, SavedView, WorldsView,
 };
 use crate::peer::MODULES_GROUP;
 use crate::session::hub::Hub;
@@ -201,7 +201,7 @@ impl Operations for Operator {
             .collect();
         Ok(ClusterView {
             cluster: self.hub.config().cluster.name.clone(),
-            leader: None,
+            leader: self.hub.services().leader.name().map(|name| name.to_string()),
             nodes,
         })
     }
@@ -346,12 +346,17 @@ impl Operations for Operator {
             .hub
             .cluster()
             .broadcast(MODULES_GROUP, &Bytes::from(manifest.name.clone()));
+        self.hub.services().worlds.published();
         tracing::info!(module = manifest.name, digest = %module.digest(), "module published");
         Ok(Published {
             name: manifest.name.clone(),
             version: manifest.version.clone(),
             digest: module.digest(),
         })
+    }
+
+    async fn worlds(&self) -> Result<WorldsView, Refusal> {
+        self.hub.services().worlds.view().await
     }
 
     fn cut_data_links(&self) -> Result<(), Refusal> {

@@ -171,6 +171,10 @@ pub async fn answer(hub: Arc<Hub>, request: PeerRequest) -> PeerAnswer {
                 "the player has no seat in that match",
             ))
         }
+        PeerRequest::Zones { targets, player } => {
+            let here = hub.services().worlds.here(targets, player).await;
+            PeerAnswer::Zones(Box::new(here))
+        }
     }
 }
 

@@ -126,6 +126,7 @@ impl Services {
         } else if group == crate::party::GROUP {
             self.parties.announced(&bytes);
         }
+        self.worlds.broadcast(group);
     }
 
     /// Serves a client's request. Requests that belong to matches and sessions never come here.

@@ -26,6 +26,7 @@ mod saves;
 mod sql;
 mod tickets;
 mod values;
+mod zones;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -59,6 +60,7 @@ pub use self::tickets::{
     Claim, Claimed, DepthRow, FormedPlayer, NewTicket, NewTickets, PoolRow, QueueOutcome, Standing, Swept, TicketRow,
 };
 pub use self::values::{Expect, Scan, ValueKey, ValueRow, ValueWrite, WriteOutcome};
+pub use self::zones::ZoneRow;
 
 use self::sql::{Database, Sql, Transaction, args};
 
@@ -105,6 +107,7 @@ pub const OPERATIONS: &[&str] = &[
     "list_modules",
     "list_nodes",
     "list_records",
+    "list_zones",
     "lose_matches",
     "note_players",
     "open_account",

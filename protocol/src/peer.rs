@@ -271,6 +271,12 @@ pub enum PeerRequest {
         channel: String,
         lines: Vec<ChatLine>,
     },
+    /// Which of these zones are on you, how many players are in each, and whether this player is.
+    Zones {
+        targets: Vec<MatchId>,
+        #[serde(default)]
+        player: Option<PlayerId>,
+    },
 }
 
 /// Which live matches are wanted.
@@ -295,6 +301,7 @@ pub enum PeerAnswer {
     Summary(NodeSummary),
     View(Box<MatchView>),
     Views(Vec<MatchView>),
+    Zones(Box<ZonesHere>),
 }
 
 /// What a node says of itself.
@@ -307,6 +314,29 @@ pub struct NodeSummary {
     /// Why the node is not ready, if it is not.
     #[serde(default)]
     pub why: Option<String>,
+}
+
+/// What a node says of the zones that it was asked about.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZonesHere {
+    /// Those that are on it.
+    pub zones: Vec<ZoneHere>,
+    /// From the leader: the names of zones that it is moving.
+    #[serde(default)]
+    pub moving: Vec<String>,
+    /// From the leader: zones that do not start, and why.
+    #[serde(default)]
+    pub trouble: Vec<(String, String)>,
+}
+
+/// A zone that runs on the node that says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneHere {
+    pub target: MatchId,
+    pub players: u32,
+    /// Whether the player that was asked for has a seat in it.
+    #[serde(default)]
+    pub seated: bool,
 }
 
 /// A match as operators see it.

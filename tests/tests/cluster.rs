@@ -21,4 +21,5 @@ mod cluster {
     mod storage;
     mod stored;
     mod wire;
+    mod worlds;
 }

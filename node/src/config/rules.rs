@@ -16,7 +16,7 @@ pub const SECRET_BYTES_MIN: usize = 32;
 
 /// Keys that this build reads and checks and that have no effect yet, with what is missing. `config check` and the start of a
 /// node say so for each that is set: no key is silently ignored.
-const NOT_SERVED: &[(&str, &str)] = &[("worlds", "worlds"), ("telemetry.otlp", "traces")];
+const NOT_SERVED: &[(&str, &str)] = &[("telemetry.otlp", "traces")];
 
 /// One line for each key that was written and has no effect in this build.
 pub(super) fn warnings(written: &Raw) -> Vec<String> {
@@ -328,6 +328,9 @@ fn check_queue(at: &str, queue: &Queue, faults: &mut Faults) {
 fn check_world(at: &str, world: &World, faults: &mut Faults) {
     if world.zones.is_empty() {
         faults.rule(&format!("{at}.zones"), "needed: a world has at least one zone");
+    }
+    if let Some(entry) = world.entry.as_ref().filter(|entry| !world.zones.contains_key(*entry)) {
+        faults.rule(&format!("{at}.entry"), format!("`{entry}` is no zone of this world"));
     }
     for pair in &world.neighbours {
         if pair.len() != 2 {

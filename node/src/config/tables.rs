@@ -66,8 +66,18 @@ section! {
     World {
         /// Pairs of zones that players may walk between.
         neighbours: Vec<Vec<String>> = Vec::new(),
+        /// The zone in which players arrive who name none. Without it the first one in the alphabet.
+        entry: Option<String> = None,
         /// The zones: each is a module, or a table of `module` and `params`.
         zones: BTreeMap<String, Zone> = BTreeMap::new(),
+    }
+}
+
+impl World {
+    /// The zone in which players arrive who name none.
+    pub fn entry_zone(&self) -> Option<&str> {
+        let first = || self.zones.keys().next().map(String::as_str);
+        self.entry.as_deref().or_else(first)
     }
 }
 

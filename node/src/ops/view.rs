@@ -217,6 +217,9 @@ pub struct WorldsView {
 pub struct WorldView {
     pub world: String,
     pub online: bool,
+    /// Why it is not online.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     pub zones: Vec<ZoneView>,
 }
 
@@ -227,6 +230,7 @@ pub struct ZoneView {
     #[serde(rename = "match")]
     pub id: Option<MatchId>,
     pub owner: Option<String>,
+    /// `running`, `moving` or `missing`.
     pub state: String,
     pub players: u32,
 }

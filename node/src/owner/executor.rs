@@ -148,6 +148,11 @@ enum Command {
         target: MatchId,
         reply: oneshot::Sender<Option<MatchView>>,
     },
+    Seats {
+        target: MatchId,
+        player: Option<PlayerId>,
+        reply: oneshot::Sender<Option<Seats>>,
+    },
     End {
         target: MatchId,
         reason: EndReason,
@@ -163,6 +168,14 @@ enum Command {
     Drop {
         target: MatchId,
     },
+}
+
+/// Who is in a match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seats {
+    pub players: u32,
+    /// Whether the player that was asked for is among them.
+    pub is_seated: bool,
 }
 
 /// What others see of one thread.
@@ -351,6 +364,13 @@ impl Executor {
     pub async fn view(&self, target: MatchId) -> Option<MatchView> {
         let (reply, answer) = oneshot::channel();
         self.shard(target).push(Command::View { target, reply });
+        answer.await.ok().flatten()
+    }
+
+    /// Who is in a match, and whether this player is; none if it is not here, or not released yet.
+    pub async fn seats(&self, target: MatchId, player: Option<PlayerId>) -> Option<Seats> {
+        let (reply, answer) = oneshot::channel();
+        self.shard(target).push(Command::Seats { target, player, reply });
         answer.await.ok().flatten()
     }
 
@@ -786,6 +806,20 @@ impl Worker {
                     .and_then(|slot| self.rooms[slot].as_ref())
                     .map(|owned| owned.room.view());
                 let _ = reply.send(view);
+            }
+            Command::Seats { target, player, reply } => {
+                let seats = self
+                    .slot(target)
+                    .and_then(|slot| self.rooms[slot].as_ref())
+                    .filter(|owned| owned.room.is_open())
+                    .map(|owned| {
+                        let part = owned.room.game().part();
+                        Seats {
+                            players: part.human_count() as u32,
+                            is_seated: player.is_some_and(|player| part.seat_of(player).is_some()),
+                        }
+                    });
+                let _ = reply.send(seats);
             }
             Command::End { target, reason, reply } => {
                 let found = self

@@ -11,6 +11,7 @@ mod links;
 mod lookup;
 mod peers;
 mod start;
+mod zone;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -128,6 +128,7 @@ mod content;
 mod owned;
 mod records;
 mod tickets;
+mod zones;
 
 fn node(name: &str, generation: u64) -> NodeLife {
     NodeLife {

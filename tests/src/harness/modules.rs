@@ -13,6 +13,11 @@ pub fn hostile() -> &'static [u8] {
     include_bytes!("../../guests/hostile/hostile.wasm")
 }
 
+/// Returns the component of a `stored` match that counts its own ticks aloud; tests/guests/counter says how.
+pub fn counter() -> &'static [u8] {
+    include_bytes!("../../guests/counter/counter.wasm")
+}
+
 /// Returns the component of a `stored` match that counts what happens to it; tests/guests/ledger says how.
 pub fn ledger() -> &'static [u8] {
     include_bytes!("../../guests/ledger/ledger.wasm")

@@ -65,7 +65,7 @@ impl Hub {
         self.create_row(published, row).await
     }
 
-    fn new_row(&self, published: &Published, params: Bytes, creator: Option<PlayerId>) -> NewRow {
+    pub(super) fn new_row(&self, published: &Published, params: Bytes, creator: Option<PlayerId>) -> NewRow {
         NewRow {
             id: MatchId::from_parts(self.unix_ms(), rand::random()),
             kind: MatchKind::Match,
