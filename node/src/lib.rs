@@ -20,6 +20,7 @@ pub mod matches;
 pub mod matchmaker;
 pub mod metrics;
 pub mod modules;
+pub mod moving;
 pub mod node;
 pub mod operations;
 pub mod ops;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use rookery_protocol::error::{ErrorCode, Refusal};
-use rookery_protocol::peer::{self, PeerAnswer, PeerRequest};
+use rookery_protocol::peer::{self, MoveCause, PeerAnswer, PeerRequest};
 use rookery_protocol::{MatchId, NodeName, PlayerId};
 
 use crate::content::Item;
@@ -15,8 +15,8 @@ use crate::ops::Operations;
 use crate::ops::content::PutContent;
 use crate::ops::view::{
     ClusterView, ContentCollection, ContentEntry, ContentPage, ContentPageRequest, ContentSummary, KickRequest,
-    MatchPage, MatchView, ModuleView, ModulesView, NodeView, PageRequest, Published, QueuesView, RecordPage,
-    RecordRequest, RecordView, SavedView, WorldsView,
+    MatchPage, MatchView, ModuleView, ModulesView, MoveRequest, Moved, NodeView, PageRequest, Published, QueuesView,
+    RecordPage, RecordRequest, RecordView, SavedView, WorldsView,
 };
 use crate::peer::MODULES_GROUP;
 use crate::session::hub::Hub;
@@ -316,6 +316,20 @@ impl Operations for Operator {
         self.hub.services().matchmaker.view().await
     }
 
+    async fn move_match(&self, target: &str, request: MoveRequest) -> Result<Moved, Refusal> {
+        let to = request.to.as_deref().map(node_name).transpose()?;
+        let id = self.row(target).await?.id;
+        let owner = self.hub.move_match(id, to, MoveCause::Operator).await?;
+        Ok(Moved {
+            id,
+            owner: owner.to_string(),
+        })
+    }
+
+    async fn forget_node(&self, name: &str) -> Result<(), Refusal> {
+        crate::takeover::forget(&self.hub, &node_name(name)?).await
+    }
+
     async fn modules(&self) -> Result<ModulesView, Refusal> {
         let modules = self.hub.modules().list().await?;
         let modules = modules
@@ -449,6 +463,11 @@ impl Operations for Operator {
             .map(|_| ())
             .map_err(|error| Refusal::new(ErrorCode::Unavailable, error.to_string()))
     }
+}
+
+fn node_name(name: &str) -> Result<NodeName, Refusal> {
+    name.parse()
+        .map_err(|_| Refusal::new(ErrorCode::NodeNotFound, format!("no node is called {name}")))
 }
 
 async fn peer_answer(hub: &Arc<Hub>, request: PeerRequest) -> PeerAnswer {

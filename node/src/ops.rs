@@ -35,7 +35,7 @@ use access::Access;
 use content::PutContent;
 use view::{
     ClusterView, ContentPage, ContentPageRequest, ContentSummary, JoinPeerRequest, KickRequest, MatchPage, MatchView,
-    ModulesView, PageRequest, Published, QueuesView, RecordPage, RecordRequest, WorldsView,
+    ModulesView, MoveRequest, Moved, PageRequest, Published, QueuesView, RecordPage, RecordRequest, WorldsView,
 };
 
 /// The largest component that may be published. Components of whole games are below 10 MiB; each is kept in memory while it
@@ -60,6 +60,10 @@ pub trait Operations: Send + Sync + 'static {
     fn match_view(&self, target: &str) -> impl Future<Output = Result<MatchView, Refusal>> + Send;
     fn end_match(&self, target: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
     fn kick(&self, target: &str, request: KickRequest) -> impl Future<Output = Result<(), Refusal>> + Send;
+    /// Moves a live match to another node, alive.
+    fn move_match(&self, target: &str, request: MoveRequest) -> impl Future<Output = Result<Moved, Refusal>> + Send;
+    /// Counts a node that will not return as dead.
+    fn forget_node(&self, name: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
     fn modules(&self) -> impl Future<Output = Result<ModulesView, Refusal>> + Send;
     /// Answers when the module is stored and compiled here.
     fn publish(&self, component: Bytes) -> impl Future<Output = Result<Published, Refusal>> + Send;
@@ -114,7 +118,8 @@ pub fn router<O: Operations>(operations: Arc<O>, metrics: Arc<Metrics>, token: O
         .route("/v1/queues", get(queues::<O>))
         .route("/v1/worlds", get(worlds::<O>))
         .route("/v1/faults/cut-data-links", post(cut_data_links::<O>))
-        .route("/v1/matches/{target}/move", post(not_served))
+        .route("/v1/matches/{target}/move", post(move_match::<O>))
+        .route("/v1/nodes/{name}/forget", post(forget_node::<O>))
         .route("/v1/nodes/{name}/drain", post(not_served))
         .route("/v1/records", get(records::<O>))
         .merge(content::routes::<O>())
@@ -288,6 +293,26 @@ async fn kick<O: Operations>(
 ) -> Answer<serde_json::Value> {
     let Json(request) = request?;
     node.kick(&target, request).await?;
+    Ok(Json(json!({})))
+}
+
+async fn move_match<O: Operations>(
+    State(node): Node<O>,
+    Path(target): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Moved> {
+    let body = body?;
+    let request = if body.is_empty() {
+        MoveRequest::default()
+    } else {
+        let wrong = |error: serde_json::Error| Refusal::new(ErrorCode::BadMessage, error.to_string());
+        serde_json::from_slice(&body).map_err(wrong)?
+    };
+    Ok(Json(node.move_match(&target, request).await?))
+}
+
+async fn forget_node<O: Operations>(State(node): Node<O>, Path(name): Path<String>) -> Answer<serde_json::Value> {
+    node.forget_node(&name).await?;
     Ok(Json(json!({})))
 }
 

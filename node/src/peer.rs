@@ -12,6 +12,7 @@ use rookery_protocol::peer::{self, Down, NodeSummary, PeerAnswer, PeerRequest, U
 use rookery_protocol::{MatchId, NodeLife};
 
 use crate::matches::event::EndReason;
+use crate::moving;
 use crate::session::hub::Hub;
 use crate::store::MatchStatus;
 
@@ -154,6 +155,15 @@ pub async fn answer(hub: Arc<Hub>, request: PeerRequest) -> PeerAnswer {
             }
             PeerAnswer::Views(views)
         }
+        PeerRequest::Move { target, to, cause } => moving::hand_over(hub, target, to, cause).await,
+        PeerRequest::Prepare { digest } => moving::prepare(&hub, digest).await,
+        PeerRequest::Take {
+            target,
+            epoch,
+            piece,
+            pieces,
+            bytes,
+        } => moving::take(&hub, target, epoch, (piece, pieces), &bytes).await,
         PeerRequest::End { target } => found(hub.executor().end(target, EndReason::Operator).await),
         PeerRequest::Lines { channel, lines } => {
             hub.services().chat.lines(&channel, lines);

@@ -16,10 +16,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::chat::ChatWord;
-use crate::client::{ChatLine, JoinRole, ListedMatch, Payload, PayloadCodec};
+use crate::client::{ChatLine, JoinRole, ListedMatch, Payload, PayloadCodec, Role};
 use crate::error::Refusal;
 use crate::output::{Attachment, Output, PublishedValue};
-use crate::{Digest, MatchId, NodeName, PlayerId, Seat, SessionId};
+use crate::{Digest, MatchId, NodeLife, NodeName, PlayerId, Seat, SessionId};
 
 /// A message that is not one of ours.
 #[derive(Debug, thiserror::Error)]
@@ -261,6 +261,25 @@ pub enum PeerRequest {
     End {
         target: MatchId,
     },
+    /// Hand this match of yours over to that node.
+    Move {
+        target: MatchId,
+        to: NodeName,
+        cause: MoveCause,
+    },
+    /// A match of this module is about to come: have it compiled.
+    Prepare {
+        digest: Digest,
+    },
+    /// One piece of an encoded [`Handover`], counted from 0. The last one is answered when the match is the receiver's, or will
+    /// not be.
+    Take {
+        target: MatchId,
+        epoch: u64,
+        piece: u32,
+        pieces: u32,
+        bytes: Bytes,
+    },
     Kick {
         target: MatchId,
         player: PlayerId,
@@ -277,6 +296,52 @@ pub enum PeerRequest {
         #[serde(default)]
         player: Option<PlayerId>,
     },
+}
+
+/// Why a match goes to another node while both live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MoveCause {
+    Drain,
+    Rebalance,
+    Operator,
+}
+
+/// A match on its way from its owner to the next one: all that it is at an event boundary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Handover {
+    pub target: MatchId,
+    /// The epoch under which the sender owns it; the receiver takes it under the next one.
+    pub epoch: u64,
+    /// The version of the module that saved it.
+    pub saved_by: String,
+    /// What the match logic saved.
+    pub state: Bytes,
+    /// What the host keeps for the match, encoded, its recent outputs included.
+    pub part: Bytes,
+    pub streams: Vec<HandedStream>,
+}
+
+/// A stream that goes on from another owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedStream {
+    pub gateway: NodeLife,
+    pub number: u64,
+    /// The highest `seq` that the gateway said it has.
+    pub confirmed: u64,
+    pub seats: Vec<HandedSeat>,
+}
+
+/// A seat in a stream that goes on from another owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedSeat {
+    pub seat: Seat,
+    pub role: Role,
+    /// The join that brought it here.
+    pub req: u64,
+    /// The last `seq` before it came.
+    pub since: u64,
+    /// It was given up, and is owed what was said to it until then.
+    pub left_at: Option<u64>,
 }
 
 /// Which live matches are wanted.

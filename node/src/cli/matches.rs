@@ -9,9 +9,9 @@ use super::operator::{OpsClient, OpsError, OpsOptions, pretty, segment};
 use super::records::time;
 use super::say;
 use super::table::{list, or_dash, table};
-use crate::ops::view::{KickRequest, MatchPage, MatchView};
+use crate::ops::view::{KickRequest, MatchPage, MatchView, MoveRequest, Moved};
 
-/// List, show and end matches.
+/// List, show, move and end matches.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  rookery match list")]
 pub(super) struct Match {
@@ -24,6 +24,7 @@ enum MatchCommand {
     List(List),
     Show(Show),
     End(End),
+    Move(Move),
     Kick(Kick),
 }
 
@@ -33,6 +34,7 @@ impl Match {
             MatchCommand::List(command) => command.run(),
             MatchCommand::Show(command) => command.run(),
             MatchCommand::End(command) => command.run(),
+            MatchCommand::Move(command) => command.run(),
             MatchCommand::Kick(command) => command.run(),
         }
     }
@@ -182,6 +184,33 @@ impl End {
             pretty(&answer)
         } else {
             format!("{} ends", self.target)
+        });
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Move a match to another node; its players notice a short pause.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  rookery match move village/square --to rook-2")]
+struct Move {
+    /// The match's id or name.
+    #[arg(value_name = "ID")]
+    target: String,
+    /// The node that is to own it. The less loaded of two others when it is not given.
+    #[arg(long, value_name = "NODE")]
+    to: Option<String>,
+    #[command(flatten)]
+    ops: OpsOptions,
+}
+
+impl Move {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let path = format!("/v1/matches/{}/move", segment(&self.target));
+        let answer: Moved = self.ops.client()?.post(&path, MoveRequest { to: self.to })?;
+        say(if self.ops.json {
+            pretty(&answer)
+        } else {
+            format!("{} is on {}", self.target, answer.owner)
         });
         Ok(ExitCode::SUCCESS)
     }

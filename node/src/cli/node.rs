@@ -3,12 +3,14 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::config::FileOption;
+use super::operator::{OpsOptions, pretty, segment};
 use super::{LogOptions, say};
 use crate::config::{Config, Sources};
 use crate::log;
@@ -22,9 +24,12 @@ const BLOCKED_TASKS_WITHIN: Duration = Duration::from_millis(500);
 /// Run one node. With no configuration at all: alone, SQLite in ./rookery-data, on loopback.
 #[derive(Debug, Args)]
 #[command(
+    args_conflicts_with_subcommands = true,
     after_help = "Example:\n  ROOKERY_CLUSTER__SEEDS=10.0.0.7:7701 rookery node --config rookery.toml --name rook-2"
 )]
 pub(super) struct Node {
+    #[command(subcommand)]
+    command: Option<NodeCommand>,
     #[command(flatten)]
     file: FileOption,
     /// This node's name, `node.name`.
@@ -52,8 +57,39 @@ pub(super) struct Node {
     exit_with_stdin: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    Forget(Forget),
+}
+
+/// Count a node that will not return as dead, so that nobody waits for its leases to end.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  rookery node forget rook-3 --ops http://127.0.0.1:7702")]
+struct Forget {
+    /// The node's name.
+    name: String,
+    #[command(flatten)]
+    ops: OpsOptions,
+}
+
+impl Forget {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let path = format!("/v1/nodes/{}/forget", segment(&self.name));
+        let answer: Value = self.ops.client()?.post(&path, json!({}))?;
+        say(if self.ops.json {
+            pretty(&answer)
+        } else {
+            format!("{} counts as dead; what it held goes on elsewhere", self.name)
+        });
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
 impl Node {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        if let Some(NodeCommand::Forget(forget)) = self.command {
+            return forget.run();
+        }
         let loaded = Config::load(self.sources())?;
         log::init(self.log.log_format, &self.log.level_or(log::DEFAULT_LEVEL))?;
         for warning in &loaded.warnings {

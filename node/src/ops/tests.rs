@@ -90,6 +90,19 @@ impl Operations for Node {
         Ok(())
     }
 
+    async fn move_match(&self, target: &str, request: MoveRequest) -> Result<Moved, Refusal> {
+        self.tell(format!("move {target} {:?}", request.to));
+        Ok(Moved {
+            id: MatchId::from_u128(7),
+            owner: request.to.unwrap_or_else(|| "another".into()),
+        })
+    }
+
+    async fn forget_node(&self, name: &str) -> Result<(), Refusal> {
+        self.tell(format!("forget {name}"));
+        Ok(())
+    }
+
     async fn modules(&self) -> Result<ModulesView, Refusal> {
         Err(Refusal::new(ErrorCode::Unavailable, "the database does not answer"))
     }
@@ -264,7 +277,7 @@ async fn refusals_carry_code_message_and_details_under_a_fitting_status() {
         ("POST", "/v1/matches/square/kick", b"{}", 400, "bad_message"),
         ("POST", "/v1/cluster/join", b"", 400, "bad_message"),
         ("POST", "/v1/cluster/join", &too_much, 413, "too_large"),
-        ("POST", "/v1/matches/square/move", b"", 503, "unavailable"),
+        ("POST", "/v1/matches/square/move", b"{", 400, "bad_message"),
         ("POST", "/v1/nodes/node-1/drain", b"", 503, "unavailable"),
         ("GET", "/v1/records?limit=many", b"", 400, "bad_message"),
         ("GET", "/v1/content/items/nothing", b"", 404, "storage.not_found"),
@@ -299,17 +312,27 @@ async fn orders_reach_the_node() {
     for (path, body) in [
         ("/v1/matches/village%2Fsquare/end", ""),
         ("/v1/matches/square/kick", r#"{"player": "ana"}"#),
+        ("/v1/nodes/rook-3/forget", "{}"),
         ("/v1/cluster/join", r#"{"peer": "10.0.0.1:7701"}"#),
     ] {
         let answer = listener.request("POST", path, &[JSON], body.as_bytes()).await;
         assert_eq!(answer, (200, "{}".into()), "{path}");
+    }
+    for (body, owner) in [(r#"{"to": "rook-2"}"#, "rook-2"), ("", "another")] {
+        let path = "/v1/matches/square/move";
+        let (status, moved) = listener.request("POST", path, &[JSON], body.as_bytes()).await;
+        let moved: Value = serde_json::from_str(&moved).unwrap();
+        assert_eq!((status, &moved["owner"]), (200, &json!(owner)));
     }
     listener.get("/v1/matches").await;
     listener.get("/v1/matches?limit=5000&cursor=c&module=duel").await;
     let expected = [
         "end village/square",
         "kick square ana \"\"",
+        "forget rook-3",
         "join 10.0.0.1:7701",
+        "move square Some(\"rook-2\")",
+        "move square None",
         "matches Some(100) None None",
         "matches Some(1000) Some(\"c\") Some(\"duel\")",
     ];

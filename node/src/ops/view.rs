@@ -183,6 +183,23 @@ pub struct KickRequest {
     pub reason: String,
 }
 
+/// `POST /v1/matches/{id}/move`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveRequest {
+    /// The node that is to own it; another one than now when it is not named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    #[serde(rename = "match")]
+    pub id: MatchId,
+    /// The node that owns it now.
+    pub owner: String,
+}
+
 /// `POST /v1/cluster/join`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinPeerRequest {

@@ -5,7 +5,7 @@
 //! the rooms, and then sends one frame for each stream that has something to say: the busier the node, the larger the batch.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, Thread};
@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rookery_protocol::client::ListedMatch;
 use rookery_protocol::error::{ErrorCode, Refusal};
-use rookery_protocol::peer::{Down, DownFrame, MatchView, Up};
+use rookery_protocol::peer::{Down, DownFrame, HandedStream, MatchView, Up};
 use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::fence::Fence;
-use super::room::{Resumption, Room, RoomConfig, RoomEffect, Verdict};
+use super::room::{HandedRoom, Resumption, Room, RoomConfig, RoomEffect, Verdict};
 use crate::matches::effect::{Effect, EffectId};
 use crate::matches::event::{EndReason, Entry};
 use crate::matches::machine::{Failure, LogLevel, Match};
@@ -31,6 +31,9 @@ use crate::wasm::Module;
 
 /// Commands that wait for one thread. A full inbox refuses: a client's input is sent again, a request is answered `unavailable`.
 const INBOX_MAX: usize = 65_536;
+
+/// Messages that wait for a match that is being handed over. Further ones are dropped: gateways say them again.
+const WAITING_MAX: usize = 4_096;
 
 /// Commands taken between two looks at the clock.
 const SLICE: usize = 64;
@@ -89,6 +92,39 @@ pub struct Restored {
     pub saved_by: String,
     pub state: Bytes,
     pub part: HostPart,
+    /// The streams of the last owner, if it handed the match over.
+    pub streams: Vec<HandedStream>,
+}
+
+/// What a room hears besides its gateways' messages; it waits while the match is being handed over.
+enum RoomCommand {
+    Up {
+        from: NodeLife,
+        up: Up,
+    },
+    Answer {
+        id: EffectId,
+        answer: Option<(u32, Result<Vec<Entry>, String>)>,
+    },
+    GatewayGone {
+        node: NodeName,
+        generation: u64,
+    },
+    LinkLost {
+        node: NodeName,
+    },
+    Writable {
+        node: NodeName,
+    },
+    End {
+        reason: EndReason,
+        reply: oneshot::Sender<bool>,
+    },
+    Kick {
+        player: PlayerId,
+        reason: String,
+        reply: oneshot::Sender<bool>,
+    },
 }
 
 impl Origin {
@@ -118,6 +154,16 @@ enum Command {
     /// Save what changed since it was saved, and answer how many matches that were.
     SaveAll {
         reply: oneshot::Sender<usize>,
+    },
+    /// Stop the match at an event boundary and answer what it is then; what comes for it waits.
+    Freeze {
+        target: MatchId,
+        reply: oneshot::Sender<Option<Frozen>>,
+    },
+    /// The match stays, under this epoch: what waited is heard.
+    Thaw {
+        target: MatchId,
+        epoch: u64,
     },
     /// The lease holds again after it had lapsed.
     Lifted,
@@ -176,6 +222,15 @@ pub struct Seats {
     pub players: u32,
     /// Whether the player that was asked for is among them.
     pub is_seated: bool,
+}
+
+/// A match that stands still, to be handed over.
+#[derive(Debug)]
+pub struct Frozen {
+    pub epoch: u64,
+    /// The version of the module that saved it.
+    pub version: Arc<str>,
+    pub room: HandedRoom,
 }
 
 /// What others see of one thread.
@@ -305,6 +360,19 @@ impl Executor {
             saves += answer.await.unwrap_or(0);
         }
         saves
+    }
+
+    /// Stops a match at an event boundary, to be handed over: nothing of it is heard and it hears nothing until
+    /// [`Executor::thaw`], or [`Executor::drop_match`]. None when it is not here, is over, or is frozen already.
+    pub async fn freeze(&self, target: MatchId) -> Option<Frozen> {
+        let (reply, answer) = oneshot::channel();
+        self.shard(target).push_always(Command::Freeze { target, reply });
+        answer.await.ok().flatten()
+    }
+
+    /// A frozen match stays, under this epoch.
+    pub fn thaw(&self, target: MatchId, epoch: u64) {
+        self.shard(target).push_always(Command::Thaw { target, epoch });
     }
 
     /// The lease holds again: what was held back may go out.
@@ -540,6 +608,8 @@ struct Owned {
     origin_us: i64,
     /// What the match asked for while the lease had lapsed.
     held: Vec<EffectOf>,
+    /// What came for it while it is being handed over; none while it is not.
+    frozen: Option<Vec<RoomCommand>>,
     /// The wake-up in the heap that counts; others are stale.
     wake_us: Option<u64>,
     dirty: bool,
@@ -625,12 +695,8 @@ impl Worker {
 
     /// Whether the room stands still: the lease has lapsed, and what it says now may not be heard.
     fn is_held(&self, slot: usize) -> bool {
-        !self.is_fence_open
-            && self
-                .rooms
-                .get(slot)
-                .and_then(Option::as_ref)
-                .is_some_and(|owned| owned.room.config().leased)
+        let owned = self.rooms.get(slot).and_then(Option::as_ref);
+        owned.is_some_and(|owned| owned.frozen.is_some() || (owned.room.config().leased && !self.is_fence_open))
     }
 
     fn sleep(&mut self) {
@@ -780,14 +846,16 @@ impl Worker {
             }
             Command::Lifted => self.lifted(),
             Command::Up { from, up } => self.up(from, up),
-            Command::GatewayGone { node, generation } => {
-                self.in_every_room(|room, now_ms, out| room.gateway_gone(now_ms, &node, generation, out));
-            }
-            Command::LinkLost { node } => self.in_every_room(|room, _, _| room.link_lost(&node)),
-            Command::Writable { node } => self.in_every_room(|room, now_ms, out| room.writable(now_ms, &node, out)),
+            Command::GatewayGone { node, generation } => self.to_every_room(|| RoomCommand::GatewayGone {
+                node: node.clone(),
+                generation,
+            }),
+            Command::LinkLost { node } => self.to_every_room(|| RoomCommand::LinkLost { node: node.clone() }),
+            Command::Writable { node } => self.to_every_room(|| RoomCommand::Writable { node: node.clone() }),
             Command::ContentChanged { collection, key } => {
                 for slot in 0..self.rooms.len() {
-                    let has_read = |owned: &Owned| owned.room.has_read(&collection);
+                    // It is a hint, which a match that is being handed over may miss.
+                    let has_read = |owned: &Owned| owned.frozen.is_none() && owned.room.has_read(&collection);
                     if self.rooms[slot].as_ref().is_some_and(has_read) {
                         self.in_room(slot, |room, now_ms, out| {
                             room.content_changed(now_ms, &collection, &key, out);
@@ -797,7 +865,7 @@ impl Worker {
             }
             Command::Answer { target, id, answer } => {
                 if let Some(slot) = self.slot(target) {
-                    self.in_room(slot, |room, now_ms, out| room.answer(now_ms, id, answer, out));
+                    self.to_room(slot, RoomCommand::Answer { id, answer });
                 }
             }
             Command::View { target, reply } => {
@@ -821,23 +889,27 @@ impl Worker {
                     });
                 let _ = reply.send(seats);
             }
-            Command::End { target, reason, reply } => {
-                let found = self
-                    .slot(target)
-                    .and_then(|slot| self.in_room(slot, |room, now_ms, out| room.end(now_ms, reason, out)))
-                    .is_some();
-                let _ = reply.send(found);
-            }
+            Command::End { target, reason, reply } => match self.slot(target) {
+                Some(slot) => self.to_room(slot, RoomCommand::End { reason, reply }),
+                None => drop(reply.send(false)),
+            },
             Command::Kick {
                 target,
                 player,
                 reason,
                 reply,
-            } => {
-                let found = self
-                    .slot(target)
-                    .and_then(|slot| self.in_room(slot, |room, now_ms, out| room.kick(now_ms, player, &reason, out)));
-                let _ = reply.send(found.unwrap_or(false));
+            } => match self.slot(target) {
+                Some(slot) => self.to_room(slot, RoomCommand::Kick { player, reason, reply }),
+                None => drop(reply.send(false)),
+            },
+            Command::Freeze { target, reply } => {
+                let frozen = self.slot(target).and_then(|slot| self.freeze(slot));
+                let _ = reply.send(frozen);
+            }
+            Command::Thaw { target, epoch } => {
+                if let Some(slot) = self.slot(target) {
+                    self.thaw(slot, epoch);
+                }
             }
             Command::Drop { target } => {
                 if let Some(slot) = self.slot(target) {
@@ -845,6 +917,77 @@ impl Worker {
                 }
             }
         }
+    }
+
+    fn to_every_room(&mut self, command: impl Fn() -> RoomCommand) {
+        for slot in 0..self.rooms.len() {
+            self.to_room(slot, command());
+        }
+    }
+
+    /// Gives a room what is for it, or keeps it while the match is being handed over.
+    fn to_room(&mut self, slot: usize, command: RoomCommand) {
+        let Some(Some(owned)) = self.rooms.get_mut(slot) else {
+            return;
+        };
+        if let Some(waiting) = &mut owned.frozen {
+            // The messages of gateways are said again; the rest is bounded by what there is.
+            if waiting.len() < WAITING_MAX || !matches!(command, RoomCommand::Up { .. }) {
+                waiting.push(command);
+            }
+            return;
+        }
+        match command {
+            RoomCommand::Up { from, up } => {
+                self.in_room(slot, |room, now_ms, out| room.up(now_ms, &from, up, out));
+            }
+            RoomCommand::Answer { id, answer } => {
+                self.in_room(slot, |room, now_ms, out| room.answer(now_ms, id, answer, out));
+            }
+            RoomCommand::GatewayGone { node, generation } => {
+                self.in_room(slot, |room, now_ms, out| {
+                    room.gateway_gone(now_ms, &node, generation, out)
+                });
+            }
+            RoomCommand::LinkLost { node } => {
+                self.in_room(slot, |room, _, _| room.link_lost(&node));
+            }
+            RoomCommand::Writable { node } => {
+                self.in_room(slot, |room, now_ms, out| room.writable(now_ms, &node, out));
+            }
+            RoomCommand::End { reason, reply } => {
+                let found = self.in_room(slot, |room, now_ms, out| room.end(now_ms, reason, out));
+                let _ = reply.send(found.is_some());
+            }
+            RoomCommand::Kick { player, reason, reply } => {
+                let found = self.in_room(slot, |room, now_ms, out| room.kick(now_ms, player, &reason, out));
+                let _ = reply.send(found.unwrap_or(false));
+            }
+        }
+    }
+
+    fn freeze(&mut self, slot: usize) -> Option<Frozen> {
+        // What was said before goes out first: nothing does afterwards.
+        self.flush();
+        let owned = self.rooms.get(slot)?.as_ref()?;
+        if owned.frozen.is_some() || self.is_held(slot) {
+            return None;
+        }
+        let (epoch, version) = (owned.room.epoch(), Arc::clone(&owned.room.config().version));
+        let room = self.in_room(slot, |room, now_ms, out| room.hand_over(now_ms, out))??;
+        let owned = self.rooms.get_mut(slot)?.as_mut()?;
+        owned.frozen = Some(Vec::new());
+        Some(Frozen { epoch, version, room })
+    }
+
+    fn thaw(&mut self, slot: usize, epoch: u64) {
+        let Some(Some(owned)) = self.rooms.get_mut(slot) else {
+            return;
+        };
+        let Some(waiting) = owned.frozen.take() else { return };
+        self.in_room(slot, |room, _, _| room.stay(epoch));
+        self.perform_held(slot);
+        waiting.into_iter().for_each(|command| self.to_room(slot, command));
     }
 
     fn in_every_room(&mut self, mut step: impl FnMut(&mut Room, u64, &mut Vec<RoomEffect>)) {
@@ -878,8 +1021,9 @@ impl Worker {
                     saved_by,
                     state,
                     part,
+                    streams,
                 } = *restored;
-                (part, Some((why, saved_by, state)))
+                (part, Some((why, saved_by, state, streams)))
             }
         };
         let game = Match::restore(&module, part).map_err(|failure| {
@@ -900,6 +1044,7 @@ impl Worker {
             room,
             origin_us,
             held: Vec::new(),
+            frozen: None,
             wake_us: None,
             dirty: false,
             listing: None,
@@ -910,7 +1055,10 @@ impl Worker {
         let started = self
             .in_room(slot, |room, now_ms, out| match load {
                 None => room.start(now_ms, out),
-                Some((why, saved_by, state)) => room.load(now_ms, why, saved_by, state, out),
+                Some((why, saved_by, state, streams)) => {
+                    room.take_streams(streams);
+                    room.load(now_ms, why, saved_by, state, out)
+                }
             })
             .unwrap_or_else(|| Err(busy()));
         if started.is_err() {
@@ -938,7 +1086,7 @@ impl Worker {
             .filter(|slot| self.rooms[*slot].as_ref().is_some_and(|owned| owned.room.is_open()));
         match slot {
             // The gateway keeps what has a number, and says it again.
-            Some(slot) if self.is_held(slot) => {}
+            Some(slot) if self.is_held(slot) => self.hold_up(slot, from, up),
             Some(slot) => {
                 self.in_room(slot, |room, now_ms, out| room.up(now_ms, &from, up, out));
             }
@@ -955,6 +1103,13 @@ impl Worker {
                     },
                 );
             }
+        }
+    }
+
+    /// Keeps a message for a match that is being handed over. One whose lease has lapsed hears nothing.
+    fn hold_up(&mut self, slot: usize, from: NodeLife, up: Up) {
+        if self.rooms[slot].as_ref().is_some_and(|owned| owned.frozen.is_some()) {
+            self.to_room(slot, RoomCommand::Up { from, up });
         }
     }
 
@@ -976,7 +1131,7 @@ impl Worker {
                 continue;
             };
             owned.dirty = false;
-            if owned.room.config().leased && !self.is_fence_open {
+            if owned.frozen.is_some() || (owned.room.config().leased && !self.is_fence_open) {
                 owned.wake_us = None;
                 continue;
             }
@@ -1031,27 +1186,39 @@ impl Worker {
             let Some(Some(owned)) = self.rooms.get_mut(slot) else {
                 continue;
             };
-            if !owned.room.config().leased {
+            if !owned.room.config().leased || owned.frozen.is_some() {
                 continue;
             }
             if !owned.dirty {
                 owned.dirty = true;
                 self.dirty.push(slot);
             }
-            let mut held: Vec<RoomEffect> = owned
-                .held
-                .drain(..)
-                .map(|EffectOf { id, effect, .. }| RoomEffect::Perform { id, effect })
-                .collect();
-            self.perform(slot, &mut held);
+            self.perform_held(slot);
         }
+    }
+
+    fn perform_held(&mut self, slot: usize) {
+        let Some(Some(owned)) = self.rooms.get_mut(slot) else {
+            return;
+        };
+        let held = owned.held.drain(..);
+        let mut held: Vec<RoomEffect> = held
+            .map(|EffectOf { id, effect, .. }| RoomEffect::Perform { id, effect })
+            .collect();
+        self.perform(slot, &mut held);
     }
 
     /// Forgets the match, and tells who listens that it is not here any more.
     fn drop_room(&mut self, slot: usize) {
         let Some(owned) = self.rooms[slot].as_ref() else { return };
         let (target, epoch) = (owned.room.id(), owned.room.epoch());
-        for (gateway, stream) in owned.room.gateways() {
+        let mut told: BTreeSet<(&NodeLife, u64)> = owned.room.gateways().collect();
+        for command in owned.frozen.iter().flatten() {
+            if let RoomCommand::Up { from, up } = command {
+                told.insert((from, up.stream));
+            }
+        }
+        for (gateway, stream) in told {
             // Lost with a full queue: the gateway hears it when it asks next.
             self.outside
                 .down(self.lane, gateway, Down::NotHere { target, stream, epoch });

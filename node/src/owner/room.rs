@@ -15,7 +15,7 @@ use bytes::Bytes;
 use rookery_protocol::client::{JoinRole, LeaveReason, ListedMatch, Payload, Role};
 use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::output::{Attachment, Output};
-use rookery_protocol::peer::{DownFrame, Item, JoinRequest, MatchHead, MatchView, Over, Up, UpBody};
+use rookery_protocol::peer::{DownFrame, HandedStream, Item, JoinRequest, MatchHead, MatchView, Over, Up, UpBody};
 use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId, Seat, SessionId};
 
 use super::saving::Saving;
@@ -96,7 +96,16 @@ pub enum RoomEffect {
     Failure(Failure),
 }
 
-/// A state on its way to the store or to another node.
+/// A room on its way to another node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HandedRoom {
+    pub state: Bytes,
+    /// The host's part, encoded, its ring included.
+    pub part: Bytes,
+    pub streams: Vec<HandedStream>,
+}
+
+/// A state on its way to the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedState {
     /// The last event that is in it.
@@ -279,6 +288,37 @@ impl Room {
         Ok(())
     }
 
+    /// Takes the streams of the match's last owner.
+    pub fn take_streams(&mut self, streams: Vec<HandedStream>) {
+        self.streams = streams.into_iter().take(STREAMS_MAX).map(Stream::handed).collect();
+    }
+
+    /// All that the next owner needs, as of now; the match must not hear or say anything more here. None when it is over, or its
+    /// `save` failed, which ends it.
+    pub fn hand_over(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) -> Option<HandedRoom> {
+        if self.phase != Phase::Running {
+            return None;
+        }
+        match self.game.save() {
+            Ok(state) => Some(HandedRoom {
+                state,
+                part: self.game.encode_part(RingIn::Encoding),
+                streams: self.streams.iter().map(Stream::hand_over).collect(),
+            }),
+            Err(failure) => {
+                let reason = failure.kind.as_str().into();
+                out.push(RoomEffect::Failure(failure));
+                self.finish(now_ms, Verdict::Failed { reason }, out);
+                None
+            }
+        }
+    }
+
+    /// The match stayed, under this epoch.
+    pub fn stay(&mut self, epoch: u64) {
+        self.config.epoch = epoch;
+    }
+
     /// The match's row says `running` under our epoch: it may speak.
     pub fn release(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) {
         if self.phase != Phase::Starting {
@@ -307,6 +347,11 @@ impl Room {
         let pending: Vec<Event> = part.pending().cloned().collect();
         self.follow_ups = pending.into();
         self.heard_by_ms = Some(now_ms + HEARD_WITHIN_MS);
+        // Gateways that listened to the last owner hear from us what they have not confirmed.
+        for index in 0..self.streams.len() {
+            let last = self.streams[index].sent();
+            self.catch_up(now_ms, index, last, out);
+        }
         self.run_follow_ups(now_ms, out);
         let reason = why.reason().into();
         self.apply(

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rookery_protocol::client::Role;
 use rookery_protocol::output::Output;
-use rookery_protocol::peer::{DownFrame, Item, MatchHead, Over};
+use rookery_protocol::peer::{DownFrame, HandedSeat, HandedStream, Item, MatchHead, Over};
 use rookery_protocol::{MatchId, NodeLife, Seat};
 
 /// A seat in a stream.
@@ -62,6 +62,50 @@ impl Stream {
             head_due: true,
             check_due: false,
             stalled: false,
+        }
+    }
+
+    /// A stream that goes on from another owner, after what the gateway said it has. What is missing comes from the ring.
+    pub fn handed(handed: HandedStream) -> Self {
+        let seats = handed.seats.into_iter().map(|seat| {
+            let HandedSeat {
+                seat,
+                role,
+                req,
+                since,
+                left_at,
+            } = seat;
+            let state = StreamSeat {
+                role,
+                req,
+                since,
+                left_at,
+            };
+            (seat, state)
+        });
+        Self {
+            seats: seats.collect(),
+            sent: handed.confirmed,
+            confirmed: handed.confirmed,
+            collected: handed.confirmed,
+            ..Self::new(handed.gateway, handed.number)
+        }
+    }
+
+    /// The stream for the next owner.
+    pub fn hand_over(&self) -> HandedStream {
+        let seats = self.seats.iter().map(|(seat, state)| HandedSeat {
+            seat: *seat,
+            role: state.role,
+            req: state.req,
+            since: state.since,
+            left_at: state.left_at,
+        });
+        HandedStream {
+            gateway: self.gateway.clone(),
+            number: self.number,
+            confirmed: self.confirmed,
+            seats: seats.collect(),
         }
     }
 

@@ -33,6 +33,7 @@ use super::listener::Listener;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::modules::Modules;
+use crate::moving::Incoming;
 use crate::owner::Executor;
 use crate::owner::fence::Fence;
 use crate::owner::saver::{self, Saver};
@@ -92,6 +93,7 @@ pub struct Hub {
     lookups: mpsc::Sender<MatchId>,
     saver: Saver,
     fence: Fence,
+    incoming: Incoming,
     started: Instant,
 }
 
@@ -111,6 +113,7 @@ impl Hub {
             lookups,
             saver,
             fence: Fence::default(),
+            incoming: Incoming::default(),
             started: Instant::now(),
             parts,
         });
@@ -224,6 +227,11 @@ impl Hub {
     /// The way of matches' states into the store.
     pub fn saver(&self) -> &Saver {
         &self.saver
+    }
+
+    /// Matches on their way to this node.
+    pub fn incoming(&self) -> &Incoming {
+        &self.incoming
     }
 
     /// Until when this node speaks for what it holds under its lease.

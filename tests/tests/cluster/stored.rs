@@ -146,3 +146,153 @@ async fn all_nodes_may_stop_and_start_and_stored_matches_are_there_again() {
         assert_eq!(add(&bob, game_match, 1, 1).await["sum"], 43);
     }
 }
+
+/// Moves a match to the node with this index by the operators' HTTP of another, and returns the status and the answer.
+async fn move_to(cluster: &TestCluster, asked: usize, game_match: &str, to: &str) -> (u16, Value) {
+    let path = format!("/v1/matches/{game_match}/move");
+    cluster.ops(asked).post(&path, json!({ "to": to })).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_match_that_is_moved_keeps_its_players_who_miss_nothing_and_hear_no_reset() {
+    let cluster = ledger_cluster(3).await;
+    let players = [
+        cluster.node(0).guest(Encoding::Json).await,
+        cluster.node(1).guest(Encoding::MsgPack).await,
+        cluster.node(2).guest(Encoding::Json).await,
+    ];
+    let game_match = ledger_on(&cluster, &players[0], 0).await;
+    let mut seats = Vec::new();
+    for player in &players {
+        seats.push(player.join(&game_match).await.unwrap()["seat"].clone());
+    }
+    // A bell that was set before the moves rings after them.
+    players[1].send_unnumbered(&game_match, json!({"wait": 6_000})).await;
+    let (rounds, inputs) = (9, 20);
+    for round in 0..rounds {
+        let to = cluster.node((round + 1) % 3).name().to_owned();
+        let moving = move_to(&cluster, round % 3, &game_match, &to);
+        let playing = async {
+            for n in 1..=inputs {
+                let n = (round * inputs + n) as u64;
+                players[0].send(&game_match, n, json!({"add": 1})).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        let ((status, moved), ()) = tokio::join!(moving, playing);
+        assert_eq!((status, &moved["owner"]), (200, &json!(to)), "round {round}: {moved}");
+        let shown = cluster.ops((round + 2) % 3).match_view(&game_match).await;
+        assert_eq!((&shown["owner"], &shown["match"]), (&json!(to), &json!(game_match)));
+    }
+    // Everyone hears every sum once and in order, whatever node they are on, and the bell.
+    let steps = (rounds * inputs) as i64;
+    for player in &players {
+        let (mut heard, mut rang, mut seq) = (0, false, 0);
+        while heard < steps || !rang {
+            let push = player.expect_push().await;
+            match push["type"].as_str().unwrap() {
+                "match.data" if push["key"].is_string() => {}
+                "match.data" => {
+                    assert!(push["seq"].as_u64().unwrap() > seq, "{push}");
+                    seq = push["seq"].as_u64().unwrap();
+                    rang |= push["data"]["rang"].is_number();
+                    if push["data"]["sum"].is_number() {
+                        heard += 1;
+                        assert_eq!(push["data"]["sum"], heard, "a step was missed, doubled or out of order");
+                    }
+                }
+                "match.ack" | "match.players" => {}
+                other => panic!("{other} has no place here: {push}"),
+            }
+        }
+        assert!(seq < 1 << 40, "the incarnation is the same");
+    }
+    for (index, player) in players.iter().enumerate() {
+        let again = player.join(&game_match).await.unwrap();
+        assert_eq!(again["seat"], seats[index], "the same seat");
+    }
+    let mut moved = 0.0;
+    for index in 0..3 {
+        let ops = cluster.ops(index);
+        moved += ops
+            .metric("rookery_matches_moved_total{reason=\"operator\"}")
+            .await
+            .unwrap();
+    }
+    assert_eq!(moved, rounds as f64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_match_that_cannot_be_moved_stays_and_plays_on() {
+    let cluster = ledger_cluster(2).await;
+    cluster.publish("echo").await;
+    let ana = cluster.node(0).guest(Encoding::Json).await;
+    let (here, there) = (cluster.node(0).name().to_owned(), cluster.node(1).name().to_owned());
+    let game_match = ledger_on(&cluster, &ana, 0).await;
+    ana.join(&game_match).await.unwrap();
+    ana.send(&game_match, 1, json!({"stubborn": true})).await;
+    add(&ana, &game_match, 2, 5).await;
+
+    let (status, refused) = move_to(&cluster, 1, &game_match, &there).await;
+    assert_eq!((status, &refused["code"]), (409, &json!("match.refused")), "{refused}");
+    assert_eq!(refused["details"]["reason"], "stubborn on purpose");
+    assert_eq!(add(&ana, &game_match, 3, 5).await["sum"], 10);
+    let shown = cluster.ops(1).match_view(&game_match).await;
+    assert_eq!((&shown["owner"], &shown["status"]), (&json!(here), &json!("running")));
+
+    // A module that has no `load` cannot go, and says so.
+    let echo = until("an echo is placed there", async || {
+        let game_match = ana.create("echo").await;
+        let shown = cluster.ops(0).match_view(&game_match).await;
+        (shown["owner"] == here).then_some(game_match)
+    })
+    .await;
+    assert_eq!(move_to(&cluster, 0, &echo, &there).await.1["code"], "match.refused");
+
+    let unknown = move_to(&cluster, 0, &game_match, "nobody").await;
+    assert_eq!((unknown.0, &unknown.1["code"]), (404, &json!("node.not_found")));
+    assert_eq!(move_to(&cluster, 0, "no-such-match", &there).await.0, 404);
+    // It is where it is asked to be.
+    assert_eq!(move_to(&cluster, 1, &game_match, &here).await.0, 200);
+    let (status, refused) = cluster
+        .ops(0)
+        .post(&format!("/v1/nodes/{there}/forget"), json!({}))
+        .await;
+    assert_eq!(
+        (status, &refused["code"]),
+        (403, &json!("forbidden")),
+        "a node that lives is not forgotten"
+    );
+    let (status, _) = cluster.ops(0).post("/v1/nodes/nobody/forget", json!({})).await;
+    assert_eq!(status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_player_who_came_after_the_last_save_is_told_to_come_again() {
+    let cluster = TestCluster::builder(2).set("matches.store_every", "1h").start().await;
+    let mut cluster = cluster;
+    cluster.ops(0).publish(ledger()).await;
+    let (ana, ben) = (
+        cluster.node(0).guest(Encoding::Json).await,
+        cluster.node(0).guest(Encoding::MsgPack).await,
+    );
+    let game_match = ledger_on(&cluster, &ana, 1).await;
+    // The first save, of the empty match, is the only one.
+    saved_after(&cluster, 1, 1.0).await;
+    ana.join(&game_match).await.unwrap();
+    add(&ana, &game_match, 1, 9).await;
+    cluster.node_mut(1).kill();
+    let kicked = ana.push_of("match.kicked").await;
+    assert_eq!(
+        (&kicked["match"], &kicked["reason"]),
+        (&json!(game_match), &json!("restored"))
+    );
+    ana.join(&game_match).await.unwrap();
+    assert_eq!(
+        add(&ana, &game_match, 1, 1).await["sum"],
+        1,
+        "what was not saved is forgotten"
+    );
+    ben.join(&game_match).await.unwrap();
+    add(&ben, &game_match, 1, 1).await;
+}

@@ -201,27 +201,37 @@ impl Hub {
 
     /// Of two random ready nodes, the less loaded one; this node when it knows of no other.
     fn place(&self) -> NodeLife {
-        let members = self.cluster().members().borrow().clone();
-        let candidates: Vec<Candidate> = members
-            .ready()
-            .filter_map(|member| {
-                let name: NodeName = member.peer.node.as_str().parse().ok()?;
-                let load = if name == self.local().name {
-                    self.executor().owned()
-                } else {
-                    member.facts.get("load").and_then(|load| load.parse().ok()).unwrap_or(0)
-                };
-                Some(Candidate {
-                    node: NodeLife {
-                        name,
-                        generation: member.peer.generation,
-                    },
-                    load,
-                })
-            })
-            .collect();
+        let candidates = self.candidates();
         let chosen = placement::choose(&candidates, (rand::random(), rand::random()));
         chosen.map_or_else(|| self.local().clone(), |candidate| candidate.node.clone())
+    }
+
+    /// The same among the nodes other than this one.
+    pub fn place_beside(&self, node: &NodeName) -> Option<NodeName> {
+        let mut candidates = self.candidates();
+        candidates.retain(|candidate| candidate.node.name != *node);
+        let chosen = placement::choose(&candidates, (rand::random(), rand::random()));
+        chosen.map(|candidate| candidate.node.name.clone())
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let members = self.cluster().members().borrow().clone();
+        let candidates = members.ready().filter_map(|member| {
+            let name: NodeName = member.peer.node.as_str().parse().ok()?;
+            let load = if name == self.local().name {
+                self.executor().owned()
+            } else {
+                member.facts.get("load").and_then(|load| load.parse().ok()).unwrap_or(0)
+            };
+            Some(Candidate {
+                node: NodeLife {
+                    name,
+                    generation: member.peer.generation,
+                },
+                load,
+            })
+        });
+        candidates.collect()
     }
 }
 

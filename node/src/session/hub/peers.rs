@@ -27,6 +27,19 @@ impl Hub {
         if *node == self.local().name {
             return Ok(crate::peer::answer(Arc::clone(self), request.clone()).await);
         }
+        self.ask_other(node, request, within).await
+    }
+
+    /// Asks another node.
+    ///
+    /// # Errors
+    /// `unavailable` when there is no answer in time.
+    pub async fn ask_other(
+        &self,
+        node: &NodeName,
+        request: &PeerRequest,
+        within: Duration,
+    ) -> Result<PeerAnswer, Refusal> {
         let none = |problem: &str| Refusal::new(ErrorCode::Unavailable, format!("node {node} {problem}"));
         let id = node_id(node).ok_or_else(|| none("is not a member"))?;
         let answer = self.cluster().request(&id, peer::encode(request), within).await;

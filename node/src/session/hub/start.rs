@@ -99,12 +99,14 @@ impl Hub {
             saved_by: saved.saved_by,
             state: saved.state,
             part: part.resumed(row.incarnation as u32, self.unix_ms()),
+            streams: Vec::new(),
         };
         tracing::info!(target = %row.id, name = row.name, event = saved.event, incarnation = row.incarnation, "a match goes on from what was saved");
         self.put(row, module.clone(), Origin::Saved(Box::new(restored))).await
     }
 
-    async fn put(&self, row: &MatchRow, module: Module, origin: Origin) -> Result<(), Refusal> {
+    /// Puts a match on its thread, as it begins. It says nothing before it is released.
+    pub async fn put(&self, row: &MatchRow, module: Module, origin: Origin) -> Result<(), Refusal> {
         let config = self.room_config(row, &module);
         let metrics = self.metrics().module(&row.module);
         self.executor()
