@@ -30,24 +30,26 @@ const KEPT_MAX: usize = 10_000;
 
 /// Open guest sessions, send requests, and print what comes back, one JSON frame a line.
 ///
-/// Each STEP is `{json}`, a request that is sent and whose answer is awaited, or `wait:TEXT`, which waits for the next frame with this
-/// text in it. With several URLs there are several sessions: `2:STEP` is a step of the second one (without a number it is the first's),
+/// Each STEP is a request, sent and its answer awaited, or `wait:TEXT`, which waits for the next frame with this text in it. A request
+/// is written as JSON, or as its type and its fields: `channel.send channel=room:lobby text="good day"`. With several URLs there are several sessions: `2:STEP` is a step of the second one (without a number it is the first's),
 /// and each printed line begins with its session's number. A string `$key` stands for the value that a frame of this session last had
 /// under that key, `$2.key` for one of the second session's. Without steps they are read from stdin, one a line.
 ///
 /// Exits with 1 when a request was refused or something waited for did not come.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  rookery call '{\"type\":\"world.list\"}'\n  \
-    rookery call --url ws://127.0.0.1:7700 --url ws://127.0.0.1:7710 \\\n      \
-    '{\"type\":\"channel.join\",\"channel\":\"room:lobby\"}' '2:{\"type\":\"channel.join\",\"channel\":\"room:lobby\"}' \\\n      \
-    '2:{\"type\":\"channel.send\",\"channel\":\"room:lobby\",\"text\":\"hello\"}' wait:hello")]
+#[command(after_help = "Example:\n  rookery call world.list\n  \
+    rookery call --url :7700 --url :7710 'channel.join channel=room:lobby' '2:channel.join channel=room:lobby' \\\n      \
+    '2:channel.send channel=room:lobby text=\"good day\"' 'wait:good day'")]
 pub(super) struct Call {
-    /// A node's client listener. Each one that is given is a session of its own.
+    /// A node's client listener; `:7700` is one on this machine. Each one that is given is a session of its own.
     #[arg(long = "url", value_name = "URL", default_value = "ws://127.0.0.1:7700")]
     urls: Vec<String>,
     /// The name of a session's guest, in the order of the URLs.
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
+    /// All sessions are one guest's.
+    #[arg(long)]
+    one_player: bool,
     /// An access token to use instead of a new guest's, in the order of the URLs.
     #[arg(long = "token", value_name = "TOKEN")]
     tokens: Vec<String>,
@@ -120,10 +122,13 @@ impl Caller {
             are_numbered: options.urls.len() > 1,
             refused: false,
         };
+        let mut shared = None;
         for (index, url) in options.urls.iter().enumerate() {
             let name = options.names.get(index).map_or("caller", String::as_str);
-            let token = options.tokens.get(index).cloned();
+            let same = shared.clone().filter(|_| options.one_player);
+            let token = options.tokens.get(index).cloned().or(same);
             let (socket, token) = session::connect(url, name, token, options.within, index, sender.clone()).await?;
+            shared = Some(token.clone());
             caller.sessions.push(Session {
                 socket,
                 next_id: 1,

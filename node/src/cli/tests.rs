@@ -91,7 +91,7 @@ fn what_is_wrong_with_the_usage_or_the_configuration_exits_64() {
         "rookery node --config /nonexistent/rookery.toml",
         "rookery node --listen-client nowhere",
         "rookery status --ops https://example.org",
-        "rookery call world.list",
+        "rookery call world",
         "rookery call 2:wait:hello",
     ] {
         assert_eq!(exit(line), usage, "{line}");

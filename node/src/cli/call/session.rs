@@ -127,6 +127,9 @@ fn host(url: &str) -> anyhow::Result<String> {
         None => url,
     };
     let host = rest.split('/').next().unwrap_or_default();
+    if host.starts_with(':') {
+        return self::host(&format!("127.0.0.1{host}"));
+    }
     match host.rsplit_once(':') {
         Some((name, port)) if !name.is_empty() && port.parse::<u16>().is_ok() => Ok(host.to_owned()),
         _ => bail!("`{url}` has no host and port; give ws://host:port of a node's client listener"),
@@ -165,7 +168,8 @@ mod tests {
         ] {
             assert_eq!(host(url).unwrap(), "127.0.0.1:7700", "{url}");
         }
-        for url in ["", "wss://a:1", "ws://a", "a:", ":7700", "a:70000"] {
+        assert_eq!(host(":7700").unwrap(), "127.0.0.1:7700");
+        for url in ["", "wss://a:1", "ws://a", "a:", ":", "a:70000"] {
             assert!(host(url).is_err(), "{url}");
         }
     }

@@ -18,7 +18,7 @@ pub(super) enum Step {
 /// The step cannot be understood; nothing was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadStep {
-    #[error("`{0}` is neither a JSON object with a `type` nor `wait:TEXT`")]
+    #[error("`{0}` is no step; write `type key=value`, a JSON object with a `type`, or `wait:TEXT`")]
     Neither(String),
     #[error("`{step}` is for session {session}, but there are {sessions}; give each its --url")]
     NoSession {
@@ -48,12 +48,48 @@ pub(super) fn parse(text: &str, sessions: usize) -> Result<(usize, Step), BadSte
     }
     let step = match rest.strip_prefix("wait:") {
         Some(wanted) => Step::Wait(wanted.to_owned()),
-        None => match serde_json::from_str::<Value>(rest) {
-            Ok(request) if request["type"].is_string() => Step::Request(request),
-            Ok(_) | Err(_) => return Err(BadStep::Neither(text.to_owned())),
+        None => match request(rest) {
+            Some(request) => Step::Request(request),
+            None => return Err(BadStep::Neither(text.to_owned())),
         },
     };
     Ok((number - 1, step))
+}
+
+/// A request as JSON, or as its type and `key=value` for each field. A value is JSON where it reads as JSON, and text otherwise.
+fn request(text: &str) -> Option<Value> {
+    if text.starts_with('{') {
+        let request: Value = serde_json::from_str(text).ok()?;
+        return request["type"].is_string().then_some(request);
+    }
+    let (kind, mut rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let is_type = kind.contains('.') && kind.bytes().all(|b| b.is_ascii_lowercase() || b == b'.' || b == b'_');
+    if !is_type {
+        return None;
+    }
+    let mut fields = serde_json::Map::from_iter([("type".to_owned(), kind.into())]);
+    loop {
+        rest = rest.trim_start();
+        if rest.is_empty() {
+            return Some(fields.into());
+        }
+        let (key, after) = rest.split_once('=')?;
+        let (value, after) = value(after)?;
+        fields.insert(key.to_owned(), value);
+        rest = after;
+    }
+}
+
+/// The value at the beginning, and what follows it.
+fn value(text: &str) -> Option<(Value, &str)> {
+    if text.starts_with(['"', '{', '[']) {
+        let mut values = serde_json::Deserializer::from_str(text).into_iter();
+        let value = values.next()?.ok()?;
+        return Some((value, &text[values.byte_offset()..]));
+    }
+    let end = text.find(char::is_whitespace).unwrap_or(text.len());
+    let (word, after) = text.split_at(end);
+    Some((serde_json::from_str(word).unwrap_or_else(|_| word.into()), after))
 }
 
 /// Replaces `$key` and `$2.key` by what the sessions have heard.
@@ -101,12 +137,36 @@ mod tests {
 
     #[test]
     fn a_step_that_means_nothing_is_refused_before_anything_is_sent() {
-        for text in ["", "world.list", "[]", "{}", r#"{"type":7}"#, "waits:x", ":wait:x"] {
+        for text in [
+            "",
+            "list",
+            "[]",
+            "{}",
+            r#"{"type":7}"#,
+            "waits:x",
+            ":wait:x",
+            "a.b c",
+            r#"a.b c="d"#,
+        ] {
             assert!(matches!(parse(text, 1), Err(BadStep::Neither(_))), "{text}");
         }
         for text in ["0:wait:x", "2:wait:x", "99999999999999999999999:wait:x"] {
             assert!(matches!(parse(text, 1), Err(BadStep::NoSession { .. })), "{text}");
         }
+    }
+
+    #[test]
+    fn a_request_may_be_written_without_braces() {
+        let written = r#"2:match.send match=$1.match n=1 data={"all": "good day"} note="two words" name=room:lobby"#;
+        let wanted = json!({
+            "type": "match.send", "match": "$1.match", "n": 1, "data": { "all": "good day" }, "note": "two words",
+            "name": "room:lobby",
+        });
+        assert_eq!(parse(written, 2), Ok((1, Step::Request(wanted))));
+        assert_eq!(
+            parse("world.list", 1),
+            Ok((0, Step::Request(json!({ "type": "world.list" }))))
+        );
     }
 
     #[test]
