@@ -25,8 +25,8 @@ pub use faults::{Fault, Faults, Problem, Source};
 pub use rules::SECRET_BYTES_MIN;
 pub use sections::{
     AdvertiseSection, AuthSection, ClusterSection, Config, DrainSection, LimitsSection, ListenSection, MatchesSection,
-    ModulesSection, NodeSection, OpsSection, Profile, QueuesSection, Registration, StoreSection, TelemetrySection,
-    TlsSection, WorldsSection,
+    ModulesSection, NodeSection, OpsSection, Profile, QueuesSection, Registration, Service, StoreSection,
+    TelemetrySection, TlsSection, WorldsSection,
 };
 pub use setting::KeyDoc;
 pub use tables::{Create, Module, Queue, Skill, World, Zone};

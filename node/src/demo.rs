@@ -48,6 +48,8 @@ pub struct Options {
     /// The first node's client port.
     pub port: u16,
     pub bots: Bots,
+    /// What the nodes are to run without, as `node.without` lists it.
+    pub without: String,
     /// What the nodes log.
     pub log_level: String,
 }
@@ -98,7 +100,8 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     std::fs::write(&config, examples::WORLD).context("the nodes' configuration could not be written")?;
     let started: anyhow::Result<Vec<NodeProcess>> = (0..options.nodes)
         .map(|index| {
-            let environment = environment(&ports, index, &secret, directory.path());
+            let mut environment = environment(&ports, index, &secret, directory.path());
+            environment.push(("ROOKERY_NODE__WITHOUT", options.without.clone()));
             NodeProcess::start(index, &config, &environment, &options.log_level, reports.clone())
         })
         .collect();

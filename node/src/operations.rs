@@ -9,6 +9,7 @@ use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::peer::{self, MoveCause, PeerAnswer, PeerRequest};
 use rookery_protocol::{MatchId, NodeName, PlayerId};
 
+use crate::config::Service;
 use crate::content::Item;
 use crate::modules::unavailable;
 use crate::ops::Operations;
@@ -261,6 +262,7 @@ impl Operations for Operator {
     }
 
     async fn records(&self, request: RecordRequest) -> Result<RecordPage, Refusal> {
+        self.hub.services().check(Service::Records)?;
         let wrong = |what: &str| Refusal::new(ErrorCode::BadMessage, what);
         let player = match request.player.filter(|player| !player.is_empty()) {
             None => None,
@@ -398,6 +400,7 @@ impl Operations for Operator {
     }
 
     fn content_list(&self, collection: &str, page: ContentPageRequest) -> Result<ContentPage, Refusal> {
+        self.hub.services().check(Service::Content)?;
         crate::keys::check_collection(collection)?;
         let limit = page.limit.unwrap_or(100) as usize;
         let prefix = page.prefix.unwrap_or_default();
@@ -423,12 +426,14 @@ impl Operations for Operator {
     }
 
     fn content_get(&self, collection: &str, key: &str) -> Result<Item, Refusal> {
+        self.hub.services().check(Service::Content)?;
         crate::keys::check(collection, key)?;
         let item = self.hub.services().content.get(collection, key)?;
         item.ok_or_else(|| Refusal::new(ErrorCode::StorageNotFound, "there is no such value"))
     }
 
     async fn content_put(&self, collection: &str, key: &str, put: PutContent) -> Result<u64, Refusal> {
+        self.hub.services().check(Service::Content)?;
         crate::keys::check(collection, key)?;
         let value_max = self.hub.config().content.value.as_usize();
         if put.value.len() > value_max {
@@ -446,6 +451,7 @@ impl Operations for Operator {
     }
 
     async fn content_delete(&self, collection: &str, key: &str, expect: Option<u64>) -> Result<u64, Refusal> {
+        self.hub.services().check(Service::Content)?;
         crate::keys::check(collection, key)?;
         let write = ContentWrite {
             collection: collection.into(),

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rookery_gossip::Channel;
 use rookery_protocol::client::Request;
+use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId};
 
 use crate::chat::Chat;
+use crate::config::Service;
 use crate::content::Content;
 use crate::directory::Directory;
 use crate::leader::Leader;
@@ -23,6 +25,7 @@ use crate::presence::Presence;
 use crate::records::Records;
 use crate::session::Session;
 use crate::session::hub::Hub;
+use crate::session::listener::Listener;
 use crate::storage::PlayerStorage;
 use crate::worlds::Worlds;
 
@@ -39,6 +42,7 @@ pub struct Services {
     pub storage: Arc<PlayerStorage>,
     pub records: Arc<Records>,
     pub post: Arc<Post>,
+    without: Vec<Service>,
 }
 
 impl Services {
@@ -56,6 +60,7 @@ impl Services {
             storage: PlayerStorage::start(hub),
             records: Records::start(hub),
             post: Post::start(hub),
+            without: hub.config().node.without.clone(),
         }
     }
 
@@ -129,8 +134,20 @@ impl Services {
         self.worlds.broadcast(group);
     }
 
+    /// Refuses what is asked of a service that this node was told to do without.
+    pub fn check(&self, service: Service) -> Result<(), Refusal> {
+        if self.without.contains(&service) {
+            let message = format!("this node runs without {} (node.without)", service.as_str());
+            return Err(Refusal::new(ErrorCode::Unavailable, message));
+        }
+        Ok(())
+    }
+
     /// Serves a client's request. Requests that belong to matches and sessions never come here.
     pub fn request(&self, session: &Arc<Session>, id: Option<i64>, request: Request) {
+        if let Some(Err(refusal)) = service_of(&request).map(|service| self.check(service)) {
+            return session.refuse(id, refusal);
+        }
         match request {
             Request::Queue(request) => {
                 let service = Arc::clone(&self.matchmaker);
@@ -163,5 +180,26 @@ impl Services {
             | Request::MatchLeave { .. }
             | Request::MatchSend { .. } => unreachable!("the session serves these itself"),
         }
+    }
+}
+
+/// Which service a client's request is for; none for what belongs to matches and sessions.
+fn service_of(request: &Request) -> Option<Service> {
+    match request {
+        Request::Queue(_) => Some(Service::Matchmaker),
+        Request::Party(_) => Some(Service::Parties),
+        Request::Channel(_) => Some(Service::Chat),
+        Request::Presence(_) => Some(Service::Presence),
+        Request::Storage(_) => Some(Service::Storage),
+        Request::World(_) => Some(Service::Worlds),
+        Request::SessionOpen(_)
+        | Request::SessionPing { .. }
+        | Request::SessionClose
+        | Request::MatchCreate { .. }
+        | Request::MatchQuick { .. }
+        | Request::MatchList { .. }
+        | Request::MatchJoin { .. }
+        | Request::MatchLeave { .. }
+        | Request::MatchSend { .. } => None,
     }
 }

@@ -20,6 +20,9 @@ pub(super) struct Demo {
     /// Leave arena and village to people.
     #[arg(long)]
     no_bots: bool,
+    /// Services that the nodes are to run without (node.without), to see what depends on them.
+    #[arg(long, value_name = "SERVICES")]
+    without: Option<String>,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -37,6 +40,7 @@ impl Demo {
             nodes: self.nodes,
             port: self.port,
             bots,
+            without: self.without.unwrap_or_default(),
             log_level: level,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

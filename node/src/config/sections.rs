@@ -45,6 +45,24 @@ section! {
         /// Whether the client listener serves the demo page, and the picture of the cluster that it draws. `rookery demo` sets
         /// it; leave it off where strangers reach the listener.
         demo_page: bool = false,
+        /// Services that this node does not run: what is asked of them is answered `unavailable`. To see what depends on a service;
+        /// leave it empty otherwise.
+        without: Vec<Service> = Vec::new(),
+    }
+}
+
+words! {
+    /// What a node can be without.
+    Service {
+        Chat = "chat",
+        Content = "content",
+        Mail = "mail",
+        Matchmaker = "matchmaker",
+        Parties = "parties",
+        Presence = "presence",
+        Records = "records",
+        Storage = "storage",
+        Worlds = "worlds",
     }
 }
 

@@ -8,6 +8,7 @@ use rookery_protocol::PlayerId;
 
 use super::executor::EffectOf;
 use crate::chat::SayError;
+use crate::config::Service;
 use crate::matches::effect::Effect;
 use crate::matches::event::Entry;
 use crate::session::hub::Hub;
@@ -29,6 +30,10 @@ pub async fn perform(hub: &Hub, wanted: EffectOf) -> Answer {
         id,
         effect,
     } = wanted;
+    if let Some(service) = service_of(&effect) {
+        let served = hub.services().check(service);
+        served.map_err(|_| "unavailable".to_owned())?;
+    }
     match effect {
         Effect::StorageRead {
             owner, collection, key, ..
@@ -130,6 +135,10 @@ pub async fn say(hub: &Hub, wanted: &EffectOf) -> Result<(), SayError> {
     let Effect::Say { channel, text } = &wanted.effect else {
         return Ok(());
     };
+    // It has no answer: on a node without chat it goes nowhere.
+    if hub.services().check(Service::Chat).is_err() {
+        return Ok(());
+    }
     let id = EffectId {
         match_id: wanted.target,
         incarnation: u64::from(wanted.id.incarnation),
@@ -143,6 +152,20 @@ pub async fn say(hub: &Hub, wanted: &EffectOf) -> Result<(), SayError> {
         effect: Some((id, wanted.epoch)),
     };
     hub.services().chat.say(wanted.target, channel, line).await
+}
+
+/// Which of the cluster's services an effect is for; what the store does by itself is no service's.
+fn service_of(effect: &Effect) -> Option<Service> {
+    match effect {
+        Effect::Tell { .. } | Effect::Transfer { .. } => Some(Service::Mail),
+        Effect::Say { .. } => Some(Service::Chat),
+        Effect::ContentRead { .. } => Some(Service::Content),
+        Effect::StorageRead { .. }
+        | Effect::StorageWrite { .. }
+        | Effect::StorageScan { .. }
+        | Effect::Claim { .. }
+        | Effect::Release { .. } => None,
+    }
 }
 
 fn value_key(module: &str, owner: Option<String>, collection: String, key: String) -> Result<ValueKey, String> {

@@ -82,3 +82,40 @@ async fn a_call_says_by_its_exit_code_that_something_was_refused_or_did_not_come
     assert!(typed.status.success(), "{}", text(&typed.stderr));
     assert!(text(&typed.stdout).contains(r#""type":"session.pong""#));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_runs_without_is_answered_unavailable_and_nothing_else_is() {
+    let cluster = TestCluster::builder(1)
+        .set(
+            "node.without",
+            "chat,matchmaker,parties,presence,storage,worlds,content,records",
+        )
+        .start()
+        .await;
+    for request in [
+        "channel.join channel=room:lobby",
+        "queue.join queue=duel",
+        "party.create",
+        "presence.watch players=[]",
+        "storage.get collection=a key=b",
+        "world.list",
+    ] {
+        let done = call(&cluster, &[0], &[request], "").await;
+        let out = text(&done.stdout);
+        assert!(
+            out.contains(r#""code":"unavailable""#) && out.contains("node.without"),
+            "{request}: {out}"
+        );
+        assert_eq!(done.status.code(), Some(1));
+    }
+    for path in ["/v1/content/items/coin", "/v1/records"] {
+        let (status, body) = cluster.ops(0).get(path).await;
+        assert_eq!(
+            (status, body["code"].as_str()),
+            (503, Some("unavailable")),
+            "{path}: {body}"
+        );
+    }
+    let served = call(&cluster, &[0], &["session.ping"], "").await;
+    assert!(served.status.success(), "{}", text(&served.stdout));
+}
