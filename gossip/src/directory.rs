@@ -55,6 +55,9 @@ const WATCH_TTL: Duration = Duration::from_secs(75);
 /// What a node said that is no longer a home counts for this long, since the new home may not have heard of the entry yet.
 const FORMER_HOME_FOR: Duration = Duration::from_secs(5);
 
+/// What a node held that said goodbye stands for this long: its players may be on their way to another node.
+const PARTING_FOR: Duration = Duration::from_secs(3);
+
 /// How often refreshing and expiring are looked after.
 const WAKE_EVERY: Duration = Duration::from_millis(500);
 
@@ -207,6 +210,8 @@ pub struct Directory {
 #[derive(Debug, Default)]
 struct Lives {
     known: BTreeMap<NodeId, (u64, bool)>,
+    /// Those that said goodbye, until they count as over.
+    parting: BTreeMap<NodeId, Time>,
 }
 
 impl Lives {
@@ -315,22 +320,29 @@ impl Directory {
     pub fn members(&mut self, now: Time, members: &Members) {
         let mut news = false;
         for member in members.iter() {
+            let node = &member.peer.node;
             let alive = match member.state {
                 MemberState::Joining | MemberState::Ready | MemberState::Draining | MemberState::Suspect => true,
-                MemberState::Leaving | MemberState::Dead => false,
+                MemberState::Leaving => {
+                    self.lives.parting.entry(node.clone()).or_insert(now + PARTING_FOR);
+                    continue;
+                }
+                MemberState::Dead => false,
             };
+            self.lives.parting.remove(node);
             let known = (member.peer.generation, alive);
-            if self.lives.known.get(&member.peer.node) != Some(&known) {
-                self.lives.known.insert(member.peer.node.clone(), known);
-                news = true;
-            }
+            news |= self.lives.known.insert(node.clone(), known) != Some(known);
+        }
+        let absent = self
+            .lives
+            .known
+            .iter()
+            .filter(|(node, (_, alive))| *alive && members.get(node).is_none());
+        for node in absent.map(|(node, _)| node.clone()).collect::<Vec<_>>() {
+            self.lives.parting.entry(node).or_insert(now + PARTING_FOR);
         }
         if news {
-            self.home.bury(&self.lives, &mut self.post);
-            self.watcher.lives_changed();
-            let lives = &self.lives;
-            self.post
-                .retain(|node| lives.known.get(node).is_none_or(|(_, alive)| *alive));
+            self.bury();
         }
         let before = self.rendezvous.clone();
         if self.rendezvous.update(members) {
@@ -391,6 +403,21 @@ impl Directory {
                 self.post.to(home).watch(key);
             }
         }
+        let gone = |until: &Time| *until <= now;
+        if self.lives.parting.values().any(gone) {
+            let parted: Vec<NodeId> = self
+                .lives
+                .parting
+                .extract_if(.., |_, until| gone(until))
+                .map(|(node, _)| node)
+                .collect();
+            for node in parted {
+                if let Some((_, alive)) = self.lives.known.get_mut(&node) {
+                    *alive = false;
+                }
+            }
+            self.bury();
+        }
         self.home.expire(now, &mut self.post);
         self.watcher.expire(now);
         self.settle(now);
@@ -432,6 +459,15 @@ impl Directory {
             refused_total: self.home.refused_total(),
             expired_total: self.home.expired_total(),
         }
+    }
+
+    /// What the lives that are over held is gone.
+    fn bury(&mut self) {
+        self.home.bury(&self.lives, &mut self.post);
+        self.watcher.lives_changed();
+        let lives = &self.lives;
+        self.post
+            .retain(|node| lives.known.get(node).is_none_or(|(_, alive)| *alive));
     }
 
     /// Does at once what this node has to say to itself, being a home of its own.

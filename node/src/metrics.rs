@@ -15,6 +15,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::directory::DirectoryStats;
 use crate::matches::event::TrapKind;
 
 /// Calls of match logic: from one microsecond, an empty tick, to 100 ms, ten times the default budget.
@@ -33,6 +34,7 @@ const WAIT_SECONDS: &[f64] = &[
 const MEMBER_STATES: &[&str] = &["joining", "ready", "draining", "leaving", "suspect", "dead"];
 const ZONE_STATES: &[&str] = &["running", "moving", "missing"];
 const DIRECTIONS: &[&str] = &["in", "out"];
+const LOOKUP_ANSWERS: &[&str] = &["hit", "miss"];
 const ROLES: &[&str] = &["owner", "backup"];
 
 /// Defines a closed set of label values as an enum.
@@ -157,6 +159,14 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Sessions whose socket is on this node.
     pub sessions: IntGauge,
+    /// Players with a session on this node.
+    pub players_online: IntGauge,
+    /// Pairs of a session on this node and a player that it watches.
+    pub presence_watches: IntGauge,
+    pub directory_entries: IntGauge,
+    directory_refused: IntCounter,
+    directory_expired: IntCounter,
+    directory_lookups: IntCounterVec,
     pub client_messages_in: IntCounter,
     pub client_messages_out: IntCounter,
     pub client_slow_closed: IntCounter,
@@ -317,6 +327,26 @@ impl Metrics {
 
         let connections = f.gauge("rookery_connections", "Open sockets of clients.");
         let sessions = f.gauge("rookery_sessions", "Sessions whose socket is on this node.");
+        let players_online = f.gauge("rookery_players_online", "Players with a session on this node.");
+        let presence_watches = f.gauge("rookery_presence_watches", "Players that sessions on this node watch.");
+        let directory_entries = f.gauge(
+            "rookery_directory_entries",
+            "Entries of the directory that this node keeps as one of their homes.",
+        );
+        let directory_refused = f.counter(
+            "rookery_directory_refused_total",
+            "Entries and watches of the directory that were refused because the tables were full.",
+        );
+        let directory_expired = f.counter(
+            "rookery_directory_expired_total",
+            "Entries of the directory whose holder fell silent without being dead.",
+        );
+        let directory_lookups = f.counters_from(
+            "rookery_directory_lookups_total",
+            "Matches that were looked for in the directory, by whether it knew them.",
+            "answer",
+            LOOKUP_ANSWERS,
+        );
         let sessions_resumed = f.counters_from(
             "rookery_sessions_resumed_total",
             "Sessions that came back, by where they were before.",
@@ -479,6 +509,12 @@ impl Metrics {
             discovery_failures,
             connections,
             sessions,
+            players_online,
+            presence_watches,
+            directory_entries,
+            directory_refused,
+            directory_expired,
+            directory_lookups,
             client_messages_in: client_messages.with_label_values(&["in"]),
             client_messages_out: client_messages.with_label_values(&["out"]),
             client_slow_closed,
@@ -582,6 +618,19 @@ impl Metrics {
         self.store_seconds
             .with_label_values(&[operation])
             .observe(took.as_secs_f64());
+    }
+
+    /// A match was looked for in the directory.
+    pub fn directory_lookup(&self, known: bool) -> IntCounter {
+        self.directory_lookups
+            .with_label_values(&[if known { "hit" } else { "miss" }])
+    }
+
+    /// What the directory has counted since it began.
+    pub fn directory(&self, stats: &DirectoryStats) {
+        self.directory_entries.set(stats.kept as i64);
+        raise(&self.directory_refused, stats.refused_total);
+        raise(&self.directory_expired, stats.expired_total);
     }
 
     /// Copies how many writes the store's queue has refused since the node started.

@@ -323,6 +323,10 @@ impl Node {
         metrics.on_collect(move |metrics| {
             let Some(hub) = hub.upgrade() else { return };
             metrics.sessions.set(hub.session_count() as i64);
+            let services = hub.services();
+            metrics.players_online.set(services.presence.players() as i64);
+            metrics.presence_watches.set(services.presence.watches() as i64);
+            metrics.directory(&services.directory.stats());
             metrics.held_requests.set(hub.held_requests() as i64);
             metrics.chat_channels.set(hub.services().chat.open_count() as i64);
             metrics.leader.set(i64::from(hub.services().leader.term().is_some()));

@@ -194,6 +194,7 @@ impl Operations for Operator {
                     client: fact("ep"),
                     peer: member.peer.addr.clone(),
                     sessions: summary.map_or(0, |summary| summary.sessions),
+                    players: summary.map_or(0, |summary| summary.players),
                     matches: summary.map_or(0, |summary| summary.matches),
                     rtt_ms: member.rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
                     why: summary.and_then(|summary| summary.why.clone()),
@@ -203,6 +204,8 @@ impl Operations for Operator {
         Ok(ClusterView {
             cluster: self.hub.config().cluster.name.clone(),
             leader: self.hub.services().leader.name().map(|name| name.to_string()),
+            sessions: summaries.values().map(|summary| summary.sessions).sum(),
+            players: summaries.values().map(|summary| summary.players_counted).sum(),
             nodes,
         })
     }

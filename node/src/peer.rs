@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rookery_gossip::{BoxFuture, Channel, Inbound, LinkEvent, Peer};
 use rookery_protocol::error::{ErrorCode, Refusal};
-use rookery_protocol::peer::{self, Down, NodeSummary, PeerAnswer, PeerRequest, Up};
+use rookery_protocol::peer::{self, Down, NodeSummary, PeerAnswer, PeerRequest, Up, Whereabouts};
 use rookery_protocol::{MatchId, NodeLife};
 
 use crate::matches::event::EndReason;
@@ -141,6 +141,8 @@ pub async fn answer(hub: Arc<Hub>, request: PeerRequest) -> PeerAnswer {
         PeerRequest::Summary => PeerAnswer::Summary(NodeSummary {
             sessions: hub.session_count() as u64,
             matches: hub.executor().owned(),
+            players: hub.services().presence.players() as u64,
+            players_counted: hub.services().directory.players_counted(),
             version: env!("CARGO_PKG_VERSION").into(),
             why: hub.why_not_ready(),
         }),
@@ -169,6 +171,8 @@ pub async fn answer(hub: Arc<Hub>, request: PeerRequest) -> PeerAnswer {
             hub.services().chat.lines(&channel, lines);
             PeerAnswer::Done
         }
+        PeerRequest::WhereIs { target } => whereabouts(hub.services().directory.whereis_here(target)),
+        PeerRequest::WhoIs { name } => whereabouts(hub.services().directory.whois_here(&name)),
         PeerRequest::Kick { target, player, reason } => {
             if hub.executor().epoch_of(target).is_none() {
                 return PeerAnswer::NotHere;
@@ -186,6 +190,10 @@ pub async fn answer(hub: Arc<Hub>, request: PeerRequest) -> PeerAnswer {
             PeerAnswer::Zones(Box::new(here))
         }
     }
+}
+
+fn whereabouts(known: Option<Whereabouts>) -> PeerAnswer {
+    known.map_or(PeerAnswer::NotHere, PeerAnswer::Whereabouts)
 }
 
 fn found(found: bool) -> PeerAnswer {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rookery_gossip::Channel;
 use rookery_protocol::client::Request;
 use rookery_protocol::error::{ErrorCode, Refusal};
-use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId};
+use rookery_protocol::{MatchId, NodeLife, NodeName};
 
 use crate::chat::Chat;
 use crate::config::Service;
@@ -19,7 +19,7 @@ use crate::directory::Directory;
 use crate::leader::Leader;
 use crate::matchmaker::Matchmaker;
 use crate::party::Parties;
-use crate::peer::CHAT;
+use crate::peer::{CHAT, DIRECTORY};
 use crate::post::Post;
 use crate::presence::Presence;
 use crate::records::Records;
@@ -70,6 +70,7 @@ impl Services {
         self.matchmaker.session_opened(session);
         self.parties.session_opened(session);
         self.chat.session_opened(session, channels);
+        self.presence.session_opened(session);
     }
 
     /// A session's socket is gone.
@@ -77,16 +78,19 @@ impl Services {
         self.matchmaker.session_closed(session);
         self.parties.session_closed(session);
         self.chat.session_closed(session);
+        self.presence.session_closed(session);
     }
 
     /// A player of a session here sat down in a match.
-    pub fn seated(&self, player: PlayerId, target: MatchId) {
-        self.matchmaker.seated(player, target);
+    pub fn seated(&self, session: &Session, target: MatchId) {
+        self.matchmaker.seated(session.player(), target);
+        self.presence.seated(session, target);
     }
 
     /// A session has no seat in a match any more.
     pub fn match_left(&self, session: &Session, target: MatchId) {
         self.chat.match_left(session, target);
+        self.presence.left(session, target);
     }
 
     /// That life of a node is over.
@@ -97,12 +101,16 @@ impl Services {
     /// There is a new connection to a node: what was sent to it before may be lost.
     pub fn link_connected(&self, node: &NodeName) {
         self.chat.link_broken(node);
+        self.directory.say_again(node);
     }
 
     /// What was last sent to a node on this channel may be lost.
     pub fn link_lost(&self, node: &NodeName, channel: Channel) {
         if channel == CHAT {
             self.chat.link_broken(node);
+        }
+        if channel == DIRECTORY {
+            self.directory.say_again(node);
         }
     }
 
@@ -111,12 +119,16 @@ impl Services {
         if channel == CHAT {
             self.chat.link_writable(node);
         }
+        if channel == DIRECTORY {
+            self.directory.writable();
+        }
     }
 
     /// A message of another node's services; false when the channel is none of theirs.
     pub fn message(&self, from: &NodeLife, channel: Channel, bytes: Bytes) -> bool {
         match channel {
             CHAT => self.chat.message(from, &bytes),
+            DIRECTORY => return self.directory.message(from, &bytes),
             _ => return false,
         }
         true

@@ -275,7 +275,7 @@ impl Listener for Session {
         if let Some(sitting) = self.matches().get_mut(&target) {
             sitting.seat = Some(seat);
         }
-        self.hub.services().seated(self.player, target);
+        self.hub.services().seated(self, target);
     }
 
     fn forget_match(&self, target: MatchId) {

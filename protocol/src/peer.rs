@@ -296,6 +296,14 @@ pub enum PeerRequest {
         #[serde(default)]
         player: Option<PlayerId>,
     },
+    /// Where a match is, asked of a home of its directory entry.
+    WhereIs {
+        target: MatchId,
+    },
+    /// Which match has this name, and where it is.
+    WhoIs {
+        name: String,
+    },
 }
 
 /// Why a match goes to another node while both live.
@@ -367,6 +375,34 @@ pub enum PeerAnswer {
     View(Box<MatchView>),
     Views(Vec<MatchView>),
     Zones(Box<ZonesHere>),
+    /// As far as this node has heard lately.
+    Whereabouts(Whereabouts),
+}
+
+/// Where a match is, as the directory has it: soft state, proof of nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whereabouts {
+    pub target: MatchId,
+    pub owner: NodeLife,
+    pub epoch: u64,
+    /// How often the match has gone on from less than it had released.
+    #[serde(default)]
+    pub incarnation: u64,
+}
+
+/// What the node of a player's sessions says of the player to all others, by the directory.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PresenceFact {
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// When the status was set or cleared, in Unix milliseconds; 0 for never.
+    #[serde(rename = "t", default)]
+    pub status_at: u64,
+    /// The match that the player joined last and is still in.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<MatchId>,
+    #[serde(rename = "j", default)]
+    pub target_at: u64,
 }
 
 /// What a node says of itself.
@@ -374,6 +410,12 @@ pub enum PeerAnswer {
 pub struct NodeSummary {
     pub sessions: u64,
     pub matches: u64,
+    /// Players with a session here.
+    #[serde(default)]
+    pub players: u64,
+    /// Of all players online in the cluster, those that this node counts: each is counted by one node.
+    #[serde(default)]
+    pub players_counted: u64,
     #[serde(default)]
     pub version: String,
     /// Why the node is not ready, if it is not.

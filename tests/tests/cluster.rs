@@ -14,7 +14,9 @@ mod cluster {
     mod matchmaking;
     mod metrics;
     mod operators;
+    mod presence;
     mod records;
+    mod registry;
     mod seats;
     mod sockets;
     mod starting;

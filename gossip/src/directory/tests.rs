@@ -313,6 +313,35 @@ fn who_holds_a_key_beside_others_hears_of_them_unasked() {
     assert_eq!(values(&nodes[&node("b")].seen(x)), [("b", &b"second"[..])]);
 }
 
+#[test]
+fn what_a_node_held_that_said_goodbye_stands_for_three_seconds_and_that_of_a_dead_one_not_at_all() {
+    for (state, stands) in [(MemberState::Leaving, true), (MemberState::Dead, false)] {
+        let mut nodes = trio();
+        nodes
+            .get_mut(&node("a"))
+            .unwrap()
+            .hold(Time::ZERO, key("x"), 1, bytes("in"));
+        nodes.get_mut(&node("b")).unwrap().watch(Time::ZERO, key("x"));
+        exchange(Time::ZERO, &mut nodes);
+        nodes.remove(&node("a"));
+        let others = [
+            ("a", 1, state),
+            ("b", 1, MemberState::Ready),
+            ("c", 1, MemberState::Ready),
+        ];
+        let shown = members(&others);
+        nodes
+            .values_mut()
+            .for_each(|directory| directory.members(Time::ZERO, &shown));
+        exchange(Time::ZERO, &mut nodes);
+        assert_eq!(!nodes[&node("b")].seen(key("x")).is_empty(), stands, "{state}");
+        nodes.values_mut().for_each(|directory| directory.wake(PARTING_FOR));
+        exchange(PARTING_FOR, &mut nodes);
+        assert!(nodes[&node("b")].seen(key("x")).is_empty(), "{state}");
+        assert!(nodes.values().all(|directory| directory.stats().kept == 0), "{state}");
+    }
+}
+
 /// A generator of numbers whose whole state is the seed.
 struct Chance(u64);
 

@@ -214,6 +214,8 @@ section! {
         storage_value: Size = Size::kib(32),
         /// Values that a player keeps so, in all collections together. What modules keep for players does not count.
         storage_values: u32 = 1_000,
+        /// Players whose presence a session may watch.
+        presence_watches: u32 = 1_000,
         /// Linear memory of one match.
         match_memory: Size = Size::mib(64),
         /// Processor time of one call of a match. Raise it for modules with a heavy tick.

@@ -54,6 +54,7 @@ impl Operations for Node {
             client: "127.0.0.1:7700".into(),
             peer: "127.0.0.1:7701".into(),
             sessions: 1,
+            players: 1,
             matches: 2,
             rtt_ms: None,
             why: None,
@@ -61,6 +62,8 @@ impl Operations for Node {
         Ok(ClusterView {
             cluster: "rookery".into(),
             leader: None,
+            sessions: 1,
+            players: 1,
             nodes: vec![node],
         })
     }
@@ -237,9 +240,9 @@ async fn views_have_exactly_the_shape_of_the_contract() {
     let listener = Listener::start(None).await;
     let (status, body) = listener.get("/v1/cluster").await;
     let cluster: Value = serde_json::from_str(&body).unwrap();
-    let expected = json!({"cluster": "rookery", "leader": null, "nodes": [{
+    let expected = json!({"cluster": "rookery", "leader": null, "sessions": 1, "players": 1, "nodes": [{
         "name": "node-1", "generation": 5, "state": "ready", "version": "0.1.0", "client": "127.0.0.1:7700",
-        "peer": "127.0.0.1:7701", "sessions": 1, "matches": 2, "rtt_ms": null,
+        "peer": "127.0.0.1:7701", "sessions": 1, "players": 1, "matches": 2, "rtt_ms": null,
     }]});
     assert_eq!((status, cluster), (200, expected));
 

@@ -10,6 +10,13 @@ pub struct ClusterView {
     pub cluster: String,
     /// The leading node's name; none before there is one.
     pub leader: Option<String>,
+    /// Sessions on all nodes that answered.
+    #[serde(default)]
+    pub sessions: u64,
+    /// Players online, each counted once however many sessions they have. A player who came or left within the last seconds may be
+    /// missing or counted still.
+    #[serde(default)]
+    pub players: u64,
     pub nodes: Vec<NodeView>,
 }
 
@@ -26,6 +33,9 @@ pub struct NodeView {
     /// Where nodes reach it.
     pub peer: String,
     pub sessions: u64,
+    /// Players with a session there.
+    #[serde(default)]
+    pub players: u64,
     pub matches: u64,
     /// None for the answering node itself, and before the first measurement.
     pub rtt_ms: Option<f64>,

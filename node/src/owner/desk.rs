@@ -9,7 +9,7 @@ use rookery_protocol::peer::{self, Down};
 use rookery_protocol::{MatchId, NodeLife, PlayerId};
 use tokio::sync::{Notify, mpsc};
 
-use super::executor::{EffectOf, Outside};
+use super::executor::{EffectOf, Outside, Under};
 use super::room::Verdict;
 use crate::chat::SayError;
 use crate::matches::effect::Effect;
@@ -153,6 +153,15 @@ impl Outside for Desk {
             LogLevel::Warn => tracing::warn!(target: "module", %target, module, "{line}"),
             LogLevel::Error => tracing::error!(target: "module", %target, module, "{line}"),
         }
+    }
+
+    fn here(&self, target: MatchId, under: Under, name: Option<&str>) {
+        let directory = &self.hub.services().directory;
+        directory.match_here(target, under, name.map(str::to_owned));
+    }
+
+    fn gone(&self, target: MatchId) {
+        self.hub.services().directory.match_gone(target);
     }
 
     fn failed(&self, target: MatchId, module: &str, failure: &Failure) {

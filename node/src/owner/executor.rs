@@ -57,8 +57,19 @@ pub trait Outside: Send + Sync + 'static {
     /// The match is over: the row has to say so.
     fn over(&self, target: MatchId, epoch: u64, verdict: Verdict);
     fn logged(&self, target: MatchId, module: &str, level: LogLevel, line: String);
+    /// A match speaks here now.
+    fn here(&self, target: MatchId, under: Under, name: Option<&str>);
+    /// A match that spoke here does no longer.
+    fn gone(&self, target: MatchId);
     /// A call of the match logic was cut off.
     fn failed(&self, target: MatchId, module: &str, failure: &Failure);
+}
+
+/// Under which epoch, and in which incarnation, a match speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Under {
+    pub epoch: u64,
+    pub incarnation: u64,
 }
 
 /// An effect, and the match it left.
@@ -1154,11 +1165,23 @@ impl Worker {
                         quick: start.quick_play,
                         leased: owned.room.config().leased,
                     };
-                    let mut listings = self.shard.listings();
-                    if owned.room.verdict().is_some() {
-                        listings.remove(&start.match_id);
-                    } else {
-                        listings.insert(start.match_id, listing);
+                    let over = owned.room.verdict().is_some();
+                    let epoch = listing.epoch;
+                    let before = {
+                        let mut listings = self.shard.listings();
+                        match over {
+                            true => listings.remove(&start.match_id),
+                            false => listings.insert(start.match_id, listing),
+                        }
+                    };
+                    match (over, before) {
+                        (true, Some(_)) => self.outside.gone(start.match_id),
+                        (false, before) if before.as_ref().is_none_or(|before| before.epoch != epoch) => {
+                            let incarnation = start.incarnation.into();
+                            let under = Under { epoch, incarnation };
+                            self.outside.here(start.match_id, under, start.name.as_deref());
+                        }
+                        (true, None) | (false, _) => {}
                     }
                     owned.listing = Some(listed);
                 }
@@ -1233,7 +1256,9 @@ impl Worker {
         let target = owned.room.id();
         self.by_id.remove(&target);
         self.free.push(slot);
-        self.shard.listings().remove(&target);
+        if self.shard.listings().remove(&target).is_some() {
+            self.outside.gone(target);
+        }
         self.shard.owned.fetch_sub(1, Ordering::Relaxed);
         owned.metrics.owned.dec();
     }

@@ -283,6 +283,11 @@ impl Hub {
         self.sessions().by_id.values().cloned().collect()
     }
 
+    /// The session with this id, while its socket is here.
+    pub fn session(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.sessions().by_id.get(&id).cloned()
+    }
+
     /// The sessions of a player that have a socket here.
     pub fn sessions_of(&self, player: PlayerId) -> Vec<Arc<Session>> {
         self.sessions().of_player(player).cloned().collect()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rookery_protocol::MatchId;
 use rookery_protocol::client::{JoinRole, ListedMatch, Payload};
 use rookery_protocol::error::{ErrorCode, Refusal};
-use rookery_protocol::peer::{ListQuery, PeerAnswer, PeerRequest, WirePayload};
+use rookery_protocol::peer::{ListQuery, PeerAnswer, PeerRequest, Whereabouts, WirePayload};
 use tokio::sync::oneshot;
 
 use super::links::lock;
@@ -53,6 +53,29 @@ impl Hub {
                 };
                 self.join_at(target, route, ask);
                 return Ok(());
+            }
+            if let Some(found) = self.services().directory.whereis(target).await {
+                self.join_at(target, known_at(found), ask);
+                return Ok(());
+            }
+        } else if ask.verdict.is_none()
+            && let Some(found) = self.services().directory.whois(target).await
+        {
+            // The name may belong to another match by now: then this one is over, and the store knows which one has it.
+            let (verdict, joined) = oneshot::channel();
+            let again = JoinAsk {
+                session: Arc::clone(&ask.session),
+                id: ask.id,
+                seating: ask.seating.clone(),
+                verdict: Some(verdict),
+            };
+            self.join_at(found.target, known_at(found), again);
+            match joined.await {
+                Err(_) | Ok(Ok(())) => return Ok(()),
+                Ok(Err(refusal)) => match refusal.code {
+                    ErrorCode::MatchNotFound | ErrorCode::MatchClosed => {}
+                    _ => return Err(refusal),
+                },
             }
         }
         let row = match self.store().get_match(target).await {
@@ -256,6 +279,13 @@ impl Hub {
                     .quick
                     .is_none_or(|digest| listing.quick && listed.joinable && listing.digest == digest)
         })
+    }
+}
+
+fn known_at(found: Whereabouts) -> Route {
+    Route::Known {
+        owner: found.owner,
+        epoch: found.epoch,
     }
 }
 

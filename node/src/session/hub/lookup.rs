@@ -117,7 +117,16 @@ impl Hub {
             if over {
                 return;
             }
-            let row = match self.store().read_match(target).await {
+            // Both at once: the directory hears of a new owner first, and the store knows when the match is over.
+            let (found, row) = tokio::join!(
+                self.services().directory.whereis(target),
+                self.store().read_match(target)
+            );
+            let (Route::Known { epoch: newest, .. } | Route::Looking { epoch: newest }) = &known;
+            if let Some(found) = found.filter(|found| found.epoch > *newest) {
+                return lock(&link).located(self.now_ms(), found.owner, found.epoch, found.incarnation, &*self);
+            }
+            let row = match row {
                 Ok(row) => row,
                 Err(_) => {
                     if !std::mem::replace(&mut told, true) {
@@ -178,6 +187,22 @@ impl Hub {
                     MemberState::Joining | MemberState::Ready | MemberState::Draining | MemberState::Suspect => true,
                     MemberState::Leaving | MemberState::Dead => false,
                 })
+    }
+
+    /// Whether that life of a node is a member that may own matches, as far as this node knows.
+    pub fn is_member(&self, life: &NodeLife) -> bool {
+        if life.name == self.local().name {
+            return life == self.local();
+        }
+        let members = self.cluster().members().borrow().clone();
+        let member = node_id(&life.name).and_then(|node| members.get(&node).cloned());
+        member.is_some_and(|member| {
+            let alive = match member.state {
+                MemberState::Joining | MemberState::Ready | MemberState::Draining | MemberState::Suspect => true,
+                MemberState::Leaving | MemberState::Dead => false,
+            };
+            alive && member.peer.generation == life.generation
+        })
     }
 
     /// Whether that life of a node is known to be over.

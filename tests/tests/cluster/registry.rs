@@ -1,0 +1,1 @@
+//! Names and matches are found from every node, and never made twice.
