@@ -25,6 +25,9 @@ use crate::matches::event::{EndReason, Entry, Event, Occupant, Outcome, Topic};
 use crate::matches::machine::{Applied, Ending, Failure, Match, RingIn};
 use crate::matches::part::Admission;
 
+/// Answers and signals that wait until a match is released: a full outbox, and as many changes of content.
+const EARLY_MAX: usize = 512;
+
 /// Streams of one match at once: one a node of the cluster, and some that are ending.
 const STREAMS_MAX: usize = 1_024;
 
@@ -160,6 +163,8 @@ pub struct Room {
     verdict: Option<Verdict>,
     streams: Vec<Stream>,
     follow_ups: VecDeque<Event>,
+    /// What came from outside before the match was released.
+    early: Vec<Event>,
     grace_ms: u64,
     tick_ms: u64,
     /// Since when nobody has been seated or away.
@@ -196,6 +201,7 @@ impl Room {
             verdict: None,
             streams: Vec::new(),
             follow_ups: VecDeque::new(),
+            early: Vec::new(),
             grace_ms,
             tick_ms,
             empty_since_ms: Some(now_ms),
@@ -332,6 +338,9 @@ impl Room {
         self.reserved_until_ms = Some(now_ms + self.config.reserve_ms);
         if let Some(why) = self.resumption.take() {
             self.resume_play(now_ms, why, out);
+        }
+        for event in std::mem::take(&mut self.early) {
+            self.from_outside(now_ms, event, out);
         }
     }
 
@@ -898,9 +907,6 @@ impl Room {
         answer: Option<(u32, Result<Vec<Entry>, String>)>,
         out: &mut Vec<RoomEffect>,
     ) {
-        if self.phase != Phase::Running {
-            return;
-        }
         let event = match answer {
             Some((request, outcome)) => Event::Answer {
                 request,
@@ -909,8 +915,20 @@ impl Room {
             },
             None => Event::Settled { effect: id },
         };
-        self.apply(now_ms, event, out);
-        self.run_follow_ups(now_ms, out);
+        self.from_outside(now_ms, event, out);
+    }
+
+    /// What comes from outside the match but from no gateway: it waits until the match is released.
+    fn from_outside(&mut self, now_ms: u64, event: Event, out: &mut Vec<RoomEffect>) {
+        match self.phase {
+            // What `start` asked for may be answered before the row says `running`; the answer must not be lost.
+            Phase::Starting if self.early.len() < EARLY_MAX => self.early.push(event),
+            Phase::Running if self.verdict.is_none() => {
+                self.apply(now_ms, event, out);
+                self.run_follow_ups(now_ms, out);
+            }
+            Phase::Starting | Phase::Running | Phase::Over { .. } => {}
+        }
     }
 
     /// Whether the match has read this collection of shared content.
@@ -920,15 +938,11 @@ impl Room {
 
     /// A value of shared content is another one, or gone.
     pub fn content_changed(&mut self, now_ms: u64, collection: &str, key: &str, out: &mut Vec<RoomEffect>) {
-        if self.phase != Phase::Running || self.verdict.is_some() {
-            return;
-        }
         let topic = Topic::ContentChanged {
             collection: collection.into(),
             key: key.into(),
         };
-        self.apply(now_ms, Event::Signal { topic }, out);
-        self.run_follow_ups(now_ms, out);
+        self.from_outside(now_ms, Event::Signal { topic }, out);
     }
 
     /// Ends the match from outside.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rookery_tests::harness::{Builder, Ops, Relays, TestCluster, eventually, until_within};
+use rookery_tests::harness::{Builder, Encoding, Ops, Relays, TestCluster, eventually, until_within};
 use serde_json::{Value, json};
 
 /// What all copies must be equal within, once every link is whole again.
@@ -132,6 +132,31 @@ async fn content_that_is_written_on_one_node_is_read_on_every_node() {
 async fn content_that_is_written_on_one_node_is_read_on_every_node_with_postgres() {
     if let Some(builder) = small(TestCluster::builder(2)).postgres() {
         check_basics(&builder.start().await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_match_reads_content_and_hears_when_it_changes() {
+    let cluster = TestCluster::start(2).await;
+    cluster.publish("village").await;
+    let ana = cluster.node(0).guest(Encoding::Json).await;
+    // A zone asks how its things look when it starts, before anybody may hear it.
+    let zone = json!({"module": "village", "params": {"zone": "square"}});
+    let target = ana.create_with(zone).await.unwrap();
+    ana.join(&target).await.unwrap();
+    let shown = async |what: &str, fits: &dyn Fn(&Value) -> bool| {
+        let push = ana
+            .push_where(what, |push| push["key"] == "view" && fits(&push["data"]["items"][0]))
+            .await;
+        push["data"]["items"][0].clone()
+    };
+    let item = shown("something lies about", &|item| item["id"].is_string()).await;
+    let path = format!("/v1/content/items/{}", item["id"].as_str().unwrap());
+    // Nobody has said how it looks yet; then one node is told, and another is told better.
+    for (node, name) in [(0, "a first look"), (1, "a second look")] {
+        let (status, written) = cluster.ops(node).put(&path, json!({"name": name}).to_string()).await;
+        assert_eq!(status, 200, "{written}");
+        shown(name, &|item| item["name"] == name).await;
     }
 }
 
