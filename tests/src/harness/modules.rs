@@ -18,6 +18,11 @@ pub fn counter() -> &'static [u8] {
     include_bytes!("../../guests/counter/counter.wasm")
 }
 
+/// Returns the component of a match that `match.quick` finds by its label; tests/guests/lobby says how.
+pub fn lobby() -> &'static [u8] {
+    include_bytes!("../../guests/lobby/lobby.wasm")
+}
+
 /// Returns the component of a `stored` match that counts what happens to it; tests/guests/ledger says how.
 pub fn ledger() -> &'static [u8] {
     include_bytes!("../../guests/ledger/ledger.wasm")

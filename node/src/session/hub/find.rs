@@ -15,7 +15,7 @@ use crate::modules::{Published, unavailable};
 use crate::session::Session;
 use crate::session::link::{JoinAsk, Route, Seating};
 use crate::session::listener::Listener;
-use crate::store::{Configuration, MatchStatus};
+use crate::store::Configuration;
 
 /// Rounds in which `match.quick` looks for a match or makes one before it gives up.
 const QUICK_ROUNDS: usize = 8;
@@ -161,7 +161,8 @@ impl Hub {
                     let Some(existing) = existing.and_then(|existing| existing.parse::<MatchId>().ok()) else {
                         return Err(refusal);
                     };
-                    if !full.contains(&existing) && self.has_room(existing).await {
+                    // Whether it has room only its owner knows: a list that does not show it (yet) proves nothing.
+                    if !full.contains(&existing) {
                         match self.try_join(session, id, existing, &seating).await {
                             Err(refusal) if is_taken(&refusal) => drop(full.insert(existing)),
                             joined => return joined,
@@ -199,25 +200,6 @@ impl Hub {
         .await?;
         // The session closed: there is nobody to answer.
         joined.await.unwrap_or(Ok(()))
-    }
-
-    /// Whether a match that `match.quick` made takes another player: yes while it is starting, and unless its owner says no.
-    async fn has_room(self: &Arc<Self>, target: MatchId) -> bool {
-        let Ok(Some(row)) = self.store().read_match(target).await else {
-            return false;
-        };
-        match row.status {
-            MatchStatus::Starting => return true,
-            MatchStatus::Ended | MatchStatus::Failed | MatchStatus::Lost => return false,
-            MatchStatus::Running => {}
-        }
-        let query = ListQuery {
-            quick: Some(row.digest),
-            module: Some(row.module),
-            limit: LIST_MAX,
-            ..Default::default()
-        };
-        self.gather(&query).await.iter().any(|listed| listed.target == target)
     }
 
     /// Live matches of the whole cluster, in the order of their ids.
