@@ -340,7 +340,7 @@ impl Room {
             self.resume_play(now_ms, why, out);
         }
         for event in std::mem::take(&mut self.early) {
-            self.from_outside(now_ms, event, out);
+            self.outside_event(now_ms, event, out);
         }
     }
 
@@ -915,11 +915,11 @@ impl Room {
             },
             None => Event::Settled { effect: id },
         };
-        self.from_outside(now_ms, event, out);
+        self.outside_event(now_ms, event, out);
     }
 
     /// What comes from outside the match but from no gateway: it waits until the match is released.
-    fn from_outside(&mut self, now_ms: u64, event: Event, out: &mut Vec<RoomEffect>) {
+    fn outside_event(&mut self, now_ms: u64, event: Event, out: &mut Vec<RoomEffect>) {
         match self.phase {
             // What `start` asked for may be answered before the row says `running`; the answer must not be lost.
             Phase::Starting if self.early.len() < EARLY_MAX => self.early.push(event),
@@ -942,7 +942,7 @@ impl Room {
             collection: collection.into(),
             key: key.into(),
         };
-        self.from_outside(now_ms, Event::Signal { topic }, out);
+        self.outside_event(now_ms, Event::Signal { topic }, out);
     }
 
     /// Ends the match from outside.

@@ -20,7 +20,7 @@ use super::listener::Listener;
 use crate::matches::event::EndReason;
 use crate::matches::machine::Match;
 use crate::matches::part::StartRecord;
-use crate::owner::room::{Room, RoomConfig};
+use crate::owner::room::{Room, RoomConfig, RoomEffect};
 use crate::wasm::{Engine, EngineConfig, Module};
 
 const SEEDS: u64 = 60;
@@ -294,6 +294,7 @@ impl World {
                 let Some((_, up)) = due else { break };
                 let mut effects = Vec::new();
                 self.room.up(now_ms, &gateway.life, up, &mut effects);
+                effects.retain(|effect| !matches!(effect, RoomEffect::Seated { .. }));
                 assert!(effects.is_empty(), "{effects:?}");
             }
         }
