@@ -17,7 +17,7 @@ mod relays;
 mod socket;
 
 pub use binary::rookery_binary;
-pub use client::{Account, Client, Refused};
+pub use client::{Account, Client, Refused, Trouble};
 pub use cluster::{Builder, TestCluster};
 pub use eventually::{PATIENCE, eventually, until, until_within};
 pub use modules::{bundled, counter, hostile, ledger, lobby};

@@ -56,6 +56,14 @@ pub struct Refused {
     pub details: Value,
 }
 
+/// What came instead of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Trouble {
+    Refused(Refused),
+    /// The connection closed, or there was none.
+    Gone,
+}
+
 /// An open session. Dropping it drops the socket without a close frame.
 #[derive(Debug)]
 pub struct Client {
@@ -84,7 +92,21 @@ impl Client {
 
     /// Connects to a node and opens a session with these fields of `session.open`.
     pub async fn open_with(address: SocketAddr, encoding: Encoding, fields: Value) -> Self {
-        let (sender, mut receiver) = Socket::connect(address, encoding).await.split();
+        let opened = Self::try_open_with(address, encoding, fields).await;
+        opened.unwrap_or_else(|trouble| panic!("the session does not open: {trouble:?}"))
+    }
+
+    /// As [`Client::open_with`], where the node may be gone or going.
+    ///
+    /// # Errors
+    /// The node is not there, goes away, or refuses.
+    pub async fn try_open_with(address: SocketAddr, encoding: Encoding, fields: Value) -> Result<Self, Trouble> {
+        let protocol = match encoding {
+            Encoding::Json => "rookery.v1.json",
+            Encoding::MsgPack => "rookery.v1.msgpack",
+        };
+        let socket = Socket::try_connect(address, encoding, Some(protocol), &[]).await;
+        let (sender, mut receiver) = socket.map_err(|_| Trouble::Gone)?.split();
         let (pushing, pushes) = mpsc::channel(PUSHES_MAX);
         let (closing, closed) = watch::channel(None);
         let waiting: Arc<Mutex<HashMap<i64, oneshot::Sender<Value>>>> = Arc::default();
@@ -123,10 +145,10 @@ impl Client {
             closed,
             reader,
         };
-        let opened = client.ask("session.open", fields).await.expect("the session opens");
+        let opened = client.attempt("session.open", fields).await?;
         client.player = opened["player"].as_str().expect("a session has a player").into();
         client.opened = opened;
-        client
+        Ok(client)
     }
 
     pub fn encoding(&self) -> Encoding {
@@ -150,6 +172,24 @@ impl Client {
     /// # Panics
     /// When no answer comes, or the connection closes instead.
     pub async fn ask(&self, kind: &str, fields: Value) -> Result<Value, Refused> {
+        match self.attempt(kind, fields).await {
+            Ok(answer) => Ok(answer),
+            Err(Trouble::Refused(refused)) => Err(refused),
+            Err(Trouble::Gone) => panic!(
+                "the connection closed ({:?}) instead of an answer to {kind}",
+                self.closed.borrow()
+            ),
+        }
+    }
+
+    /// As [`Client::ask`], where the connection may close.
+    ///
+    /// # Errors
+    /// The answer is an `error`, or none comes any more.
+    ///
+    /// # Panics
+    /// When no answer comes on a connection that stays open.
+    pub async fn attempt(&self, kind: &str, fields: Value) -> Result<Value, Trouble> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         self.waiting
@@ -157,23 +197,26 @@ impl Client {
             .expect("no thread panics holding it")
             .insert(id, answer);
         self.write(kind, Some(id), fields).await;
-        let answer = match tokio::time::timeout(PATIENCE, answered).await {
+        let mut closed = self.closed.clone();
+        let answer = tokio::select! {
+            biased;
+            answer = tokio::time::timeout(PATIENCE, answered) => answer,
+            _ = closed.wait_for(Option::is_some) => return Err(Trouble::Gone),
+        };
+        let answer = match answer {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => panic!(
-                "the connection closed ({:?}) instead of an answer to {kind}",
-                self.closed.borrow()
-            ),
+            Ok(Err(_)) => return Err(Trouble::Gone),
             Err(_) => panic!("no answer to {kind}"),
         };
         if answer["type"] != "error" {
             return Ok(answer);
         }
         let text = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
-        Err(Refused {
+        Err(Trouble::Refused(Refused {
             code: text("code"),
             message: text("message"),
             details: answer["details"].clone(),
-        })
+        }))
     }
 
     /// Sends a request that has no number and so no answer.
@@ -255,6 +298,11 @@ impl Client {
         tokio::time::timeout(PATIENCE, found)
             .await
             .unwrap_or_else(|_| panic!("no push: {what}"))
+    }
+
+    /// Whether the connection is open, as far as is known.
+    pub fn is_open(&self) -> bool {
+        self.closed.borrow().is_none()
     }
 
     /// Waits until the node closes the connection.
