@@ -31,9 +31,10 @@ const KEPT_MAX: usize = 10_000;
 /// Open guest sessions, send requests, and print what comes back, one JSON frame a line.
 ///
 /// Each STEP is a request, sent and its answer awaited, or `wait:TEXT`, which waits for the next frame with this text in it. A request
-/// is written as JSON, or as its type and its fields: `channel.send channel=room:lobby text="good day"`. With several URLs there are several sessions: `2:STEP` is a step of the second one (without a number it is the first's),
-/// and each printed line begins with its session's number. A string `$key` stands for the value that a frame of this session last had
-/// under that key, `$2.key` for one of the second session's. Without steps they are read from stdin, one a line.
+/// is written as JSON, or as its type and its fields: `channel.send channel=room:lobby text="good day"`. With several URLs there are
+/// several sessions: `2:STEP` is a step of the second one (without a number it is the first's), and each printed line begins with
+/// its session's number. A string or an awaited text `$key` stands for the value that a frame of this session last had under that
+/// key, `$2.key` for one of the second session's. Without steps they are read from stdin, one a line.
 ///
 /// Exits with 1 when a request was refused or something waited for did not come.
 #[derive(Debug, Args)]
@@ -191,15 +192,25 @@ impl Caller {
                     }
                 }
             }
-            Step::Wait(text) => loop {
-                let session = &mut self.sessions[index];
-                let found = session.heard.iter().position(|frame| frame.contains(&text));
-                if let Some(at) = found {
-                    session.heard.drain(..=at);
-                    return Ok(());
-                }
-                self.hear(index, deadline, || format!("a frame with `{text}`")).await?;
-            },
+            Step::Wait(text) => {
+                let mut wanted = Value::String(text);
+                let known: Vec<&Known> = self.sessions.iter().map(|session| &session.known).collect();
+                step::fill_in(&mut wanted, index, &known)?;
+                let text = wanted.as_str().map_or_else(|| wanted.to_string(), str::to_owned);
+                self.wait(index, &text, deadline).await
+            }
+        }
+    }
+
+    async fn wait(&mut self, index: usize, text: &str, deadline: Instant) -> anyhow::Result<()> {
+        loop {
+            let session = &mut self.sessions[index];
+            let found = session.heard.iter().position(|frame| frame.contains(text));
+            if let Some(at) = found {
+                session.heard.drain(..=at);
+                return Ok(());
+            }
+            self.hear(index, deadline, || format!("a frame with `{text}`")).await?;
         }
     }
 
