@@ -375,6 +375,7 @@ impl Operations for Operator {
     }
 
     async fn worlds(&self) -> Result<WorldsView, Refusal> {
+        self.hub.services().check(Service::Worlds)?;
         self.hub.services().worlds.view().await
     }
 

@@ -36,7 +36,7 @@ const KEPT_MAX: usize = 10_000;
 /// its session's number. A string or an awaited text `$key` stands for the value that a frame of this session last had under that
 /// key, `$2.key` for one of the second session's. Without steps they are read from stdin, one a line.
 ///
-/// Exits with 1 when a request was refused or something waited for did not come.
+/// Ends with 1 when a request was refused or something waited for did not come; steps behind it are not done.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  rookery call world.list\n  \
     rookery call --url :7700 --url :7710 'channel.join channel=room:lobby' '2:channel.join channel=room:lobby' \\\n      \
@@ -80,6 +80,9 @@ impl Call {
             }
             for (session, step) in steps {
                 caller.perform(session, step).await?;
+                if caller.refused {
+                    break;
+                }
             }
             caller.listen(self.listen).await;
             caller.close().await;

@@ -1,0 +1,215 @@
+// Plays the village in headless Chromium: two players on two nodes meet, and talk, in a real cluster that is already running. Usage: node village.mjs URL_OF_A_NODE URL_OF_ANOTHER OUT_DIR
+//
+// What the page shows is read from the data attributes of <body> (see village.js) and from its elements, never from its variables.
+// The last line says how many checks passed; the exit code is 1 if any failed.
+
+import { mkdir } from "node:fs/promises";
+import path from "node:path";
+import { chromium } from "playwright-core";
+
+const ARRIVE_MS = 30000;
+const SETTLE_MS = 10000;
+const [first, second, out] = process.argv.slice(2);
+if (!out) {
+  console.error("usage: node village.mjs URL_OF_A_NODE URL_OF_ANOTHER OUT_DIR");
+  process.exit(64);
+}
+
+let passed = 0;
+let failed = 0;
+
+async function check(sentence, body) {
+  try {
+    await body();
+    passed += 1;
+    console.log(`ok    ${sentence}`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAIL  ${sentence}\n      ${String(error.message ?? error).split("\n").join("\n      ")}`);
+  }
+}
+
+function expect(condition, otherwise) {
+  if (!condition) throw new Error(otherwise);
+}
+
+async function eventually(what, probe, within = SETTLE_MS) {
+  const until = Date.now() + within;
+  for (;;) {
+    const value = await probe();
+    if (value) return value;
+    if (Date.now() > until) throw new Error(`not within ${within / 1000} s: ${typeof what === "string" ? what : await what()}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+/** One tab in the village, and what it has complained about. */
+class Tab {
+  constructor(name, page) {
+    this.name = name;
+    this.page = page;
+    this.complaints = [];
+    page.on("console", (line) => ["error", "warning"].includes(line.type()) && this.complaints.push(line.text()));
+    page.on("pageerror", (error) => this.complaints.push(String(error)));
+  }
+
+  async open(url) {
+    await this.page.goto(`${url}village`);
+    return this.stands("square");
+  }
+
+  /** Waits until this player is in a zone, and returns what the page says. */
+  stands(zone) {
+    return eventually(
+      async () => `${this.name} in ${zone}: it is ${JSON.stringify(await this.data())} and says “${await this.page.locator("#status").textContent()}”`,
+      async () => {
+        const data = await this.data();
+        return data.state === "playing" && data.zone === zone && data;
+      },
+      ARRIVE_MS,
+    );
+  }
+
+  async data() {
+    const data = await this.page.evaluate(() => ({ ...document.body.dataset }));
+    return { ...data, people: JSON.parse(data.people ?? "[]"), carried: JSON.parse(data.carried ?? "[]") };
+  }
+
+  async type(line) {
+    await this.page.locator("#line").fill(line);
+    await this.page.locator("#line").press("Enter");
+  }
+
+  press(line) {
+    return this.page.locator(`button[data-line="${line}"]`).first().click();
+  }
+
+  /** Waits for a line in the log. */
+  reads(text) {
+    return eventually(
+      async () => `${this.name} reads “${text}”; it read ${JSON.stringify(await this.log())}`,
+      async () => (await this.log()).some((line) => line.includes(text)),
+    );
+  }
+
+  log() {
+    return this.page.locator("#log li").allTextContents();
+  }
+
+  async who() {
+    const status = await this.page.locator("#status").textContent();
+    return status.replace("Walking about as ", "").replace(/\.$/, "");
+  }
+}
+
+await mkdir(out, { recursive: true });
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
+  headless: true,
+  args: [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+  ],
+});
+
+const tabs = [];
+async function tab(name, options) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, ...options });
+  const made = new Tab(name, await context.newPage());
+  tabs.push(made);
+  return made;
+}
+
+try {
+  const ana = await tab("the first tab", { colorScheme: "dark" });
+  const ben = await tab("the second tab", { colorScheme: "light" });
+  let anaName;
+  let benName;
+
+  await check("a person who opens the page is soon in the village", async () => {
+    await ana.open(first);
+    anaName = await ana.who();
+  });
+  await check("a second person meets the first one through another node", async () => {
+    await ben.open(second);
+    // Guests' names are drawn from a few; these two are to be told apart.
+    for (benName = await ben.who(); benName === anaName; benName = await ben.who()) {
+      await ben.page.evaluate(() => sessionStorage.clear());
+      await ben.open(second);
+    }
+    const [a, b] = [await ana.data(), await ben.data()];
+    expect(a.node && b.node && a.node !== b.node, `both are on ${a.node}`);
+    await eventually("each sees the other", async () => (await ana.data()).people.includes(benName) && (await ben.data()).people.includes(anaName));
+  });
+  await check("what one says the other reads", async () => {
+    await ben.type("say good morning, stranger");
+    await ana.reads(`${benName} says: good morning, stranger`);
+    await ana.type("'and to you");
+    await ben.reads(`${anaName} says: and to you`);
+  });
+  await check("the map shows nine zones on three nodes, and both players", async () => {
+    await eventually("nine zones are run", async () => (await ana.page.locator("#map .zone:not(.missing)").count()) === 9);
+    const nodes = await ana.page.locator("#map .zone").evaluateAll((cells) => [...new Set(cells.map((cell) => cell.dataset.node))]);
+    expect(nodes.length === 3, `zones run on ${nodes}`);
+    await eventually("both are in the square", async () => (await ana.page.locator('#map .zone[data-zone="square"] .dot').count()) >= 2);
+    expect((await ana.page.locator("#map .zone.mine").getAttribute("data-zone")) === "square", "the map marks another zone");
+  });
+  await check("a line in the lobby is read on the other node", async () => {
+    await ana.page.locator("#lobby-text").fill("anybody for a duel?");
+    await ana.page.locator("#lobby-text").press("Enter");
+    await eventually("the line arrives", async () => (await ben.page.locator("#lobby-lines").textContent()).includes("anybody for a duel?"));
+    await eventually("both are online", async () => Number((await ben.data()).online) >= 2);
+  });
+  await check("who queues for a duel on one node fights who queues on another", async () => {
+    await ana.page.locator("#duel-queue").click();
+    await ben.page.locator("#duel-queue").click();
+    for (const one of [ana, ben]) await eventually(`${one.name} duels`, async () => (await one.data()).duel === "playing" && (await one.page.locator("#duel-moves").isVisible()));
+    await ana.page.locator('#duel-moves [data-move="strike"]').click();
+    await ben.page.locator('#duel-moves [data-move="heal"]').click();
+    for (const one of [ana, ben]) await eventually(`${one.name} sees the round`, async () => (await one.page.locator("#duel-status").textContent()).includes("Strike"));
+  });
+  await check("a reload keeps the player where they were", async () => {
+    const before = await ana.data();
+    await ana.page.reload();
+    await eventually("the first tab is back", async () => (await ana.data()).state === "playing" && (await ana.data()).zone);
+    expect((await ana.data()).player === before.player, "a new player was made");
+  });
+  await ana.page.evaluate(() => {
+    document.activeElement?.blur();
+    scrollTo(0, 0);
+  });
+  await ben.page.evaluate(() => {
+    document.activeElement?.blur();
+    scrollTo(0, 0);
+  });
+  await ana.page.screenshot({ path: path.join(out, "village-dark.png") });
+  await ben.page.screenshot({ path: path.join(out, "village-light.png") });
+
+  const phone = await tab("the phone", { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true });
+  await check("the village fits a phone, and is walked by its buttons", async () => {
+    await phone.open(second);
+    const wide = await phone.page.evaluate(() => document.documentElement.scrollWidth);
+    expect(wide <= 390, `the page is ${wide} px wide`);
+    await phone.press("go in");
+    await eventually("the phone is in the hall", async () => (await phone.data()).room === "hall");
+    await phone.page.screenshot({ path: path.join(out, "village-phone.png") });
+  });
+  await check("everything that can be pressed has a name", async () => {
+    const nameless = await ana.page.evaluate(() =>
+      [...document.querySelectorAll("button:not([hidden]), a[href]:not([hidden]), input")]
+        .filter((one) => !(one.getAttribute("aria-label") || one.textContent.trim()))
+        .map((one) => one.outerHTML));
+    expect(nameless.length === 0, nameless.join("\n"));
+  });
+  await check("no tab complained", async () => {
+    const all = tabs.flatMap(({ name, complaints }) => complaints.map((line) => `${name}: ${line}`));
+    expect(all.length === 0, all.join("\n"));
+  });
+} catch (error) {
+  failed += 1;
+  console.log(`FAIL  the test itself: ${error.stack ?? error}`);
+} finally {
+  await browser.close();
+}
+
+console.log(`${passed} passed, ${failed} failed`);
