@@ -24,4 +24,5 @@ mod cluster {
     mod stored;
     mod wire;
     mod worlds;
+    mod zones;
 }

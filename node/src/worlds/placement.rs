@@ -88,7 +88,17 @@ pub enum Order {
         target: MatchId,
         from: NodeLife,
         to: NodeLife,
+        cause: Cause,
     },
+}
+
+/// Why a zone moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Its node drains.
+    Drain,
+    /// Its node has more zones than others.
+    Uneven,
 }
 
 /// What went wrong with a zone.
@@ -286,7 +296,7 @@ impl Placement {
                 return;
             }
             let Some(to) = emptiest(situation, counts) else { return };
-            self.move_zone(zone, row, to, counts, out);
+            self.move_zone((zone, row), to, Cause::Drain, counts, out);
         }
     }
 
@@ -323,7 +333,7 @@ impl Placement {
                 counts.get(from) == Some(&most) && takes(&from) && self.may_move(now_ms, situation, zone, row)
             });
             let Some((zone, row)) = candidate else { return };
-            self.move_zone(zone, row, to, counts, out);
+            self.move_zone((zone, row), to, Cause::Uneven, counts, out);
         }
     }
 
@@ -341,9 +351,9 @@ impl Placement {
 
     fn move_zone(
         &mut self,
-        zone: &str,
-        row: &Placed,
+        (zone, row): (&str, &Placed),
         to: NodeLife,
+        cause: Cause,
         counts: &mut BTreeMap<NodeName, u64>,
         out: &mut Vec<Order>,
     ) {
@@ -359,6 +369,7 @@ impl Placement {
             target: row.target,
             from,
             to,
+            cause,
         });
     }
 }

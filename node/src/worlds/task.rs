@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use rookery_gossip::{MemberState, Members};
 use rookery_protocol::client::Payload;
+use rookery_protocol::peer::MoveCause;
 use rookery_protocol::{MatchId, NodeLife, NodeName};
 use tokio::sync::mpsc;
 
-use super::placement::{Host, Input, Order, Placed, Placement, Situation, Wish};
+use super::placement::{Cause, Host, Input, Order, Placed, Placement, Situation, Wish};
 use super::{Duties, Worlds, overview};
 use crate::clock::boot_ms;
 use crate::store::MatchStatus;
@@ -147,8 +148,19 @@ async fn perform(worlds: &Arc<Worlds>, order: Order) -> Input {
             let outcome = outcome.map(|_| ());
             Input::Placed { zone, outcome }
         }
-        Order::Move { zone, target, from, to } => {
-            let outcome: Result<(), String> = Err("matches are not moved by this version".to_owned());
+        Order::Move {
+            zone,
+            target,
+            from,
+            to,
+            cause,
+        } => {
+            let cause = match cause {
+                Cause::Drain => MoveCause::Drain,
+                Cause::Uneven => MoveCause::Rebalance,
+            };
+            let moved = worlds.hub.move_match(target, Some(to.name.clone()), cause).await;
+            let outcome = moved.map(|_| ()).map_err(|refusal| refusal.message);
             match &outcome {
                 Ok(()) => {
                     worlds.hub.metrics().zone_moves.inc();

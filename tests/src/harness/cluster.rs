@@ -99,10 +99,12 @@ impl Builder {
             node.ready().await;
             nodes.push(node);
         }
+        let common = self.settings.into_iter().filter(|(node, _, _)| node.is_none());
         let cluster = TestCluster {
             nodes,
             dir,
             store_url,
+            settings: common.map(|(_, key, value)| (key, value)).collect(),
             _database: database,
         };
         cluster.settled().await;
@@ -128,6 +130,8 @@ pub struct TestCluster {
     nodes: Vec<NodeProcess>,
     dir: TempDir,
     store_url: String,
+    /// What is set on every node.
+    settings: Vec<(String, String)>,
     _database: Option<Database>,
 }
 
@@ -177,11 +181,23 @@ impl TestCluster {
         self.ops(0).publish(bundled(name)).await
     }
 
-    /// A node that is not one of the cluster's yet: same secret, same database, seeded with the first.
+    /// A node that is not one of the cluster's yet: same secret, same database, configured as all nodes are, and seeded with
+    /// the first.
     pub fn newcomer(&self, name: &str) -> NodeSpec {
         let mut spec = cluster_spec(name, self.dir.path(), &self.store_url);
+        for (key, value) in &self.settings {
+            spec.set(key, value);
+        }
         spec.set("cluster.seeds", self.nodes[0].peer_address());
         spec
+    }
+
+    /// Starts one more node, and waits until all see each other ready.
+    pub async fn add(&mut self, name: &str) {
+        let mut node = self.newcomer(name).spawn();
+        node.ready().await;
+        self.nodes.push(node);
+        self.settled().await;
     }
 
     /// Starts a node again under its name and on its addresses, and waits until it is ready.

@@ -184,8 +184,11 @@ async fn a_zone_that_does_not_start_says_why_and_the_others_run() {
         .unwrap_err();
     assert_eq!(refused.code, "world.not_online", "all zones have to run");
     assert!(client.join("w/z00").await.is_ok(), "a zone is a match like any other");
-    assert_eq!(ops.metric(r#"rookery_zones{state="running"}"#).await, Some(1.0));
-    assert_eq!(ops.metric(r#"rookery_zones{state="missing"}"#).await, Some(1.0));
+    eventually("both are counted", async || {
+        let running = ops.metric(r#"rookery_zones{state="running"}"#).await;
+        (running, ops.metric(r#"rookery_zones{state="missing"}"#).await) == (Some(1.0), Some(1.0))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -98,7 +98,9 @@ fn run(placement: &mut Placement, table: &mut Table, situation: &Situation, now_
                     let outcome = table.place(&zone, &on);
                     Input::Placed { zone, outcome }
                 }
-                Order::Move { zone, target, from, to } => {
+                Order::Move {
+                    zone, target, from, to, ..
+                } => {
                     let outcome = table.relocate(&zone, target, &from, &to);
                     Input::Moved { zone, outcome }
                 }
@@ -275,7 +277,10 @@ fn a_zone_that_cannot_move_does_not_keep_others_from_moving() {
         };
         placement.step(now_ms, Input::Look(look), &mut out);
         for order in out {
-            let Order::Move { zone, target, from, to } = order else {
+            let Order::Move {
+                zone, target, from, to, ..
+            } = order
+            else {
                 panic!("{order:?}")
             };
             let outcome = match zone.as_str() {
@@ -358,7 +363,7 @@ proptest! {
                         let outcome = table.place(&zone, &on);
                         Input::Placed { zone, outcome }
                     }
-                    Order::Move { zone, target, from, to } => {
+                    Order::Move { zone, target, from, to, .. } => {
                         let epoch = table.rows.get(&zone).map(|(_, epoch)| *epoch);
                         let outcome = table.relocate(&zone, target, &from, &to);
                         if outcome.is_ok() {
