@@ -4,6 +4,7 @@ mod cluster {
     mod bad_input;
     mod basics;
     mod call;
+    mod chat;
     mod content;
     mod delivery;
     mod deploy;

@@ -56,7 +56,7 @@ async fn a_node_that_is_killed_and_started_again_is_a_new_life_whose_old_matches
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_told_to_end_leaves_without_being_suspected() {
-    let mut cluster = TestCluster::start(3).await;
+    let mut cluster = TestCluster::builder(3).set("drain.deadline", "3s").start().await;
     cluster.publish("echo").await;
     let ana = cluster.node(0).guest(Encoding::Json).await;
     let game_match = match_on(&cluster, &ana, 1).await;
@@ -64,10 +64,11 @@ async fn a_node_that_is_told_to_end_leaves_without_being_suspected() {
 
     cluster.node_mut(1).terminate();
     assert_eq!(cluster.node_mut(1).exited(ENDS_WITHIN).await.code(), Some(0));
-    let lost = ana.push_where("the match is over", |push| {
-        push["match"] == game_match.as_str() && push["type"] == "match.lost"
-    });
-    lost.await;
+    let failed = ana.push_of("match.failed").await;
+    assert_eq!(
+        (&failed["match"], &failed["reason"]),
+        (&json!(game_match), &json!("draining"))
+    );
     let (one, other) = (cluster.ops(0), cluster.ops(2));
     eventually("the others are two", async || {
         one.members("ready").await == ["node-1", "node-3"] && other.members("ready").await == ["node-1", "node-3"]
