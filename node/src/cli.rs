@@ -9,6 +9,7 @@ mod call;
 mod config;
 mod content;
 mod demo;
+mod drain;
 mod health;
 mod load;
 mod matches;
@@ -51,6 +52,7 @@ enum Command {
     Secret(secret::Secret),
     Config(config::Config),
     Status(mesh::Status),
+    Drain(drain::Drain),
     Health(health::Health),
     Join(mesh::Join),
     Module(module::Module),
@@ -70,6 +72,7 @@ impl Command {
             Self::Secret(command) => command.run(),
             Self::Config(command) => command.run(),
             Self::Status(command) => command.run(),
+            Self::Drain(command) => command.run(),
             Self::Health(command) => command.run(),
             Self::Join(command) => command.run(),
             Self::Module(command) => command.run(),

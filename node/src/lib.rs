@@ -10,6 +10,7 @@ pub mod config;
 pub mod content;
 pub mod demo;
 pub mod directory;
+pub mod drain;
 pub mod examples;
 pub mod gateway;
 pub mod keys;

@@ -98,21 +98,30 @@ impl Listeners {
     }
 }
 
-/// Runs a node until `shutdown`; `ready` is called once, when it takes players.
+/// What a node is told from outside.
+#[derive(Debug, Clone, Default)]
+pub struct Orders {
+    /// Leave the cluster within `drain.deadline`, then end.
+    pub drain: CancellationToken,
+    /// End at once.
+    pub end: CancellationToken,
+}
+
+/// Runs a node until it is told to end; `ready` is called once, when it takes players.
 ///
 /// # Errors
 /// What kept it from starting, or which piece of it ended by itself.
-pub async fn run(config: Config, ready: impl FnOnce(&Addresses), shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(config: Config, ready: impl FnOnce(&Addresses), orders: Orders) -> anyhow::Result<()> {
     let listeners = Listeners::bind(&config).await?;
     let addresses = listeners.addresses(config.node_name().to_string())?;
     std::fs::create_dir_all(&config.node.data_dir)
         .with_context(|| format!("cannot create {} (node.data_dir)", config.node.data_dir.display()))?;
     let metrics = Metrics::new();
     let store = open_store(&config, &metrics).await?;
-    let node = Node::start(config, listeners, &addresses, store, metrics, &shutdown).await;
+    let node = Node::start(config, listeners, &addresses, store, metrics, &orders.end).await;
     let node = match node {
         Ok(node) => node,
-        Err(error) if shutdown.is_cancelled() => {
+        Err(error) if orders.end.is_cancelled() => {
             tracing::info!(%error, "stopped while starting");
             return Ok(());
         }
@@ -120,7 +129,7 @@ pub async fn run(config: Config, ready: impl FnOnce(&Addresses), shutdown: Cance
     };
     let mut node = node;
     ready(&addresses);
-    let ended = node.live(&shutdown).await;
+    let ended = node.live(&orders).await;
     node.stop().await;
     ended
 }
@@ -380,13 +389,23 @@ impl Node {
         hub.services().content.loaded().await;
         cluster.set_state(MemberState::Ready);
         hub.set_joined();
+        hub.spawn(crate::drain::task::run(Arc::clone(hub)));
         Ok(())
     }
 
-    /// Waits until the node is told to stop, or a piece of it ends by itself.
-    async fn live(&mut self, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    /// Waits until the node is told to end, has drained, or a piece of it ends by itself.
+    async fn live(&mut self, orders: &Orders) -> anyhow::Result<()> {
+        let hub = Arc::clone(&self.hub);
+        let drained = async {
+            tokio::select! {
+                () = orders.drain.cancelled() => hub.draining().order(hub.config().drain.deadline),
+                () = hub.draining().done() => {}
+            }
+            hub.draining().done().await;
+        };
         tokio::select! {
-            () = shutdown.cancelled() => Ok(()),
+            () = orders.end.cancelled() => Ok(()),
+            () = drained => Ok(()),
             Some(fault) = self.fault.recv() => Err(fault),
         }
     }
@@ -396,7 +415,12 @@ impl Node {
         let hub = Arc::clone(&self.hub);
         let nodes = hub.other_urls();
         for session in hub.all_sessions() {
-            let (reason, nodes) = ("shutdown".into(), nodes.clone());
+            let reason = if hub.draining().is_ordered() {
+                "draining"
+            } else {
+                "shutdown"
+            };
+            let (reason, nodes) = (reason.into(), nodes.clone());
             session.send(
                 None,
                 &ServerMessage::SessionGoingAway {

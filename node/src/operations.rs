@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
+use rookery_gossip::MemberState;
 use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::peer::{self, MoveCause, PeerAnswer, PeerRequest};
 use rookery_protocol::{MatchId, NodeName, PlayerId};
@@ -15,9 +16,9 @@ use crate::modules::unavailable;
 use crate::ops::Operations;
 use crate::ops::content::PutContent;
 use crate::ops::view::{
-    ClusterView, ContentCollection, ContentEntry, ContentPage, ContentPageRequest, ContentSummary, KickRequest,
-    MatchPage, MatchView, ModuleView, ModulesView, MoveRequest, Moved, NodeView, PageRequest, Published, QueuesView,
-    RecordPage, RecordRequest, RecordView, SavedView, WorldsView,
+    ClusterView, ContentCollection, ContentEntry, ContentPage, ContentPageRequest, ContentSummary, DrainOrdered,
+    DrainRequest, KickRequest, MatchPage, MatchView, ModuleView, ModulesView, MoveRequest, Moved, NodeView,
+    PageRequest, Published, QueuesView, RecordPage, RecordRequest, RecordView, SavedView, WorldsView,
 };
 use crate::peer::MODULES_GROUP;
 use crate::session::hub::Hub;
@@ -465,6 +466,48 @@ impl Operations for Operator {
             bytes_max: u64::MAX,
         };
         self.hub.services().content.write(&write).await
+    }
+
+    async fn drain(&self, name: &str, request: DrainRequest) -> Result<DrainOrdered, Refusal> {
+        let hub = &self.hub;
+        let local = hub.local();
+        let unknown = || {
+            Refusal::new(
+                ErrorCode::NodeNotFound,
+                format!("no node of the cluster is called {name}"),
+            )
+        };
+        let life = if name == "*" || name == local.name.as_str() {
+            local.clone()
+        } else {
+            let members = hub.cluster().members().borrow().clone();
+            let node: NodeName = name.parse().map_err(|_| unknown())?;
+            let member = crate::session::hub::node_id(&node).and_then(|node| members.get(&node).cloned());
+            let is_there = |member: &rookery_gossip::Member| match member.state {
+                MemberState::Joining | MemberState::Ready | MemberState::Draining | MemberState::Suspect => true,
+                MemberState::Leaving | MemberState::Dead => false,
+            };
+            let member = member.filter(is_there).ok_or_else(unknown)?;
+            crate::peer::life_of(&member.peer).ok_or_else(unknown)?
+        };
+        let default_ms = hub.config().drain.deadline.as_millis() as u64;
+        let longest_ms = crate::drain::task::DEADLINE_MAX.as_millis() as u64;
+        let deadline_ms = request.deadline_ms.unwrap_or(default_ms).min(longest_ms);
+        match hub
+            .ask(&life.name, &PeerRequest::Drain { deadline_ms }, ASK_WITHIN)
+            .await?
+        {
+            PeerAnswer::Done => Ok(DrainOrdered {
+                node: life.name.to_string(),
+                generation: life.generation,
+                deadline_ms,
+            }),
+            PeerAnswer::Refused(refusal) => Err(refusal),
+            _ => Err(Refusal::new(
+                ErrorCode::Unavailable,
+                format!("node {name} does not know the order"),
+            )),
+        }
     }
 
     async fn join_peer(&self, peer: &str) -> Result<(), Refusal> {

@@ -34,8 +34,9 @@ use crate::metrics::Metrics;
 use access::Access;
 use content::PutContent;
 use view::{
-    ClusterView, ContentPage, ContentPageRequest, ContentSummary, JoinPeerRequest, KickRequest, MatchPage, MatchView,
-    ModulesView, MoveRequest, Moved, PageRequest, Published, QueuesView, RecordPage, RecordRequest, WorldsView,
+    ClusterView, ContentPage, ContentPageRequest, ContentSummary, DrainOrdered, DrainRequest, JoinPeerRequest,
+    KickRequest, MatchPage, MatchView, ModulesView, MoveRequest, Moved, PageRequest, Published, QueuesView, RecordPage,
+    RecordRequest, WorldsView,
 };
 
 /// The largest component that may be published. Components of whole games are below 10 MiB; each is kept in memory while it
@@ -69,6 +70,8 @@ pub trait Operations: Send + Sync + 'static {
     fn publish(&self, component: Bytes) -> impl Future<Output = Result<Published, Refusal>> + Send;
     /// Joins through a peer at `host:port`, and fails when it does not answer; it stays a seed and is tried again.
     fn join_peer(&self, peer: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
+    /// Tells a node to leave the cluster; `*` is the node that is asked. Answers when it begins.
+    fn drain(&self, name: &str, request: DrainRequest) -> impl Future<Output = Result<DrainOrdered, Refusal>> + Send;
     /// Closes the data connections to all peers, to see that nothing is lost by it. Refused unless `ops.faults` is set.
     fn cut_data_links(&self) -> Result<(), Refusal>;
     /// A page of matches that are over. `limit` is set, and between 1 and 1,000.
@@ -120,7 +123,7 @@ pub fn router<O: Operations>(operations: Arc<O>, metrics: Arc<Metrics>, token: O
         .route("/v1/faults/cut-data-links", post(cut_data_links::<O>))
         .route("/v1/matches/{target}/move", post(move_match::<O>))
         .route("/v1/nodes/{name}/forget", post(forget_node::<O>))
-        .route("/v1/nodes/{name}/drain", post(not_served))
+        .route("/v1/nodes/{name}/drain", post(drain::<O>))
         .route("/v1/records", get(records::<O>))
         .merge(content::routes::<O>())
         .route("/console/", get(not_served))
@@ -248,6 +251,15 @@ fn render(metrics: &Metrics) -> Response {
 
 async fn cluster<O: Operations>(State(node): Node<O>) -> Answer<ClusterView> {
     Ok(Json(node.cluster().await?))
+}
+
+async fn drain<O: Operations>(
+    State(node): Node<O>,
+    Path(name): Path<String>,
+    request: Result<Json<DrainRequest>, JsonRejection>,
+) -> Answer<DrainOrdered> {
+    let Json(request) = request?;
+    Ok(Json(node.drain(&name, request).await?))
 }
 
 async fn join_peer<O: Operations>(

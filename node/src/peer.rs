@@ -167,6 +167,10 @@ pub async fn answer(hub: Arc<Hub>, request: PeerRequest) -> PeerAnswer {
             bytes,
         } => moving::take(&hub, target, epoch, (piece, pieces), &bytes).await,
         PeerRequest::End { target } => found(hub.executor().end(target, EndReason::Operator).await),
+        PeerRequest::Drain { deadline_ms } => {
+            hub.draining().order(std::time::Duration::from_millis(deadline_ms));
+            PeerAnswer::Done
+        }
         PeerRequest::Lines { channel, lines } => {
             hub.services().chat.lines(&channel, lines);
             PeerAnswer::Done

@@ -285,6 +285,10 @@ pub enum PeerRequest {
         player: PlayerId,
         reason: String,
     },
+    /// Leave the cluster within this time.
+    Drain {
+        deadline_ms: u64,
+    },
     /// Lines of a `dm:` that players there may want to hear; answered when they are with them. May be said again.
     Lines {
         channel: String,

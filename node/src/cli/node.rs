@@ -1,6 +1,7 @@
 //! `rookery node`: one node in this process, from the configuration to the exit code. What a node is made of is `crate::node`.
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -15,6 +16,9 @@ use super::{LogOptions, say};
 use crate::config::{Config, Sources};
 use crate::log;
 use crate::node::Addresses;
+
+/// How long a drained node may take to stop: its last states go into the store, and its peers hear that it leaves.
+const STOP_WITHIN: Duration = Duration::from_secs(12);
 
 /// How long a node that was told to end at once may take to close its files.
 const END_AT_ONCE_WITHIN: Duration = Duration::from_secs(2);
@@ -119,21 +123,31 @@ impl Node {
 }
 
 async fn run(config: Config, exit_with_stdin: bool) -> anyhow::Result<()> {
-    let shutdown = CancellationToken::new();
+    let node_orders = crate::node::Orders::default();
+    let is_ready = AtomicBool::new(false);
     let mut orders = Orders::listen(exit_with_stdin)?;
-    let graceful_within = config.drain.deadline;
-    let ready = |addresses: &Addresses| say(ready_line(addresses));
-    let mut node = std::pin::pin!(crate::node::run(config, ready, shutdown.clone()));
+    let graceful_within = config.drain.deadline + STOP_WITHIN;
+    let ready = |addresses: &Addresses| {
+        is_ready.store(true, Ordering::Release);
+        say(ready_line(addresses));
+    };
+    let mut node = std::pin::pin!(crate::node::run(config, ready, node_orders.clone()));
     let within = tokio::select! {
         // It ended by itself: it could not start, or a vital task failed.
         ended = &mut node => return ended,
         order = orders.next() => match order {
-            Order::EndAtOnce => END_AT_ONCE_WITHIN,
-            Order::Stop => graceful_within,
+            // What has not begun need not be handed over.
+            Order::Stop if is_ready.load(Ordering::Acquire) => {
+                node_orders.drain.cancel();
+                graceful_within
+            }
+            Order::EndAtOnce | Order::Stop => {
+                node_orders.end.cancel();
+                END_AT_ONCE_WITHIN
+            }
         },
     };
     info!("stopping");
-    shutdown.cancel();
     tokio::select! {
         ended = &mut node => ended,
         () = orders.signal() => Ok(()),
@@ -159,7 +173,7 @@ fn ready_line(addresses: &Addresses) -> String {
 enum Order {
     /// SIGINT, or the parent is gone.
     EndAtOnce,
-    /// SIGTERM.
+    /// SIGTERM: drain, then end. Another signal ends at once.
     Stop,
 }
 

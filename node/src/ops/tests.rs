@@ -125,6 +125,19 @@ impl Operations for Node {
         Err(Refusal::new(ErrorCode::Forbidden, "not here"))
     }
 
+    async fn drain(&self, name: &str, request: DrainRequest) -> Result<DrainOrdered, Refusal> {
+        if name == "elsewhere" {
+            return Err(Refusal::new(ErrorCode::NodeNotFound, "there is no such node"));
+        }
+        let deadline_ms = request.deadline_ms.unwrap_or(25_000);
+        self.tell(format!("drain {name} {deadline_ms}"));
+        Ok(DrainOrdered {
+            node: name.into(),
+            generation: 7,
+            deadline_ms,
+        })
+    }
+
     async fn join_peer(&self, peer: &str) -> Result<(), Refusal> {
         self.tell(format!("join {peer}"));
         Ok(())

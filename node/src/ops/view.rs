@@ -217,6 +217,22 @@ pub struct JoinPeerRequest {
     pub peer: String,
 }
 
+/// `POST /v1/nodes/{name}/drain`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainRequest {
+    /// `drain.deadline` of the node that is asked when it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// The answer to `POST /v1/nodes/{name}/drain`: which life of which node leaves, and within how long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainOrdered {
+    pub node: String,
+    pub generation: u64,
+    pub deadline_ms: u64,
+}
+
 /// `GET /v1/queues`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct QueuesView {

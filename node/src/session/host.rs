@@ -113,6 +113,10 @@ impl SessionHost for Host {
     }
 
     fn accepting(&self) -> Result<(), Refusal> {
+        if self.hub.draining().is_ordered() {
+            let refusal = Refusal::new(ErrorCode::Draining, "the node is leaving the cluster");
+            return Err(refusal.with("nodes", self.hub.other_urls()));
+        }
         match self.hub.why_not_ready() {
             // Play goes on without the store; only what needs it is refused.
             Some(why) if !self.hub.is_joined() => Err(Refusal::new(ErrorCode::NotReady, why)),

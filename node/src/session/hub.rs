@@ -31,6 +31,7 @@ use super::Session;
 use super::link::Link;
 use super::listener::Listener;
 use crate::config::Config;
+use crate::drain::task::Draining;
 use crate::metrics::Metrics;
 use crate::modules::Modules;
 use crate::moving::Incoming;
@@ -84,6 +85,7 @@ impl Sessions {
 pub struct Hub {
     parts: HubParts,
     joined: AtomicBool,
+    draining: Draining,
     executor: OnceLock<Executor>,
     cluster: OnceLock<Cluster>,
     services: OnceLock<Services>,
@@ -103,6 +105,7 @@ impl Hub {
         let (saver, saves) = Saver::new();
         let hub = Arc::new(Self {
             joined: AtomicBool::new(false),
+            draining: Draining::default(),
             executor: OnceLock::new(),
             cluster: OnceLock::new(),
             services: OnceLock::new(),
@@ -148,9 +151,16 @@ impl Hub {
         self.joined.load(Ordering::Acquire)
     }
 
+    /// The order to leave the cluster.
+    pub fn draining(&self) -> &Draining {
+        &self.draining
+    }
+
     /// Why players should not be sent here; none when they may.
     pub fn why_not_ready(&self) -> Option<String> {
-        if !self.is_joined() {
+        if self.draining.is_ordered() {
+            Some("draining".into())
+        } else if !self.is_joined() {
             Some("joining the cluster".into())
         } else if !*self.store().up().borrow() {
             Some("the store does not answer".into())

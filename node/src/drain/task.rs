@@ -1,0 +1,153 @@
+//! The driver of a drain: it says in gossip that this node takes nothing any more, looks at what is still here, and does what
+//! the machine says, until the node may stop.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rookery_gossip::MemberState;
+use rookery_protocol::client::ServerMessage;
+use rookery_protocol::{MatchId, SessionId};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Drain, Effect, Facts};
+use crate::gateway::outbox::Close;
+use crate::matches::event::EndReason;
+use crate::session::Session;
+use crate::session::hub::Hub;
+use crate::session::listener::Listener;
+
+/// How often the node looks at what is still here.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Matches looked at in one step.
+const MATCHES_AT_ONCE: usize = 1_000;
+
+/// The longest deadline that may be asked for.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(3_600);
+
+/// The order to drain, and whether it is carried out.
+#[derive(Debug)]
+pub struct Draining {
+    /// Within how long; none while the node is not to go.
+    ordered: watch::Sender<Option<Duration>>,
+    done: CancellationToken,
+}
+
+impl Default for Draining {
+    fn default() -> Self {
+        Self {
+            ordered: watch::Sender::new(None),
+            done: CancellationToken::new(),
+        }
+    }
+}
+
+impl Draining {
+    /// Orders it. Of several orders the first counts.
+    pub fn order(&self, within: Duration) {
+        self.ordered.send_if_modified(|ordered| {
+            let is_first = ordered.is_none();
+            ordered.get_or_insert(within.min(DEADLINE_MAX));
+            is_first
+        });
+    }
+
+    /// Whether the node is on its way out.
+    pub fn is_ordered(&self) -> bool {
+        self.ordered.borrow().is_some()
+    }
+
+    /// Waits until nothing is left to wait for.
+    pub async fn done(&self) {
+        self.done.cancelled().await;
+    }
+}
+
+/// Waits for the order, and carries it out.
+pub async fn run(hub: Arc<Hub>) {
+    let mut ordered = hub.draining().ordered.subscribe();
+    let within = match ordered.wait_for(Option::is_some).await {
+        Ok(ordered) => ordered.unwrap_or_default(),
+        Err(_) => return,
+    };
+    tracing::info!(within_ms = within.as_millis() as u64, "draining");
+    // From here on no match is placed here, and duties pass to others: they are for nodes that are ready.
+    hub.cluster().set_state(MemberState::Draining);
+    let mut drain = Drain::new(hub.now_ms() + within.as_millis() as u64);
+    let mut effects = Vec::new();
+    loop {
+        let sessions: HashMap<SessionId, Arc<Session>> = hub
+            .all_sessions()
+            .into_iter()
+            .map(|session| (session.id(), session))
+            .collect();
+        let nodes = hub.other_urls();
+        let mut facts = Facts {
+            sessions: sessions.keys().copied().collect(),
+            matches: bound_matches(&hub).await,
+            has_others: !nodes.is_empty(),
+        };
+        facts.sessions.sort_unstable();
+        drain.step(hub.now_ms(), &facts, &mut effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Tell { session, within_ms } => {
+                    let (reason, nodes) = ("draining".into(), nodes.clone());
+                    if let Some(session) = sessions.get(&session) {
+                        session.send(
+                            None,
+                            &ServerMessage::SessionGoingAway {
+                                reason,
+                                within_ms,
+                                nodes,
+                            },
+                        );
+                    }
+                }
+                Effect::Close { session } => {
+                    if let Some(session) = sessions.get(&session) {
+                        session.outbox().close(Close::GOING_AWAY);
+                    }
+                }
+                Effect::End { target } => {
+                    tracing::warn!(%target, "a match did not end before the node's deadline");
+                    hub.executor().end(target, EndReason::Draining).await;
+                }
+                Effect::Stop => {
+                    tracing::info!(
+                        sessions = facts.sessions.len(),
+                        matches = hub.executor().owned(),
+                        "drained: the node stops"
+                    );
+                    hub.draining().done.cancel();
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The matches that end with this node. Zones and stored ones are handed over when it stops.
+async fn bound_matches(hub: &Hub) -> Vec<MatchId> {
+    let leased = hub.executor().leased();
+    let mut bound = Vec::new();
+    let mut after = None;
+    loop {
+        let ids = hub.executor().ids(after, MATCHES_AT_ONCE);
+        let Some(last) = ids.last().copied() else { return bound };
+        for target in ids {
+            if !leased.contains_key(&target) {
+                bound.push(target);
+            } else if let Some(view) = hub.executor().view(target).await
+                && view.durability != "stored"
+                && !view.name.is_some_and(|name| name.contains('/'))
+            {
+                bound.push(target);
+            }
+        }
+        after = Some(last);
+    }
+}
