@@ -2,19 +2,22 @@
 //! when the node may go. Pure: it is told the time and what is still here, and says what ought to happen.
 //!
 //! In order: every session is told at once, with a time of its own, so that the players do not all come to the other nodes in
-//! one moment; each is closed at its time; matches that live nowhere else play on until the deadline; then they fail as
-//! `draining`. What is kept in the store is handed over by the stop that follows. The invariant: no session is closed that was
-//! not told, and nothing outlasts the deadline.
+//! one moment; each is closed at its time. Zones and stored matches are moved to other nodes, a few at a time; the stop that
+//! follows saves and hands back those that could not be. Matches that live nowhere else play on until the deadline; then they fail
+//! as `draining`. The invariant: no session is closed that was not told, and nothing outlasts the deadline.
 #![deny(clippy::disallowed_methods)]
 
 pub mod task;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rookery_protocol::{MatchId, SessionId};
 
 /// What is kept of the deadline for matches to end and for the stop behind it.
 const RESERVE_MS: u64 = 2_000;
+
+/// Matches on their way at once: each is a snapshot in memory and on the wire, and a pause for its players.
+const MOVING_MAX: usize = 4;
 
 /// How long players have to hear of the end of a match.
 const END_MS: u64 = 500;
@@ -28,6 +31,10 @@ pub struct Facts {
     pub sessions: Vec<SessionId>,
     /// Matches that end with this node.
     pub matches: Vec<MatchId>,
+    /// Matches that can go on elsewhere.
+    pub movable: Vec<MatchId>,
+    /// How many of them are on their way.
+    pub moving: usize,
     /// Whether another node takes players.
     pub has_others: bool,
 }
@@ -43,6 +50,10 @@ pub enum Effect {
     Close {
         session: SessionId,
     },
+    /// Moves a match to another node. Tried once: what cannot be moved is handed back when the node stops.
+    Move {
+        target: MatchId,
+    },
     /// Ends a match as failed: it would be lost with the node.
     End {
         target: MatchId,
@@ -57,6 +68,8 @@ pub struct Drain {
     deadline_ms: u64,
     /// When each session that was told is closed.
     told: BTreeMap<SessionId, u64>,
+    /// Matches that were to be moved.
+    moved: BTreeSet<MatchId>,
     /// When the matches were ended.
     ended_ms: Option<u64>,
     /// Since when nobody else takes players; the beginning of time if nobody ever did.
@@ -70,6 +83,7 @@ impl Drain {
         Self {
             deadline_ms,
             told: BTreeMap::new(),
+            moved: BTreeSet::new(),
             ended_ms: None,
             alone_since_ms: Some(0),
             stopped: false,
@@ -115,13 +129,29 @@ impl Drain {
                 out.push(Effect::Close { session: *session });
             }
         }
+        if !is_alone {
+            let room = MOVING_MAX.saturating_sub(facts.moving);
+            let next: Vec<MatchId> = facts
+                .movable
+                .iter()
+                .filter(|target| !self.moved.contains(target))
+                .take(room)
+                .copied()
+                .collect();
+            for target in next {
+                self.moved.insert(target);
+                out.push(Effect::Move { target });
+            }
+        }
+        let is_moved = is_alone || facts.moving == 0 && facts.movable.iter().all(|target| self.moved.contains(target));
+        let has_moved_now = out.iter().any(|effect| matches!(effect, Effect::Move { .. }));
         let is_time = left_ms <= 2 * END_MS || is_alone;
         if self.ended_ms.is_none() && is_time && !facts.matches.is_empty() {
             self.ended_ms = Some(now_ms);
             let ends = facts.matches.iter().map(|target| Effect::End { target: *target });
             out.extend(ends);
         }
-        let is_done = facts.sessions.is_empty() && facts.matches.is_empty();
+        let is_done = facts.sessions.is_empty() && facts.matches.is_empty() && is_moved && !has_moved_now;
         let have_heard = self.ended_ms.is_some_and(|ended_ms| now_ms >= ended_ms + END_MS);
         let nobody_waits = facts.sessions.is_empty() && have_heard;
         if is_done || nobody_waits || is_late {

@@ -9,6 +9,7 @@ mod cluster {
     mod delivery;
     mod deploy;
     mod discovery;
+    mod drain;
     mod hostile;
     mod intruders;
     mod lives;

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use rookery_gossip::MemberState;
 use rookery_protocol::client::ServerMessage;
+use rookery_protocol::peer::MoveCause;
 use rookery_protocol::{MatchId, SessionId};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Drain, Effect, Facts};
@@ -77,16 +79,21 @@ pub async fn run(hub: Arc<Hub>) {
     hub.cluster().set_state(MemberState::Draining);
     let mut drain = Drain::new(hub.now_ms() + within.as_millis() as u64);
     let mut effects = Vec::new();
+    let mut moving = JoinSet::new();
     loop {
+        while moving.try_join_next().is_some() {}
         let sessions: HashMap<SessionId, Arc<Session>> = hub
             .all_sessions()
             .into_iter()
             .map(|session| (session.id(), session))
             .collect();
         let nodes = hub.other_urls();
+        let (matches, movable) = matches_here(&hub).await;
         let mut facts = Facts {
             sessions: sessions.keys().copied().collect(),
-            matches: bound_matches(&hub).await,
+            matches,
+            movable,
+            moving: moving.len(),
             has_others: !nodes.is_empty(),
         };
         facts.sessions.sort_unstable();
@@ -111,6 +118,15 @@ pub async fn run(hub: Arc<Hub>) {
                         session.outbox().close(Close::GOING_AWAY);
                     }
                 }
+                Effect::Move { target } => {
+                    let hub = Arc::clone(&hub);
+                    moving.spawn(async move {
+                        match hub.move_match(target, None, MoveCause::Drain).await {
+                            Ok(to) => tracing::info!(%target, %to, "a match was moved"),
+                            Err(refusal) => tracing::warn!(%target, %refusal, "a match stays until the node stops"),
+                        }
+                    });
+                }
                 Effect::End { target } => {
                     tracing::warn!(%target, "a match did not end before the node's deadline");
                     hub.executor().end(target, EndReason::Draining).await;
@@ -130,22 +146,29 @@ pub async fn run(hub: Arc<Hub>) {
     }
 }
 
-/// The matches that end with this node. Zones and stored ones are handed over when it stops.
-async fn bound_matches(hub: &Hub) -> Vec<MatchId> {
+/// The matches that end with this node, and those that can go on elsewhere: zones and stored ones.
+async fn matches_here(hub: &Hub) -> (Vec<MatchId>, Vec<MatchId>) {
     let leased = hub.executor().leased();
-    let mut bound = Vec::new();
+    let (mut bound, mut movable) = (Vec::new(), Vec::new());
     let mut after = None;
     loop {
         let ids = hub.executor().ids(after, MATCHES_AT_ONCE);
-        let Some(last) = ids.last().copied() else { return bound };
+        let Some(last) = ids.last().copied() else {
+            return (bound, movable);
+        };
         for target in ids {
             if !leased.contains_key(&target) {
                 bound.push(target);
-            } else if let Some(view) = hub.executor().view(target).await
-                && view.durability != "stored"
-                && !view.name.is_some_and(|name| name.contains('/'))
-            {
-                bound.push(target);
+                continue;
+            }
+            // Named ones are leased too, and those of no durability end with their owner.
+            if let Some(view) = hub.executor().view(target).await {
+                let is_zone = view.name.is_some_and(|name| name.contains('/'));
+                if is_zone || view.durability == "stored" {
+                    movable.push(target);
+                } else {
+                    bound.push(target);
+                }
             }
         }
         after = Some(last);

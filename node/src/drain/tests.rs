@@ -24,6 +24,8 @@ fn sessions_are_told_at_once_and_leave_one_after_the_other() {
     let mut facts = Facts {
         sessions: (1..=23).map(session).collect(),
         matches: vec![match_id(1)],
+        movable: Vec::new(),
+        moving: 0,
         has_others: true,
     };
     let told = step(&mut drain, 0, &facts);
@@ -49,6 +51,7 @@ fn what_does_not_end_in_time_fails_before_the_node_goes() {
         sessions: Vec::new(),
         matches: vec![match_id(1), match_id(2)],
         has_others: true,
+        ..Facts::default()
     };
     assert_eq!(step(&mut drain, 8_999, &facts), []);
     let ends = [match_id(1), match_id(2)].map(|target| Effect::End { target });
@@ -63,6 +66,8 @@ fn a_node_that_is_alone_does_not_wait() {
     let facts = Facts {
         sessions: vec![session(1)],
         matches: vec![match_id(1)],
+        movable: Vec::new(),
+        moving: 0,
         has_others: false,
     };
     let out = step(&mut drain, 0, &facts);
@@ -91,11 +96,44 @@ fn a_node_that_is_alone_does_not_wait() {
 }
 
 #[test]
+fn what_can_go_on_elsewhere_is_moved_a_few_at_a_time() {
+    let mut drain = Drain::new(25_000);
+    let mut facts = Facts {
+        movable: (1..=6).map(match_id).collect(),
+        has_others: true,
+        ..Facts::default()
+    };
+    let moves = |numbers: std::ops::RangeInclusive<u128>| {
+        numbers
+            .map(|no| Effect::Move { target: match_id(no) })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(step(&mut drain, 0, &facts), moves(1..=4));
+    facts.moving = 4;
+    assert_eq!(step(&mut drain, 200, &facts), []);
+    // Two have arrived, and one stays: it is not asked again.
+    facts.moving = 1;
+    facts.movable.drain(..2);
+    assert_eq!(step(&mut drain, 400, &facts), moves(5..=6));
+    facts.moving = 1;
+    facts.movable = vec![match_id(3)];
+    assert_eq!(step(&mut drain, 600, &facts), []);
+    facts.moving = 0;
+    assert_eq!(
+        step(&mut drain, 800, &facts),
+        [Effect::Stop],
+        "the one that stays is handed back"
+    );
+}
+
+#[test]
 fn a_node_that_loses_sight_of_the_others_for_a_moment_ends_nothing() {
     let mut drain = Drain::new(25_000);
     let mut facts = Facts {
         sessions: vec![session(1)],
         matches: vec![match_id(1)],
+        movable: Vec::new(),
+        moving: 0,
         has_others: true,
     };
     assert_eq!(step(&mut drain, 100, &facts).len(), 1);
@@ -135,6 +173,7 @@ proptest! {
                     .map(|(id, _)| id)
                     .collect(),
                 has_others,
+                ..Facts::default()
             };
             for effect in step(&mut drain, now_ms, &facts) {
                 prop_assert!(stopped.is_none());
@@ -152,6 +191,7 @@ proptest! {
                         prop_assert!(!has_others || now_ms + 2 * END_MS >= deadline_ms, "ended early");
                         ended.insert(target);
                     }
+                    Effect::Move { .. } => prop_assert!(false, "there is nothing to move"),
                     Effect::Stop => {
                         stopped = Some(now_ms);
                         prop_assert!(facts.sessions.is_empty() || now_ms >= deadline_ms);

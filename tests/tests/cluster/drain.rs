@@ -1,0 +1,413 @@
+//! Draining: a node leaves without dropping anybody, by SIGTERM and by the operators' call, and comes back; and a rolling restart
+//! by the procedure of docs/operating.md, under players.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rand::RngExt;
+use rookery_protocol::client::Tree;
+use rookery_tests::harness::{Account, Client, Encoding, Frame, Socket, TestCluster, eventually, ledger};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+/// Generous: what ends a node is its deadline, and then its last states and its farewell.
+const GONE_WITHIN: Duration = Duration::from_secs(40);
+
+/// What a player may hear while nodes come and go (docs/operating.md).
+const DOCUMENTED: [&str; 4] = ["draining", "unavailable", "match.closed", "match.not_joined"];
+
+/// Where a node of `nodes` listens.
+fn address_of(url: &Value) -> SocketAddr {
+    let url = url.as_str().expect("a URL is text");
+    url.rsplit("//")
+        .next()
+        .unwrap()
+        .parse()
+        .expect("the URL has an address")
+}
+
+/// How a node answers who wants a session.
+async fn refusal(address: SocketAddr, encoding: Encoding, account: &Account) -> Value {
+    let mut socket = Socket::connect(address, encoding).await;
+    let open = json!({"type": "session.open", "id": 1, "token": account.access_token});
+    let tree: Tree = serde_json::from_value(open).unwrap();
+    socket.send(tree.write(encoding)).await.unwrap();
+    match socket.next().await {
+        Frame::Text(frame) | Frame::Binary(frame) => {
+            serde_json::to_value(Tree::read(encoding, &frame).unwrap()).unwrap()
+        }
+        Frame::Closed(how) => panic!("closed: {how:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_drains_when_it_is_asked_and_comes_back() {
+    let mut cluster = TestCluster::start(3).await;
+    cluster.publish("echo").await;
+    let ops = cluster.ops(1);
+    for (round, encoding) in [Encoding::Json, Encoding::MsgPack].into_iter().enumerate() {
+        let account = Account::guest(cluster.node(0).client_address()).await;
+        let mut players = Vec::new();
+        for _ in 0..4 {
+            players.push(cluster.node(0).guest(encoding).await);
+        }
+        // A match that another node owns does not keep this one.
+        let (status, answer) = ops.post("/v1/nodes/node-9/drain", json!({})).await;
+        assert_eq!((status, &answer["code"]), (404, &json!("node.not_found")));
+        let (status, answer) = ops.post("/v1/nodes/node-1/drain", json!({"deadline_ms": 6_000})).await;
+        assert_eq!(
+            (status, &answer["node"], &answer["deadline_ms"]),
+            (200, &json!("node-1"), &json!(6_000)),
+            "{answer}"
+        );
+        let began = Instant::now();
+        // Every session is told at once, each with a time of its own, and where to go.
+        let others: BTreeSet<SocketAddr> = [1, 2].map(|node| cluster.node(node).client_address()).into();
+        let mut times = Vec::new();
+        for player in &players {
+            let told = player.push_of("session.going_away").await;
+            assert_eq!(told["reason"], "draining");
+            let nodes: BTreeSet<SocketAddr> = told["nodes"].as_array().unwrap().iter().map(address_of).collect();
+            assert_eq!(nodes, others);
+            times.push(told["within_ms"].as_u64().unwrap());
+        }
+        assert!(began.elapsed() < Duration::from_secs(1), "told at once");
+        times.sort_unstable();
+        assert!(
+            times.windows(2).all(|pair| pair[0] < pair[1]) && *times.last().unwrap() <= 6_000,
+            "{times:?}"
+        );
+        // Not ready, no new sessions, and everybody sees why.
+        let (status, why) = cluster.ops(0).get_text("/readyz").await.unwrap();
+        assert_eq!((status, why.trim()), (503, "draining"));
+        let refused = refusal(cluster.node(0).client_address(), encoding, &account).await;
+        assert_eq!(
+            (&refused["type"], &refused["code"]),
+            (&json!("error"), &json!("draining")),
+            "{refused}"
+        );
+        eventually("others see that it drains", async || {
+            ops.members("draining").await == ["node-1"]
+        })
+        .await;
+        for player in &players {
+            let closed = player.closed().await;
+            assert_eq!((closed.code, closed.reason.as_str()), (Some(1001), "going_away"));
+        }
+        assert_eq!(cluster.node_mut(0).exited(GONE_WITHIN).await.code(), Some(0));
+        eventually("the others are two", async || {
+            ops.members("ready").await == ["node-2", "node-3"]
+        })
+        .await;
+        assert_eq!(
+            ops.metric("rookery_suspicions_total").await,
+            Some(0.0),
+            "it said goodbye"
+        );
+        // The next life takes part at once. It keeps its address: the others are seeded with it.
+        cluster.restart(0).await;
+        cluster.settled().await;
+        let back = cluster.node(0).guest(encoding).await;
+        let game_match = back.create("echo").await;
+        back.join(&game_match).await.unwrap();
+        assert!(round < 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_end_in_time_fails_at_the_deadline_and_a_second_signal_does_not_wait() {
+    let mut cluster = TestCluster::builder(2).set("drain.deadline", "4s").start().await;
+    cluster.publish("echo").await;
+    let ana = cluster.node(0).guest(Encoding::Json).await;
+    let game_match = loop {
+        let game_match = ana.create("echo").await;
+        if cluster.ops(0).match_view(&game_match).await["owner"] == "node-2" {
+            break game_match;
+        }
+    };
+    ana.join(&game_match).await.unwrap();
+    cluster.node_mut(1).terminate();
+    let began = Instant::now();
+    // It plays on meanwhile, through the other node.
+    eventually("the node drains", async || {
+        cluster.ops(0).members("draining").await == ["node-2"]
+    })
+    .await;
+    ana.send(&game_match, 1, json!({"all": "still here"})).await;
+    assert_eq!(ana.push_of("match.data").await["data"], json!({"all": "still here"}));
+    for _ in 0..20 {
+        // Nothing new comes to a node that leaves.
+        let created = ana.create("echo").await;
+        assert_eq!(cluster.ops(0).match_view(&created).await["owner"], "node-1");
+    }
+    let failed = ana.push_of("match.failed").await;
+    assert_eq!(
+        (&failed["match"], &failed["reason"]),
+        (&json!(game_match), &json!("draining"))
+    );
+    assert!(
+        began.elapsed() > Duration::from_millis(2_500),
+        "it had until the deadline: {:?}",
+        began.elapsed()
+    );
+    assert_eq!(cluster.node_mut(1).exited(GONE_WITHIN).await.code(), Some(0));
+
+    cluster.restart(1).await;
+    cluster.settled().await;
+    let long = cluster
+        .ops(1)
+        .post("/v1/nodes/*/drain", json!({"deadline_ms": 600_000}))
+        .await;
+    assert_eq!((long.0, &long.1["node"]), (200, &json!("node-2")));
+    let _stays = cluster.node(0).guest(Encoding::Json).await;
+    let waits = loop {
+        // A match that began before keeps it.
+        if cluster.ops(0).members("draining").await == ["node-2"] {
+            break Instant::now();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    cluster.node_mut(1).terminate();
+    cluster.node_mut(1).terminate();
+    cluster.node_mut(1).exited(Duration::from_secs(10)).await;
+    assert!(waits.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_match_goes_on_elsewhere_and_its_players_hear_no_end() {
+    let mut cluster = TestCluster::start(2).await;
+    cluster.ops(0).publish(ledger()).await;
+    let ana = cluster.node(0).guest(Encoding::Json).await;
+    let game_match = loop {
+        let game_match = ana.create("ledger").await;
+        if cluster.ops(0).match_view(&game_match).await["owner"] == "node-2" {
+            break game_match;
+        }
+    };
+    ana.join(&game_match).await.unwrap();
+    let (status, answer) = cluster
+        .ops(0)
+        .post("/v1/nodes/node-2/drain", json!({"deadline_ms": 20_000}))
+        .await;
+    assert_eq!(status, 200, "{answer}");
+    let began = Instant::now();
+    assert_eq!(cluster.node_mut(1).exited(GONE_WITHIN).await.code(), Some(0));
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "there was nothing to wait for"
+    );
+    let shown = cluster.ops(0).match_view(&game_match).await;
+    assert_eq!(
+        (&shown["owner"], &shown["status"]),
+        (&json!("node-1"), &json!("running"))
+    );
+    while let Ok(Some(push)) = ana.next_push_within(Duration::from_millis(100)).await {
+        let kind = push["type"].as_str().unwrap();
+        assert!(
+            !matches!(kind, "match.failed" | "match.lost" | "match.ended" | "match.reset"),
+            "{push}"
+        );
+    }
+}
+
+/// What all players share.
+struct Round {
+    /// The match of each table, and a lock so that one makes the next.
+    tables: Vec<tokio::sync::Mutex<String>>,
+    errors: Mutex<BTreeMap<String, u64>>,
+    /// Matches that failed, and when.
+    failed: Mutex<Vec<(String, Instant)>>,
+    moved: AtomicU64,
+    heard: AtomicU64,
+    over: AtomicBool,
+}
+
+impl Round {
+    fn refused(&self, code: &str) {
+        *self.errors.lock().unwrap().entry(code.to_owned()).or_default() += 1;
+    }
+
+    /// Takes the player to its table; makes a new match when the one there is over.
+    async fn sit(&self, client: &Client, table: usize) -> String {
+        loop {
+            let mut current = self.tables[table].lock().await;
+            match client.join(&current).await {
+                Ok(_) => return current.clone(),
+                Err(refused) => {
+                    self.refused(&refused.code);
+                    if matches!(refused.code.as_str(), "match.closed" | "match.not_found") {
+                        match client.create_with(json!({"module": "echo"})).await {
+                            Ok(created) => *current = created,
+                            Err(refused) => self.refused(&refused.code),
+                        }
+                    }
+                }
+            }
+            drop(current);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// One player: plays, and moves on when its node goes away. Every socket but the last is closed by its node, after notice.
+    async fn play(&self, account: Account, mut address: SocketAddr, encoding: Encoding, table: usize) {
+        let mut since_failed = None;
+        while !self.over.load(Ordering::Relaxed) {
+            let client = Client::open(address, encoding, &account).await;
+            let mut game_match = self.sit(&client, table).await;
+            let mut n = client_n(&client, &game_match).await;
+            let mut leaves: Option<Instant> = None;
+            loop {
+                if self.over.load(Ordering::Relaxed) {
+                    return;
+                }
+                // Half of the players go at once, the others stay until they are sent away.
+                if leaves.is_some_and(|at| Instant::now() >= at) {
+                    break;
+                }
+                if leaves.is_none() {
+                    n += 1;
+                    client.send(&game_match, n, json!({"me": n})).await;
+                }
+                match client.next_push_within(Duration::from_millis(1_000)).await {
+                    Err(_) => {}
+                    Ok(None) => {
+                        let closed = client.closed().await;
+                        assert!(leaves.is_some(), "closed without notice: {closed:?}");
+                        assert_eq!(closed.code, Some(1001), "{closed:?}");
+                        break;
+                    }
+                    Ok(Some(push)) => match push["type"].as_str().unwrap() {
+                        "session.going_away" => {
+                            assert_eq!(push["reason"], "draining");
+                            let nodes = push["nodes"].as_array().unwrap();
+                            assert!(!nodes.is_empty(), "there is somewhere to go");
+                            let choice = rand::rng().random_range(0..nodes.len());
+                            address = address_of(&nodes[choice]);
+                            let within = Duration::from_millis(push["within_ms"].as_u64().unwrap());
+                            let patience = if rand::rng().random_bool(0.5) {
+                                within / 4
+                            } else {
+                                within * 2
+                            };
+                            leaves = Some(Instant::now() + patience);
+                            self.moved.fetch_add(1, Ordering::Relaxed);
+                        }
+                        "match.failed" => {
+                            assert_eq!(push["reason"], "draining", "{push}");
+                            if since_failed.as_ref() != Some(&game_match) {
+                                self.failed.lock().unwrap().push((game_match.clone(), Instant::now()));
+                                since_failed = Some(game_match.clone());
+                            }
+                            if leaves.is_none() {
+                                game_match = self.sit(&client, table).await;
+                                n = client_n(&client, &game_match).await;
+                            }
+                        }
+                        "match.lost" | "match.ended" => panic!("a match ended early: {push}"),
+                        "error" => self.refused(push["code"].as_str().unwrap()),
+                        "match.data" => drop(self.heard.fetch_add(1, Ordering::Relaxed)),
+                        _ => {}
+                    },
+                }
+            }
+        }
+    }
+}
+
+/// The number of the last input that the match has of this player.
+async fn client_n(client: &Client, game_match: &str) -> u64 {
+    match client.join(game_match).await {
+        Ok(joined) => joined["n"].as_u64().expect("a seat has its n"),
+        Err(_) => 0,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_drops_nobody() {
+    const TABLES: usize = 20;
+    const PLAYERS: usize = 200;
+    const DEADLINE: Duration = Duration::from_secs(8);
+    let mut cluster = TestCluster::builder(3)
+        .set("limits.accounts", "100000/s burst 100000")
+        .start()
+        .await;
+    cluster.publish("echo").await;
+    let first = cluster.node(0).guest(Encoding::Json).await;
+    let mut tables = Vec::new();
+    for _ in 0..TABLES {
+        tables.push(tokio::sync::Mutex::new(first.create("echo").await));
+    }
+    drop(first);
+    let round = Arc::new(Round {
+        tables,
+        errors: Mutex::default(),
+        failed: Mutex::default(),
+        moved: AtomicU64::new(0),
+        heard: AtomicU64::new(0),
+        over: AtomicBool::new(false),
+    });
+    let accounts = join_all((0..PLAYERS).map(|no| Account::guest(cluster.node(no % 3).client_address()))).await;
+    let mut playing = Vec::new();
+    for (no, account) in accounts.into_iter().enumerate() {
+        let (round, address) = (Arc::clone(&round), cluster.node(no % 3).client_address());
+        let encoding = [Encoding::Json, Encoding::MsgPack][no % 2];
+        playing.push(tokio::spawn(async move {
+            round.play(account, address, encoding, no % TABLES).await
+        }));
+    }
+    eventually("all play", async || {
+        round.heard.load(Ordering::Relaxed) > 2 * PLAYERS as u64
+    })
+    .await;
+
+    // The procedure: drain a node, wait until it is gone, start it again, wait until it is ready and all see it; the next.
+    let mut ordered = BTreeMap::new();
+    for node in 0..3 {
+        let asked = cluster.ops((node + 1) % 3);
+        let path = format!("/v1/nodes/{}/drain", cluster.node(node).name());
+        let (status, answer) = asked
+            .post(&path, json!({"deadline_ms": DEADLINE.as_millis() as u64}))
+            .await;
+        assert_eq!(status, 200, "{answer}");
+        ordered.insert(node, Instant::now());
+        assert_eq!(cluster.node_mut(node).exited(GONE_WITHIN).await.code(), Some(0));
+        cluster.restart(node).await;
+        cluster.settled().await;
+    }
+    let heard = round.heard.load(Ordering::Relaxed);
+    eventually("all play on", async || {
+        round.heard.load(Ordering::Relaxed) > heard + 2 * PLAYERS as u64
+    })
+    .await;
+    round.over.store(true, Ordering::Relaxed);
+    for played in join_all(playing).await {
+        played.expect("a player was dropped");
+    }
+    let errors = round.errors.lock().unwrap().clone();
+    let failed = round.failed.lock().unwrap().clone();
+    let moved = round.moved.load(Ordering::Relaxed);
+    println!(
+        "{moved} sessions were sent away, players heard of {} failed matches, errors {errors:?}",
+        failed.len()
+    );
+    assert!(moved >= PLAYERS as u64, "everybody was on a node that left");
+    for code in errors.keys() {
+        assert!(DOCUMENTED.contains(&code.as_str()), "{code} is not documented");
+    }
+    for (game_match, at) in failed {
+        let latest = ordered
+            .values()
+            .filter(|order| **order <= at)
+            .max()
+            .expect("after an order");
+        assert!(
+            at - *latest >= DEADLINE - Duration::from_millis(1_500),
+            "{game_match} ended {:?} after the order",
+            at - *latest
+        );
+    }
+}
