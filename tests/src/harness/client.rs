@@ -305,6 +305,11 @@ impl Client {
         self.closed.borrow().is_none()
     }
 
+    /// Whether the connection is closed. What came before may still wait to be read.
+    pub fn is_closed(&self) -> bool {
+        self.closed.borrow().is_some()
+    }
+
     /// Waits until the node closes the connection.
     ///
     /// # Panics

@@ -10,7 +10,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use rand::RngExt;
 use rookery_protocol::client::Tree;
-use rookery_tests::harness::{Account, Client, Encoding, Frame, Socket, TestCluster, eventually, ledger};
+use rookery_tests::harness::{
+    Account, Client, Encoding, Frame, Refused, Socket, TestCluster, Trouble, eventually, ledger,
+};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -83,7 +85,7 @@ async fn a_node_drains_when_it_is_asked_and_comes_back() {
         );
         // Not ready, no new sessions, and everybody sees why.
         let (status, why) = cluster.ops(0).get_text("/readyz").await.unwrap();
-        assert_eq!((status, why.trim()), (503, "draining"));
+        assert_eq!((status, why.trim()), (503, "not ready: draining"));
         let refused = refusal(cluster.node(0).client_address(), encoding, &account).await;
         assert_eq!(
             (&refused["type"], &refused["code"]),
@@ -214,13 +216,22 @@ async fn a_stored_match_goes_on_elsewhere_and_its_players_hear_no_end() {
     }
 }
 
+/// The answer to a request; none when the node closes the connection instead.
+async fn asked(client: &Client, kind: &str, fields: Value) -> Option<Result<Value, Refused>> {
+    match client.attempt(kind, fields).await {
+        Ok(answer) => Some(Ok(answer)),
+        Err(Trouble::Refused(refused)) => Some(Err(refused)),
+        Err(Trouble::Gone) => None,
+    }
+}
+
 /// What all players share.
 struct Round {
     /// The match of each table, and a lock so that one makes the next.
     tables: Vec<tokio::sync::Mutex<String>>,
     errors: Mutex<BTreeMap<String, u64>>,
     /// Matches that failed, and when.
-    failed: Mutex<Vec<(String, Instant)>>,
+    failed: Mutex<BTreeMap<String, Instant>>,
     moved: AtomicU64,
     heard: AtomicU64,
     over: AtomicBool,
@@ -231,17 +242,18 @@ impl Round {
         *self.errors.lock().unwrap().entry(code.to_owned()).or_default() += 1;
     }
 
-    /// Takes the player to its table; makes a new match when the one there is over.
-    async fn sit(&self, client: &Client, table: usize) -> String {
+    /// Takes the player to its table, and makes a new match when the one there is over. The match, and the last input that it has
+    /// of the player; none when the node closes the connection.
+    async fn sit(&self, client: &Client, table: usize) -> Option<(String, u64)> {
         loop {
             let mut current = self.tables[table].lock().await;
-            match client.join(&current).await {
-                Ok(_) => return current.clone(),
+            match asked(client, "match.join", json!({"match": *current})).await? {
+                Ok(joined) => return Some((current.clone(), joined["n"].as_u64().expect("a seat has its n"))),
                 Err(refused) => {
                     self.refused(&refused.code);
                     if matches!(refused.code.as_str(), "match.closed" | "match.not_found") {
-                        match client.create_with(json!({"module": "echo"})).await {
-                            Ok(created) => *current = created,
+                        match asked(client, "match.create", json!({"module": "echo"})).await? {
+                            Ok(created) => *current = created["match"].as_str().unwrap().to_owned(),
                             Err(refused) => self.refused(&refused.code),
                         }
                     }
@@ -252,78 +264,93 @@ impl Round {
         }
     }
 
-    /// One player: plays, and moves on when its node goes away. Every socket but the last is closed by its node, after notice.
+    /// One player: plays, and moves on when its node goes away.
     async fn play(&self, account: Account, mut address: SocketAddr, encoding: Encoding, table: usize) {
-        let mut since_failed = None;
         while !self.over.load(Ordering::Relaxed) {
             let client = Client::open(address, encoding, &account).await;
-            let mut game_match = self.sit(&client, table).await;
-            let mut n = client_n(&client, &game_match).await;
-            let mut leaves: Option<Instant> = None;
-            loop {
-                if self.over.load(Ordering::Relaxed) {
+            let mut visit = Visit::default();
+            self.visit(&client, table, &mut visit).await;
+            if client.is_closed() {
+                // What it was told before is still to be read.
+                while let Some(push) = client.next_push().await {
+                    self.hear(&push, &mut visit);
+                }
+                let closed = client.closed().await;
+                assert!(visit.next.is_some(), "closed without notice: {closed:?}");
+                assert_eq!(closed.code, Some(1001), "{closed:?}");
+            }
+            if let Some((next, _)) = visit.next {
+                address = next;
+                self.moved.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Plays on one node, until the player goes, the node closes the connection, or all is over.
+    async fn visit(&self, client: &Client, table: usize, visit: &mut Visit) {
+        loop {
+            let Some((game_match, mut n)) = self.sit(client, table).await else {
+                return;
+            };
+            visit.game_match = game_match.clone();
+            while visit.game_match == game_match {
+                // Half of the players go at once, the others stay until they are sent away.
+                let is_gone = visit.next.is_some_and(|(_, leaves)| Instant::now() >= leaves);
+                if self.over.load(Ordering::Relaxed) || is_gone {
                     return;
                 }
-                // Half of the players go at once, the others stay until they are sent away.
-                if leaves.is_some_and(|at| Instant::now() >= at) {
-                    break;
-                }
-                if leaves.is_none() {
-                    n += 1;
-                    client.send(&game_match, n, json!({"me": n})).await;
-                }
-                match client.next_push_within(Duration::from_millis(1_000)).await {
-                    Err(_) => {}
-                    Ok(None) => {
-                        let closed = client.closed().await;
-                        assert!(leaves.is_some(), "closed without notice: {closed:?}");
-                        assert_eq!(closed.code, Some(1001), "{closed:?}");
-                        break;
+                n += 1;
+                client.send(&game_match, n, json!({"me": n})).await;
+                let pause = Instant::now() + Duration::from_millis(800);
+                while let Ok(push) = client
+                    .next_push_within(pause.saturating_duration_since(Instant::now()))
+                    .await
+                {
+                    match push {
+                        Some(push) => self.hear(&push, visit),
+                        None => return,
                     }
-                    Ok(Some(push)) => match push["type"].as_str().unwrap() {
-                        "session.going_away" => {
-                            assert_eq!(push["reason"], "draining");
-                            let nodes = push["nodes"].as_array().unwrap();
-                            assert!(!nodes.is_empty(), "there is somewhere to go");
-                            let choice = rand::rng().random_range(0..nodes.len());
-                            address = address_of(&nodes[choice]);
-                            let within = Duration::from_millis(push["within_ms"].as_u64().unwrap());
-                            let patience = if rand::rng().random_bool(0.5) {
-                                within / 4
-                            } else {
-                                within * 2
-                            };
-                            leaves = Some(Instant::now() + patience);
-                            self.moved.fetch_add(1, Ordering::Relaxed);
-                        }
-                        "match.failed" => {
-                            assert_eq!(push["reason"], "draining", "{push}");
-                            if since_failed.as_ref() != Some(&game_match) {
-                                self.failed.lock().unwrap().push((game_match.clone(), Instant::now()));
-                                since_failed = Some(game_match.clone());
-                            }
-                            if leaves.is_none() {
-                                game_match = self.sit(&client, table).await;
-                                n = client_n(&client, &game_match).await;
-                            }
-                        }
-                        "match.lost" | "match.ended" => panic!("a match ended early: {push}"),
-                        "error" => self.refused(push["code"].as_str().unwrap()),
-                        "match.data" => drop(self.heard.fetch_add(1, Ordering::Relaxed)),
-                        _ => {}
-                    },
                 }
             }
         }
     }
+
+    fn hear(&self, push: &Value, visit: &mut Visit) {
+        match push["type"].as_str().unwrap() {
+            "session.going_away" => {
+                assert_eq!(push["reason"], "draining");
+                let nodes = push["nodes"].as_array().unwrap();
+                assert!(!nodes.is_empty(), "there is somewhere to go");
+                let choice = rand::rng().random_range(0..nodes.len());
+                let within = Duration::from_millis(push["within_ms"].as_u64().unwrap());
+                let patience = if rand::rng().random_bool(0.5) {
+                    within / 4
+                } else {
+                    within * 2
+                };
+                visit.next = Some((address_of(&nodes[choice]), Instant::now() + patience));
+            }
+            "match.failed" => {
+                assert_eq!(push["reason"], "draining", "{push}");
+                let failed = push["match"].as_str().unwrap().to_owned();
+                self.failed.lock().unwrap().entry(failed).or_insert_with(Instant::now);
+                visit.game_match.clear();
+            }
+            "match.lost" | "match.ended" => panic!("a match ended early: {push}"),
+            "error" => self.refused(push["code"].as_str().unwrap()),
+            "match.data" => drop(self.heard.fetch_add(1, Ordering::Relaxed)),
+            _ => {}
+        }
+    }
 }
 
-/// The number of the last input that the match has of this player.
-async fn client_n(client: &Client, game_match: &str) -> u64 {
-    match client.join(game_match).await {
-        Ok(joined) => joined["n"].as_u64().expect("a seat has its n"),
-        Err(_) => 0,
-    }
+/// A player on one node.
+#[derive(Default)]
+struct Visit {
+    /// Empty when it failed: the player looks for another one.
+    game_match: String,
+    /// Where to go, and when.
+    next: Option<(SocketAddr, Instant)>,
 }
 
 #[tokio::test(flavor = "multi_thread")]
