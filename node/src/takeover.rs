@@ -5,11 +5,12 @@
 //! Invariant: whoever takes a match over does so by one compare-and-swap in the store, under the next epoch, and only after the
 //! owner's lease is over by the database's clock; the owner has fallen silent by then.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rookery_protocol::NodeName;
 use rookery_protocol::error::{ErrorCode, Refusal};
+use rookery_protocol::{MatchId, NodeName};
 use tokio::task::JoinSet;
 
 use crate::modules::unavailable;
@@ -20,6 +21,9 @@ use crate::store::{MatchRow, StoreError};
 
 /// How often a node looks for matches without an owner, on average.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Every how many looks a node compares what it should run with what it does.
+const MISSING_EVERY: u64 = 5;
 
 /// Matches taken over in one step. What is more is for the next one, or for another node.
 const TAKEN_AT_ONCE: u64 = 64;
@@ -80,6 +84,8 @@ async fn renew(hub: &Arc<Hub>, asked_ms: u64, superseded: &impl Fn()) -> Input {
 /// The lease had lapsed: whatever was taken meanwhile is dropped. The renewed lease keeps others away from the rest.
 async fn check(hub: &Arc<Hub>, asked_ms: u64) -> Input {
     tracing::warn!("this node's lease had lapsed: its matches are compared with the store");
+    // Taken before the rows are read: what is begun meanwhile is not to be found in them.
+    let held = hub.executor().leased();
     let ours = match hub.store().leased_by(hub.local()).await {
         Ok(ours) => ours,
         Err(error) => {
@@ -88,7 +94,7 @@ async fn check(hub: &Arc<Hub>, asked_ms: u64) -> Input {
             return Input::Unchecked;
         }
     };
-    for (target, epoch) in hub.executor().leased() {
+    for (target, epoch) in held {
         if ours.get(&target) != Some(&epoch) {
             tracing::warn!(%target, epoch, "a match was taken over meanwhile, and is dropped");
             hub.metrics().ownership_conflicts.inc();
@@ -100,20 +106,59 @@ async fn check(hub: &Arc<Hub>, asked_ms: u64) -> Input {
 
 /// Looks for matches without an owner, until the node stops. Each node takes its share of them, so that they spread.
 pub async fn adopt(hub: Arc<Hub>) {
-    loop {
+    let mut missing = BTreeMap::new();
+    for round in 1_u64.. {
         let jitter = rand::random_range(0.5..1.5);
         tokio::time::sleep(LOOK_EVERY.mul_f64(jitter)).await;
-        if !hub.is_joined() || !hub.fence().is_open() {
+        if !hub.takes_matches() || !hub.fence().is_open() {
             continue;
         }
-        match take(&hub).await {
+        let taken = match take(&hub).await {
+            Ok(mut taken) if round.is_multiple_of(MISSING_EVERY) => match retake(&hub, &mut missing).await {
+                Ok(again) => {
+                    taken.extend(again);
+                    Ok(taken)
+                }
+                Err(error) => {
+                    restore(&hub, taken).await;
+                    Err(error)
+                }
+            },
+            taken => taken,
+        };
+        match taken {
             Ok(taken) => restore(&hub, taken).await,
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::debug!(error, "the store is away: matches without an owner wait");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "the store is away: matches without an owner wait"
+                );
             }
         }
     }
+}
+
+/// Begins matches anew that the store says we run and that were not here twice in a row: whatever lost them, nobody else would find
+/// them. One that has just ended is not here either, but its row says so by the second time.
+async fn retake(hub: &Arc<Hub>, missing: &mut BTreeMap<MatchId, u64>) -> Result<Vec<MatchRow>, StoreError> {
+    let ours = hub.store().leased_by(hub.local()).await?;
+    let here = hub.executor().leased();
+    let absent: BTreeMap<MatchId, u64> = ours
+        .into_iter()
+        .filter(|(target, _)| !here.contains_key(target))
+        .collect();
+    let before = std::mem::replace(missing, absent.clone());
+    let mut again = Vec::new();
+    for (target, epoch) in absent {
+        if before.get(&target) == Some(&epoch)
+            && let Some(row) = hub.store().retake_match(target, epoch, hub.local()).await?
+        {
+            tracing::warn!(%target, epoch, "a match that this node should run was not here: it begins anew");
+            hub.metrics().ownership_conflicts.inc();
+            again.push(row);
+        }
+    }
+    Ok(again)
 }
 
 async fn take(hub: &Arc<Hub>) -> Result<Vec<MatchRow>, StoreError> {

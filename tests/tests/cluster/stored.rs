@@ -296,3 +296,73 @@ async fn a_player_who_came_after_the_last_save_is_told_to_come_again() {
     ben.join(&game_match).await.unwrap();
     add(&ben, &game_match, 1, 1).await;
 }
+
+/// All pushes of a match until one that fits, in order.
+async fn pushes_until(player: &Client, game_match: &str, fits: impl Fn(&Value) -> bool) -> Vec<Value> {
+    let mut heard = Vec::new();
+    loop {
+        let push = player.expect_push().await;
+        if push["match"] == game_match {
+            let ends = fits(&push);
+            heard.push(push);
+            if ends {
+                return heard;
+            }
+        }
+    }
+}
+
+/// PostgreSQL: a process that stands still can hold SQLite's file, and with it everybody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_stood_still_past_its_lease_is_not_heard_again() {
+    let Some(builder) = TestCluster::builder(3).postgres() else {
+        return;
+    };
+    let cluster = builder.start().await;
+    let mut cluster = cluster;
+    cluster.ops(0).publish(ledger()).await;
+    // One on each of the other nodes, and one on the node that will stand still.
+    let players = [
+        cluster.node(0).guest(Encoding::Json).await,
+        cluster.node(1).guest(Encoding::MsgPack).await,
+        cluster.node(2).guest(Encoding::Json).await,
+    ];
+    let game_match = ledger_on(&cluster, &players[0], 2).await;
+    for player in &players {
+        player.join(&game_match).await.unwrap();
+    }
+    add(&players[0], &game_match, 1, 5).await;
+    saved_after(&cluster, 2, saves(&cluster, 2).await + 2.0).await;
+
+    cluster.node_mut(2).stop();
+    let stopped = Instant::now();
+    for player in &players[..2] {
+        player.push_of("match.reset").await;
+        assert!(stopped.elapsed() < BACK_WITHIN, "it took {:?}", stopped.elapsed());
+        assert_eq!(view(player, &game_match).await["sum"], 5);
+    }
+    add(&players[0], &game_match, 2, 5).await;
+    tokio::time::sleep_until(stopped + Duration::from_secs(20)).await;
+    cluster.node_mut(2).cont();
+
+    // Nobody hears the old incarnation again, the players of that node included: what they hear next is where it goes on.
+    players[0].send(&game_match, 3, json!({"add": 5})).await;
+    let is_last = |push: &Value| push["data"]["sum"] == 15;
+    for player in &players[..2] {
+        let heard = pushes_until(player, &game_match, is_last).await;
+        let old = heard
+            .iter()
+            .find(|push| push["seq"].as_u64().is_some_and(|seq| seq < 1 << 40));
+        assert_eq!(old, None, "the old owner was heard");
+    }
+    let heard = pushes_until(&players[2], &game_match, |push| push["type"] == "match.reset").await;
+    let after = heard.iter().skip_while(|push| push["type"] != "match.waiting");
+    let old = after
+        .clone()
+        .find(|push| push["seq"].as_u64().is_some_and(|seq| seq < 1 << 40));
+    assert_eq!(old, None, "the old owner was heard");
+    let seen = view(&players[2], &game_match).await["sum"].clone();
+    assert!(seen == 10 || seen == 15, "before the last step or after it: {seen}");
+    let shown = cluster.ops(2).match_view(&game_match).await;
+    assert_ne!(shown["owner"], cluster.node(2).name());
+}

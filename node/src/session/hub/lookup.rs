@@ -177,6 +177,13 @@ impl Hub {
         }
     }
 
+    /// Whether this node is in its cluster and may be given matches.
+    pub fn takes_matches(&self) -> bool {
+        let members = self.cluster().members().borrow().clone();
+        let here = node_id(&self.local().name).and_then(|node| members.get(&node).cloned());
+        self.is_joined() && here.is_some_and(|member| member.state == MemberState::Ready)
+    }
+
     /// Whether a node of this name is a member that answers, or that may.
     pub fn is_alive(&self, name: &NodeName) -> bool {
         let members = self.cluster().members().borrow().clone();
