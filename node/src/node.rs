@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{Accounts, AuthOptions, ExternalOptions, Policy, TokenKeys};
+use crate::clock::boot_ms;
 use crate::config::{Config, Profile, Registration};
 use crate::gateway::affinity::Affinity;
 use crate::gateway::handshake::Origins;
@@ -25,7 +26,6 @@ use crate::modules::Modules;
 use crate::operations::Operator;
 use crate::owner::Executor;
 use crate::owner::desk::Desk;
-use crate::owner::fence;
 use crate::peer::{Ear, MODULES_GROUP};
 use crate::services::Services;
 use crate::session::host::Host;
@@ -175,7 +175,7 @@ impl Node {
             peer: config.advertised_peer(addresses.peer),
             version: env!("CARGO_PKG_VERSION").into(),
         };
-        let lease_asked_ms = fence::now_ms();
+        let lease_asked_ms = boot_ms();
         let generation = store
             .register_node(&registration)
             .await

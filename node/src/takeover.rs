@@ -13,8 +13,8 @@ use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::{MatchId, NodeName};
 use tokio::task::JoinSet;
 
+use crate::clock::boot_ms;
 use crate::modules::unavailable;
-use crate::owner::fence;
 use crate::owner::lease::{Effect, Input, LEASE_MS, Lease};
 use crate::session::hub::Hub;
 use crate::store::{MatchRow, StoreError};
@@ -42,7 +42,7 @@ pub async fn keep_lease(hub: Arc<Hub>, asked_ms: u64, superseded: impl Fn()) {
     let mut input = Input::Wake;
     let mut effects = Vec::new();
     while !hub.fence().is_sealed() {
-        lease.step(fence::now_ms(), input, &mut effects);
+        lease.step(boot_ms(), input, &mut effects);
         input = Input::Wake;
         for effect in effects.drain(..) {
             match effect {
@@ -56,7 +56,7 @@ pub async fn keep_lease(hub: Arc<Hub>, asked_ms: u64, superseded: impl Fn()) {
             }
         }
         if let (Input::Wake, Some(wake_ms)) = (input, lease.next_wake_ms()) {
-            let wait_ms = wake_ms.saturating_sub(fence::now_ms());
+            let wait_ms = wake_ms.saturating_sub(boot_ms());
             tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         }
     }

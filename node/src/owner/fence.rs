@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+
+use crate::clock::boot_ms;
 
 /// The end of a fence that does not open again.
 const SEALED: u64 = 0;
@@ -24,7 +25,7 @@ impl Default for Fence {
 }
 
 impl Fence {
-    /// It stands open until then, on the clock of [`now_ms`]; unless it was closed for good.
+    /// It stands open until then, on the clock of [`boot_ms`]; unless it was closed for good.
     pub fn open_until(&self, until_ms: u64) {
         let open = |before| (before != SEALED).then_some(until_ms.max(1));
         let _ = self.until_ms.fetch_update(Ordering::AcqRel, Ordering::Acquire, open);
@@ -42,18 +43,8 @@ impl Fence {
 
     /// Whether what happens under the lease may be heard.
     pub fn is_open(&self) -> bool {
-        now_ms() < self.until_ms.load(Ordering::Acquire)
+        boot_ms() < self.until_ms.load(Ordering::Acquire)
     }
-}
-
-/// Milliseconds on a clock that never runs back and goes on while the process, or the whole machine, is suspended.
-pub fn now_ms() -> u64 {
-    #[cfg(target_os = "linux")]
-    let clock = rustix::time::ClockId::Boottime;
-    #[cfg(not(target_os = "linux"))]
-    let clock = rustix::time::ClockId::Monotonic;
-    let now = rustix::time::clock_gettime(clock);
-    Duration::try_from(now).unwrap_or_default().as_millis() as u64
 }
 
 #[cfg(test)]
@@ -64,12 +55,12 @@ mod tests {
     fn a_fence_closes_by_itself() {
         let fence = Fence::default();
         assert!(!fence.is_open());
-        fence.open_until(now_ms() + 60_000);
+        fence.open_until(boot_ms() + 60_000);
         assert!(fence.clone().is_open());
-        fence.open_until(now_ms());
+        fence.open_until(boot_ms());
         assert!(!fence.is_open());
         fence.seal();
-        fence.open_until(now_ms() + 60_000);
+        fence.open_until(boot_ms() + 60_000);
         assert!(!fence.is_open() && fence.is_sealed());
     }
 }
