@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use rookery_tests::harness::{
     Account, Builder, Client, Encoding, Ops, TestCluster, counter, eventually, until, until_within,
 };
@@ -259,4 +261,84 @@ async fn agreed(cluster: &TestCluster, nodes: &[usize]) -> Option<String> {
         [one] => Some(one.clone()),
         _ => None,
     }
+}
+
+/// Two candidates, of which one or the other stands still for a second or for twenty, while zones end: every gap is filled once.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_zone_is_placed_twice_while_leaders_stand_still() {
+    // A process that stands still may hold the file of an embedded database.
+    let Some(builder) = TestCluster::builder(3).postgres() else {
+        return;
+    };
+    const COUNT: usize = 6;
+    let seed: u64 = std::env::var("ROOKERY_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(rand::random);
+    eprintln!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut cluster = with_zones(builder, COUNT).start().await;
+    cluster.ops(0).publish(counter()).await;
+    eventually("the world is online", async || is_online(&cluster.ops(0)).await).await;
+    let rounds = if std::env::var("ROOKERY_SCALE").as_deref() == Ok("full") {
+        10
+    } else {
+        3
+    };
+    let mut ended = 0;
+    for round in 0..rounds {
+        // The leader, or the other of the two; the third one only looks on.
+        let leading = leader(&cluster.ops(2)).await.map_or(0, |name| cluster.index_of(&name));
+        let stopped = if random.random_bool(0.7) && leading != 2 {
+            leading
+        } else {
+            random.random_range(0..2)
+        };
+        let for_secs = if round == 0 || random.random_bool(0.4) { 20 } else { 1 };
+        let zones = world(&cluster.ops(2)).await["zones"].clone();
+        cluster.node_mut(stopped).stop();
+        let until = Instant::now() + Duration::from_secs(for_secs);
+        // Two zones end that run on nodes which can be asked.
+        let mut wanted = 2;
+        for zone in zones.as_array().expect("a list") {
+            if wanted > 0 && zone["owner"] != cluster.node(stopped).name() {
+                let target = zone["match"].as_str().expect("it runs");
+                let (status, _) = cluster
+                    .ops(2)
+                    .post(&format!("/v1/matches/{target}/end"), json!({}))
+                    .await;
+                wanted -= 1;
+                ended += usize::from(status == 200);
+            }
+        }
+        tokio::time::sleep_until(until).await;
+        cluster.node_mut(stopped).cont();
+        cluster.settled().await;
+        let what = format!("the world is online (round {round}, node {stopped} stood still for {for_secs} s)");
+        eventually(&what, async || is_online(&cluster.ops(2)).await).await;
+    }
+    assert!(ended >= rounds, "{ended} zones ended");
+    // Whoever stood still has done what it was about to do by now.
+    eventually("one leads, and all agree", async || {
+        agreed(&cluster, &[0, 1, 2]).await.is_some()
+    })
+    .await;
+    // Each gap was filled by one match: all that are over were ended by us, and one is left of each zone.
+    let records = eventually_records(&cluster.ops(0), ended).await;
+    assert_eq!(records, ended, "matches of zones that are over");
+    eventually("six matches run", async || {
+        let (_, page) = cluster.ops(0).get("/v1/matches?module=counter").await;
+        page["matches"].as_array().is_some_and(|matches| matches.len() == COUNT)
+    })
+    .await;
+}
+
+/// How many matches of the module are over, once they are at least so many.
+async fn eventually_records(ops: &Ops, at_least: usize) -> usize {
+    until("what ended is on record", async || {
+        let (_, page) = ops.get("/v1/records?module=counter&limit=1000").await;
+        let count = page["records"].as_array().map_or(0, Vec::len);
+        (count >= at_least).then_some(count)
+    })
+    .await
 }
