@@ -266,6 +266,22 @@ fn rules_over_several_keys_name_the_key_to_change() {
             "[queues.duel]\nmodule = \"duel\"\nteams = 3",
             "queues.duel.teams: 2 players do not split evenly into 3 teams",
         ),
+        (
+            "[queues.duel]\nmodule = \"duel\"\nskill = { property = \"elo\" }",
+            "queues.duel.skill.window: needed",
+        ),
+        (
+            "[queues.duel]\nmodule = \"duel\"\nskill = { property = \"elo\", window = 9, widen = 1 }",
+            "queues.duel.skill.every: `widen` and `every` are needed both",
+        ),
+        (
+            "[queues.duel]\nmodule = \"duel\"\nskill = { property = \"elo\", window = -1.5 }",
+            "queues.duel.skill.window: must be at least 0",
+        ),
+        (
+            "[queues.duel]\nmodule = \"duel\"\nmax_waiting = 0",
+            "queues.duel.max_waiting: must be at least 1",
+        ),
         ("[worlds.village]\nneighbours = []", "worlds.village.zones: needed"),
         (
             "[worlds.v]\nneighbours = [[\"a\", \"b\"]]\nzones = { a = \"m\" }",

@@ -74,17 +74,6 @@ pub struct Waiting {
     pub query: Query,
 }
 
-/// A running match that asks for more players.
-#[derive(Debug, Clone)]
-pub struct Open {
-    /// How many more players it takes.
-    pub seats: usize,
-    /// How many play in each team.
-    pub teams: Vec<usize>,
-    /// The properties of the tickets it was formed of; empty when nobody knows.
-    pub properties: Vec<Properties>,
-}
-
 /// A match that can begin: places in the pool, each with its team, the oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Formed {
@@ -112,12 +101,6 @@ pub fn form(rules: &Rules, pool: &[Waiting]) -> Vec<Formed> {
         }
     }
     formed
-}
-
-/// Tickets that fit into matches which ask for more: for each open match the places in the pool that join it, with their teams.
-pub fn fill(rules: &Rules, pool: &[Waiting], open: &[Open]) -> Vec<Formed> {
-    let mut former = Former::new(rules, pool);
-    open.iter().map(|open| former.fill(open)).collect()
 }
 
 /// Tickets that stay together: one, or a whole party.
@@ -341,49 +324,6 @@ impl<'a> Former<'a> {
             let mut others = self.groups[other].members.iter();
             others.all(|other| self.pool[*asking].query.accepts(&self.pool[*other].properties))
         })
-    }
-
-    /// Gives an open match those that fit, the oldest first.
-    fn fill(&mut self, open: &Open) -> Formed {
-        let mut seats = open.seats;
-        let mut teams = open.teams.clone();
-        teams.resize(self.rules.teams.max(1), 0);
-        let mut chosen: Vec<(usize, u32)> = Vec::new();
-        let keys: Vec<Vec<String>> = open.properties.iter().map(|known| key_of(self.rules, known)).collect();
-        for place in 0..self.groups.len() {
-            if seats == 0 {
-                break;
-            }
-            let group = &self.groups[place];
-            let fits = !self.taken[place]
-                && group.members.len() <= seats
-                && keys.iter().all(|key| *key == group.key)
-                && self.skill_fits(group, open)
-                && group.asking.iter().all(|asking| {
-                    let mut known = open.properties.iter();
-                    known.all(|known| self.pool[*asking].query.accepts(known))
-                })
-                && chosen.iter().all(|(other, _)| self.agree(place, *other));
-            if !fits {
-                continue;
-            }
-            // Whoever has the fewest gets the next.
-            let Some(team) = (0..teams.len()).min_by_key(|team| teams[*team]) else {
-                break;
-            };
-            teams[team] += group.members.len();
-            seats -= group.members.len();
-            chosen.push((place, team as u32));
-        }
-        chosen.iter().for_each(|(place, _)| self.take(*place));
-        self.formed(&chosen)
-    }
-
-    fn skill_fits(&self, group: &Group, open: &Open) -> bool {
-        let Some(skill) = &self.rules.skill else { return true };
-        let window = skill.window_after(group.waited_ms);
-        let mut known = open.properties.iter();
-        known.all(|known| (known.number(&skill.property).unwrap_or(0.0) - group.skill).abs() <= window)
     }
 }
 

@@ -41,7 +41,7 @@ pub enum PartyOutcome {
     /// The player is in it, since now or before, and may have left another one for it.
     Joined {
         party: PartyRow,
-        left: Option<LeftParty>,
+        left: Option<Box<LeftParty>>,
     },
     /// No party has that code.
     NotFound,
@@ -228,6 +228,7 @@ impl Store {
             }
             transaction.rows(&CHANGED, args![id]).await?;
             let party = read(transaction, found.id).await?.ok_or(StoreError::Busy)?;
+            let left = left.map(Box::new);
             Ok(PartyOutcome::Joined { party, left })
         })
         .await

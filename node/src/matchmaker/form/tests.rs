@@ -171,30 +171,6 @@ fn a_full_match_begins_at_once_and_a_smaller_one_after_a_while() {
     assert_eq!(form(&rules, &pool(1, 60_000)), []);
 }
 
-#[test]
-fn an_open_match_gets_those_that_fit_into_its_smallest_team() {
-    let rules = Rules {
-        match_on: vec!["region".into()],
-        ..rules(4, 4, 2)
-    };
-    let eu = Properties::read(r#"{"region": "eu"}"#).unwrap();
-    let pool = [
-        waiting(1, 50, r#"{"region": "us"}"#, "{}"),
-        with_party(1, 3, waiting(2, 40, r#"{"region": "eu"}"#, "{}")),
-        waiting(3, 30, r#"{"region": "eu"}"#, "{}"),
-        waiting(4, 20, r#"{"region": "eu"}"#, "{}"),
-        waiting(5, 10, r#"{"region": "eu"}"#, "{}"),
-    ];
-    let open = Open {
-        seats: 2,
-        teams: vec![2, 1],
-        properties: vec![eu],
-    };
-    let filled = fill(&rules, &pool, &[open.clone(), open]);
-    assert_eq!(filled[0].members, [(2, 1), (3, 0)]);
-    assert_eq!(filled[1].members, [(4, 1)]);
-}
-
 /// Newcomers of the same skill come all the time, and never leave the outlier without a match for ever.
 #[test]
 fn nobody_starves_beside_a_stream_of_newcomers() {
