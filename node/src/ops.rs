@@ -256,9 +256,15 @@ async fn cluster<O: Operations>(State(node): Node<O>) -> Answer<ClusterView> {
 async fn drain<O: Operations>(
     State(node): Node<O>,
     Path(name): Path<String>,
-    request: Result<Json<DrainRequest>, JsonRejection>,
+    body: Result<Bytes, BytesRejection>,
 ) -> Answer<DrainOrdered> {
-    let Json(request) = request?;
+    let body = body?;
+    let request = if body.is_empty() {
+        DrainRequest::default()
+    } else {
+        let wrong = |error: serde_json::Error| Refusal::new(ErrorCode::BadMessage, error.to_string());
+        serde_json::from_slice(&body).map_err(wrong)?
+    };
     Ok(Json(node.drain(&name, request).await?))
 }
 

@@ -69,7 +69,9 @@ impl Services {
     pub fn session_opened(&self, session: &Arc<Session>, channels: Vec<(String, u64)>) {
         self.matchmaker.session_opened(session);
         self.parties.session_opened(session);
-        self.chat.session_opened(session, channels);
+        if !self.without.contains(&Service::Chat) {
+            self.chat.session_opened(session, channels);
+        }
         self.presence.session_opened(session);
     }
 

@@ -294,7 +294,8 @@ async fn refusals_carry_code_message_and_details_under_a_fitting_status() {
         ("POST", "/v1/cluster/join", b"", 400, "bad_message"),
         ("POST", "/v1/cluster/join", &too_much, 413, "too_large"),
         ("POST", "/v1/matches/square/move", b"{", 400, "bad_message"),
-        ("POST", "/v1/nodes/node-1/drain", b"", 503, "unavailable"),
+        ("POST", "/v1/nodes/node-1/drain", b"{", 400, "bad_message"),
+        ("POST", "/v1/nodes/elsewhere/drain", b"", 404, "node.not_found"),
         ("GET", "/v1/records?limit=many", b"", 400, "bad_message"),
         ("GET", "/v1/content/items/nothing", b"", 404, "storage.not_found"),
         ("PUT", "/v1/content/items/sword?version=x", b"", 400, "bad_message"),
@@ -340,6 +341,15 @@ async fn orders_reach_the_node() {
         let moved: Value = serde_json::from_str(&moved).unwrap();
         assert_eq!((status, &moved["owner"]), (200, &json!(owner)));
     }
+    for (node, body, deadline_ms) in [("rook-2", r#"{"deadline_ms": 500}"#, 500), ("*", "", 25_000)] {
+        let path = format!("/v1/nodes/{node}/drain");
+        let (status, ordered) = listener.request("POST", &path, &[JSON], body.as_bytes()).await;
+        let ordered: Value = serde_json::from_str(&ordered).unwrap();
+        assert_eq!(
+            (status, &ordered["node"], &ordered["deadline_ms"]),
+            (200, &json!(node), &json!(deadline_ms))
+        );
+    }
     listener.get("/v1/matches").await;
     listener.get("/v1/matches?limit=5000&cursor=c&module=duel").await;
     let expected = [
@@ -349,6 +359,8 @@ async fn orders_reach_the_node() {
         "join 10.0.0.1:7701",
         "move square Some(\"rook-2\")",
         "move square None",
+        "drain rook-2 500",
+        "drain * 25000",
         "matches Some(100) None None",
         "matches Some(1000) Some(\"c\") Some(\"duel\")",
     ];
