@@ -15,6 +15,7 @@ use rookery_tests::harness::{
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Error as SocketError;
 
 /// Generous: what ends a node is its deadline, and then its last states and its farewell.
 const GONE_WITHIN: Duration = Duration::from_secs(40);
@@ -32,9 +33,9 @@ fn address_of(url: &Value) -> SocketAddr {
         .expect("the URL has an address")
 }
 
-/// How a node answers who wants a session.
-async fn refusal(address: SocketAddr, encoding: Encoding, account: &Account) -> Value {
-    let mut socket = Socket::connect(address, encoding).await;
+/// How a node answers who wants a session over this socket.
+async fn open_over(mut socket: Socket, account: &Account) -> Value {
+    let encoding = socket.encoding();
     let open = json!({"type": "session.open", "id": 1, "token": account.access_token});
     let tree: Tree = serde_json::from_value(open).unwrap();
     socket.send(tree.write(encoding)).await.unwrap();
@@ -43,6 +44,18 @@ async fn refusal(address: SocketAddr, encoding: Encoding, account: &Account) -> 
             serde_json::to_value(Tree::read(encoding, &frame).unwrap()).unwrap()
         }
         Frame::Closed(how) => panic!("closed: {how:?}"),
+    }
+}
+
+/// How a node answers who wants a socket.
+async fn handshake_refusal(address: SocketAddr, encoding: Encoding) -> (u16, Value) {
+    let refused = Socket::try_connect(address, encoding, None, &[]).await;
+    match refused.map_err(|error| *error) {
+        Err(SocketError::Http(answer)) => {
+            let body = answer.body().as_deref().expect("it says why");
+            (answer.status().as_u16(), serde_json::from_slice(body).unwrap())
+        }
+        other => panic!("no refusal but {other:?}"),
     }
 }
 
@@ -57,7 +70,7 @@ async fn a_node_drains_when_it_is_asked_and_comes_back() {
         for _ in 0..4 {
             players.push(cluster.node(0).guest(encoding).await);
         }
-        // A match that another node owns does not keep this one.
+        let early = Socket::connect(cluster.node(0).client_address(), encoding).await;
         let (status, answer) = ops.post("/v1/nodes/node-9/drain", json!({})).await;
         assert_eq!((status, &answer["code"]), (404, &json!("node.not_found")));
         let (status, answer) = ops.post("/v1/nodes/node-1/drain", json!({"deadline_ms": 6_000})).await;
@@ -86,12 +99,15 @@ async fn a_node_drains_when_it_is_asked_and_comes_back() {
         // Not ready, no new sessions, and everybody sees why.
         let (status, why) = cluster.ops(0).get_text("/readyz").await.unwrap();
         assert_eq!((status, why.trim()), (503, "not ready: draining"));
-        let refused = refusal(cluster.node(0).client_address(), encoding, &account).await;
+        let refused = open_over(early, &account).await;
         assert_eq!(
             (&refused["type"], &refused["code"]),
             (&json!("error"), &json!("draining")),
             "{refused}"
         );
+        let (status, refused) = handshake_refusal(cluster.node(0).client_address(), encoding).await;
+        assert_eq!((status, &refused["code"]), (503, &json!("draining")));
+        assert_eq!(refused["details"]["nodes"].as_array().unwrap().len(), 2, "{refused}");
         eventually("others see that it drains", async || {
             ops.members("draining").await == ["node-1"]
         })
