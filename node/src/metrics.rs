@@ -183,6 +183,8 @@ pub struct Metrics {
     pub matches_taken_over: IntCounter,
     pub matches_lost: IntCounter,
     pub matches_failed: IntCounter,
+    pub letters: IntCounter,
+    pub mail_undeliverable: IntCounter,
     match_pause_seconds: HistogramVec,
     pub replication_lag_events: IntGauge,
     pub ownership_conflicts: IntCounter,
@@ -408,6 +410,14 @@ impl Metrics {
             "rookery_matches_lost_total",
             "Matches that ended because nothing of them survived their node.",
         );
+        let letters = f.counter(
+            "rookery_mail_letters_total",
+            "Letters and players sent from one match to another, those that were said again included.",
+        );
+        let mail_undeliverable = f.counter(
+            "rookery_mail_undeliverable_total",
+            "Look-ups of a match that mail was for and that is over, or never was.",
+        );
         let matches_failed = f.counter(
             "rookery_matches_failed_total",
             "Matches that this node ended as failed.",
@@ -530,6 +540,8 @@ impl Metrics {
             matches_taken_over,
             matches_lost,
             matches_failed,
+            letters,
+            mail_undeliverable,
             match_pause_seconds,
             replication_lag_events,
             ownership_conflicts,

@@ -19,7 +19,7 @@ use crate::directory::Directory;
 use crate::leader::Leader;
 use crate::matchmaker::Matchmaker;
 use crate::party::Parties;
-use crate::peer::{CHAT, DIRECTORY};
+use crate::peer::{CHAT, DIRECTORY, MAIL};
 use crate::post::Post;
 use crate::presence::Presence;
 use crate::records::Records;
@@ -98,12 +98,14 @@ impl Services {
     /// That life of a node is over.
     pub fn node_gone(&self, node: &NodeLife) {
         self.chat.node_gone(node);
+        self.post.node_gone(node);
     }
 
     /// There is a new connection to a node: what was sent to it before may be lost.
     pub fn link_connected(&self, node: &NodeName) {
         self.chat.link_broken(node);
         self.directory.say_again(node);
+        self.post.again();
     }
 
     /// What was last sent to a node on this channel may be lost.
@@ -113,6 +115,9 @@ impl Services {
         }
         if channel == DIRECTORY {
             self.directory.say_again(node);
+        }
+        if channel == MAIL {
+            self.post.again();
         }
     }
 
@@ -124,6 +129,9 @@ impl Services {
         if channel == DIRECTORY {
             self.directory.writable();
         }
+        if channel == MAIL {
+            self.post.again();
+        }
     }
 
     /// A message of another node's services; false when the channel is none of theirs.
@@ -131,6 +139,7 @@ impl Services {
         match channel {
             CHAT => self.chat.message(from, &bytes),
             DIRECTORY => return self.directory.message(from, &bytes),
+            MAIL => return self.post.message(from, &bytes),
             _ => return false,
         }
         true

@@ -24,7 +24,7 @@ use rookery_protocol::{MatchId, PlayerId, Seat, SessionId};
 
 use self::hub::Hub;
 use self::link::{JoinAsk, Link};
-use self::listener::Listener;
+use self::listener::{Listener, Moved};
 use crate::gateway::connection::SessionHandle;
 use crate::gateway::outbox::{Close, Outbox};
 use crate::metrics::RateClass;
@@ -283,6 +283,12 @@ impl Listener for Session {
         self.hub.services().match_left(self, target);
     }
 
+    fn follow(self: &Arc<Self>, moved: Moved) {
+        let (hub, session) = (Arc::clone(&self.hub), Arc::clone(self));
+        // In a task: whoever says so holds the lock of one link, and this takes another's.
+        self.hub.spawn(async move { hub.follow(session, moved) });
+    }
+
     fn join_refused(&self, target: MatchId) {
         let mut matches = self.matches();
         if matches.get(&target).is_some_and(|sitting| sitting.seat.is_none()) {
@@ -323,7 +329,11 @@ impl SessionHandle for Session {
                 since: _,
             } => {
                 self.slowly(id, |hub, session| async move {
-                    let seating = link::Seating { role, ctx: ctx.into() };
+                    let seating = link::Seating {
+                        role,
+                        ctx: ctx.into(),
+                        moved_from: None,
+                    };
                     let ask = JoinAsk {
                         session: Arc::clone(&session),
                         id,

@@ -158,6 +158,7 @@ impl Worlds {
             seating: Seating {
                 role: JoinRole::Player,
                 ctx: ctx.into(),
+                moved_from: None,
             },
             verdict: None,
         };

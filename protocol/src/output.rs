@@ -61,6 +61,10 @@ pub enum Body {
     },
     /// The audience's seat is no longer in the match.
     Kicked { reason: String },
+    /// The audience's seat was given up for a transfer: its connection follows the player ([`JoinRequest`]).
+    ///
+    /// [`JoinRequest`]: crate::peer::JoinRequest
+    Transferring,
     /// Where a connection sits: the answer to its join. The audience is that seat.
     Joined(Arc<Joined>),
 }
@@ -75,6 +79,9 @@ pub struct Joined {
     pub n: u64,
     pub players: Vec<PlayerInfo>,
     pub values: Vec<PublishedValue>,
+    /// What was said to the seat since it was given and before its connection came: of a player who was transferred.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missed: Vec<Arc<Output>>,
 }
 
 /// The current value of a published key.

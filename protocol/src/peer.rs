@@ -8,6 +8,7 @@
 //! that does not decode is dropped and counted.
 
 mod chat;
+mod mail;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::chat::ChatWord;
+pub use self::mail::{Letter, LetterBody, MailWord, Receipt, Traveller};
 use crate::client::{ChatLine, JoinRole, ListedMatch, Payload, PayloadCodec, Role};
 use crate::error::Refusal;
 use crate::output::{Attachment, Output, PublishedValue};
@@ -103,6 +105,9 @@ pub struct JoinRequest {
     pub role: JoinRole,
     pub ctx: WirePayload,
     pub attachment: Attachment,
+    /// A player who was transferred follows their seat: they sit there already, or are on the way, and take no new seat.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_following: bool,
 }
 
 /// A client's payload before the module's codec is known.
@@ -222,6 +227,13 @@ pub enum Item {
     Gone {
         seat: Seat,
         attachment: u64,
+    },
+    /// The player of the join `req`, who follows a transfer, sits in that match now.
+    Moved {
+        req: u64,
+        to: MatchId,
+        owner: NodeLife,
+        epoch: u64,
     },
     /// What the seat missed is gone: it goes on from `seq` and `n` with these values; the module sends the full view next.
     Reset {

@@ -3,6 +3,8 @@
 
 use bytes::Bytes;
 use rookery_protocol::client::Role;
+use rookery_protocol::output::Attachment;
+use rookery_protocol::peer::Traveller;
 use rookery_protocol::{PlayerId, Seat};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +33,13 @@ pub enum Effect {
         player: PlayerId,
         name: String,
         role: Role,
+        #[serde(default)]
+        team: Option<u32>,
+        /// The connection that spoke for the seat.
+        #[serde(default)]
+        attachment: Option<Attachment>,
+        #[serde(default)]
+        is_away: bool,
         target: String,
         ctx: Bytes,
     },
@@ -85,6 +94,57 @@ impl Effect {
             | Self::StorageScan { request, .. }
             | Self::ContentRead { request, .. } => Some(*request),
             Self::Say { .. } | Self::Release { .. } => None,
+        }
+    }
+
+    /// Whether it goes to another match, by the post.
+    pub fn is_mail(&self) -> bool {
+        matches!(self, Self::Tell { .. } | Self::Transfer { .. })
+    }
+
+    /// Where it goes to, if it is mail: an id or a name.
+    pub fn mail_target(&self) -> Option<&str> {
+        match self {
+            Self::Tell { target, .. } | Self::Transfer { target, .. } => Some(target),
+            Self::Say { .. }
+            | Self::Claim { .. }
+            | Self::Release { .. }
+            | Self::StorageRead { .. }
+            | Self::StorageWrite { .. }
+            | Self::StorageScan { .. }
+            | Self::ContentRead { .. } => None,
+        }
+    }
+
+    /// The player who is on the way, if it is a transfer.
+    pub fn traveller(&self) -> Option<Traveller> {
+        match self {
+            Self::Transfer {
+                player,
+                name,
+                role,
+                team,
+                attachment,
+                is_away,
+                ctx,
+                ..
+            } => Some(Traveller {
+                player: *player,
+                name: name.clone(),
+                role: *role,
+                team: *team,
+                attachment: attachment.clone(),
+                is_away: *is_away,
+                ctx: ctx.clone(),
+            }),
+            Self::Tell { .. }
+            | Self::Say { .. }
+            | Self::Claim { .. }
+            | Self::Release { .. }
+            | Self::StorageRead { .. }
+            | Self::StorageWrite { .. }
+            | Self::StorageScan { .. }
+            | Self::ContentRead { .. } => None,
         }
     }
 

@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use rookery_protocol::client::{LeaveReason, Role};
 pub use rookery_protocol::output::Attachment;
-use rookery_protocol::{PlayerId, Seat};
+pub use rookery_protocol::peer::Traveller;
+use rookery_protocol::{MatchId, PlayerId, Seat};
 use serde::{Deserialize, Serialize};
 
 use super::effect::EffectId;
@@ -45,6 +46,22 @@ pub enum Event {
     Receive {
         sender: String,
         data: Bytes,
+        #[serde(default)]
+        stamp: Option<Stamp>,
+    },
+    /// A player arrives from another match; the seat is the next one. Refused when there is no room.
+    Arrive {
+        stamp: Stamp,
+        traveller: Traveller,
+    },
+    /// A player whose transfer was refused is back; the seat is the next one. The match logic cannot refuse.
+    Return {
+        traveller: Traveller,
+    },
+    /// It is known which match a mail goes to; from now on it has a number. No guest call.
+    Addressed {
+        effect: EffectId,
+        to: MatchId,
     },
     /// `effect` leaves the outbox; none when the request never got there (the outbox was full).
     Answer {
@@ -97,6 +114,15 @@ pub enum EndReason {
     /// Nobody seated or away for `matches.empty_after`.
     Empty,
     Draining,
+}
+
+/// What a mail says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    pub from: MatchId,
+    pub number: u64,
+    /// The lowest number that the sender still holds for this match.
+    pub held: u64,
 }
 
 /// Who takes a seat.

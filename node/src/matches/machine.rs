@@ -12,13 +12,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rookery_protocol::Seat;
 use rookery_protocol::client::{Departure, LeaveReason, Role};
+use rookery_protocol::{PlayerId, Seat};
 
 use super::effect::{Effect, EffectId};
-use super::event::{Attachment, EndReason, Entry, Event, Occupant, Outcome, Record, Topic};
+use super::event::{Attachment, EndReason, Entry, Event, Occupant, Outcome, Record, Stamp, Topic, Traveller};
 use super::output::{Audience, Body, Joined, Output};
-use super::part::{COLLECTIONS_HEARD_MAX, FollowUp, HostPart, StartRecord, player_info, player_text};
+use super::part::{
+    Admission, COLLECTIONS_HEARD_MAX, Finishing, FollowUp, HostPart, StartRecord, player_info, player_text,
+};
 use super::ring::Ring;
 use super::seats::SeatState;
 use crate::wasm::Module;
@@ -178,7 +180,7 @@ impl Match {
         self.host().call.depth = depth;
         let verdict = match self.state {
             State::Running => self.run(&event),
-            State::Ended | State::Failed => Verdict::Stale,
+            State::Ended | State::Failed => self.after_the_end(&event),
         };
         self.commit(event, verdict, applied);
     }
@@ -193,8 +195,32 @@ impl Match {
         host.call.host_outputs = 0;
     }
 
+    /// Mail that a match left behind goes on; nothing else happens to it any more.
+    fn after_the_end(&mut self, event: &Event) -> Verdict {
+        let part = &mut self.host().part;
+        let done = match event {
+            Event::Addressed { effect, to } => part.post(*effect, *to),
+            Event::Settled { effect }
+            | Event::Answer {
+                effect: Some(effect), ..
+            } => part.settle(*effect).is_some(),
+            _ => false,
+        };
+        if done { Verdict::Done } else { Verdict::Stale }
+    }
+
     /// The host's share, then the guest's.
     fn run(&mut self, event: &Event) -> Verdict {
+        if self.part().is_finishing() {
+            match event {
+                Event::Join { .. }
+                | Event::Message { .. }
+                | Event::Tick { .. }
+                | Event::Timer { .. }
+                | Event::Receive { .. } => return Verdict::Stale,
+                _ => {}
+            }
+        }
         match event {
             Event::Start => {
                 let setup = setup(&self.part().start);
@@ -235,16 +261,34 @@ impl Match {
                 part.timers.put(*id, None);
                 self.instance.call(|guest, store| guest.call_timer(store, *id)).into()
             }
-            Event::Receive { sender, data } => self
-                .instance
-                .call(|guest, store| guest.call_receive(store, sender, data))
-                .into(),
+            Event::Receive { sender, data, stamp } => {
+                if stamp.is_some_and(|stamp| !self.host().part.note_mail(&stamp)) {
+                    return Verdict::Stale;
+                }
+                self.instance
+                    .call(|guest, store| guest.call_receive(store, sender, data))
+                    .into()
+            }
+            Event::Arrive { stamp, traveller } => self.arrive(stamp, traveller),
+            Event::Return { traveller } => {
+                let seat = self.part().next_seat;
+                let team = traveller.team;
+                match self.sit(seat, sitting(traveller, team), &traveller.ctx) {
+                    Verdict::Refused(_) => self.sits(seat, traveller),
+                    Verdict::Done => self.sits(seat, traveller),
+                    other => other,
+                }
+            }
+            Event::Addressed { effect, to } => match self.host().part.post(*effect, *to) {
+                true => Verdict::Done,
+                false => Verdict::Stale,
+            },
             Event::Answer {
                 request,
                 effect,
                 outcome,
             } => self.answer(*request, *effect, outcome),
-            Event::Settled { effect } => match self.host().part.outbox.remove(effect) {
+            Event::Settled { effect } => match self.host().part.settle(*effect) {
                 Some(_) => Verdict::Done,
                 None => Verdict::Stale,
             },
@@ -265,10 +309,7 @@ impl Match {
                 // It has no cause behind it, so it cannot be too deep.
                 Ok(false) | Err(_) => Verdict::Stale,
             },
-            Event::End { reason } => {
-                self.state = State::Ended;
-                Verdict::Ended(*reason)
-            }
+            Event::End { reason } => Verdict::Ended(*reason),
         }
     }
 
@@ -277,22 +318,80 @@ impl Match {
         if seat < host.part.next_seat {
             return Verdict::Stale;
         }
+        let state = SeatState {
+            player: Some(occupant.player),
+            name: occupant.name.clone(),
+            role: occupant.role,
+            team: occupant.team,
+            attachment: Some(occupant.attachment.clone()),
+            last_n: 0,
+            away_since_ms: None,
+            joined_seq: 0,
+            is_unclaimed: false,
+        };
+        let verdict = self.sit(seat, state, ctx);
+        match &verdict {
+            Verdict::Done => self.take_reservation(occupant.player),
+            Verdict::Refused(_) => self.host().forget_refused(seat),
+            Verdict::Failed(_) | Verdict::Stale | Verdict::Ended(_) => {}
+        }
+        verdict
+    }
+
+    /// A player comes from another match.
+    fn arrive(&mut self, stamp: &Stamp, traveller: &Traveller) -> Verdict {
+        if !self.host().part.note_mail(stamp) {
+            return Verdict::Stale;
+        }
+        let part = self.part();
+        let verdict = match part.admit(traveller.player, traveller.role) {
+            _ if part.is_finishing() => Verdict::Refused("the match is ending".into()),
+            Admission::Seated { .. } => Verdict::Refused("the player sits here already".into()),
+            Admission::Full => Verdict::Refused("no seat is free".into()),
+            Admission::Closed => Verdict::Refused("the match takes no more players".into()),
+            Admission::Free { seat, team } => match self.sit(seat, sitting(traveller, team), &traveller.ctx) {
+                Verdict::Done => {
+                    self.take_reservation(traveller.player);
+                    self.sits(seat, traveller)
+                }
+                refused @ Verdict::Refused(_) => {
+                    self.host().forget_refused(seat);
+                    refused
+                }
+                other => other,
+            },
+        };
+        if let Verdict::Refused(_) = verdict {
+            let mark = self.host().part.inbox.entry(stamp.from).or_default();
+            mark.refused.insert(stamp.number);
+        }
+        verdict
+    }
+
+    /// Somebody who came without a connection is away from the first.
+    fn sits(&mut self, seat: Seat, traveller: &Traveller) -> Verdict {
+        if traveller.is_away || traveller.attachment.is_none() {
+            let topic = Topic::SeatAway { seat };
+            self.host().call.follow_ups.push(Event::Signal { topic });
+        }
+        Verdict::Done
+    }
+
+    fn take_reservation(&mut self, player: PlayerId) {
+        self.host().part.reservations.retain(|invitee| invitee.player != player);
+    }
+
+    /// Gives a seat and asks the guest. The caller decides what a refusal means.
+    fn sit(&mut self, seat: Seat, state: SeatState, ctx: &[u8]) -> Verdict {
+        let host = self.host();
         let next_seat_was = host.part.next_seat;
         host.part.next_seat = seat + 1;
-        host.part.seats.insert(
-            seat,
-            SeatState {
-                player: Some(occupant.player),
-                name: occupant.name.clone(),
-                role: occupant.role,
-                team: occupant.team,
-                attachment: Some(occupant.attachment.clone()),
-                last_n: 0,
-                away_since_ms: None,
-                joined_seq: 0,
-            },
-        );
-        host.say_joined(seat);
+        let (is_unclaimed, role) = (state.is_unclaimed, state.role);
+        let (player_id, name, team) = (player_text(seat, state.player), state.name.clone(), state.team);
+        host.part.seats.insert(seat, state);
+        if !is_unclaimed {
+            host.say_joined(seat, Vec::new());
+        }
         let joined = vec![player_info(seat, host.part.seats.get(seat).expect("seated above"))];
         host.call.outputs.push((
             Audience::Except(seat),
@@ -305,44 +404,39 @@ impl Match {
         ));
         let player = bindings::Player {
             seat,
-            player_id: player_text(seat, Some(occupant.player)),
-            display_name: occupant.name.clone(),
-            role: match occupant.role {
+            player_id,
+            display_name: name,
+            role: match role {
                 Role::Player => bindings::Role::Player,
                 Role::Spectator => bindings::Role::Spectator,
                 Role::Bot => bindings::Role::Bot,
             },
-            team: occupant.team,
+            team,
             extra: Vec::new(),
         };
         let verdict: Verdict = self
             .instance
             .call(|guest, store| guest.call_join(store, &player, ctx))
             .into();
-        let host = self.host();
-        match &verdict {
-            Verdict::Done => host
-                .part
-                .reservations
-                .retain(|invitee| invitee.player != occupant.player),
-            Verdict::Refused(_) => host.forget_refused(seat),
-            // The guest's share is undone in full when the event is committed.
-            Verdict::Failed(_) => {
-                host.roll_back();
-                host.part.seats.remove(seat);
-                host.part.next_seat = next_seat_was;
-            }
-            Verdict::Stale | Verdict::Ended(_) => {}
+        // The guest's share is undone in full when the event is committed.
+        if let Verdict::Failed(_) = verdict {
+            let host = self.host();
+            host.roll_back();
+            host.part.seats.remove(seat);
+            host.part.next_seat = next_seat_was;
         }
         verdict
     }
 
     fn leave(&mut self, seat: Seat, reason: LeaveReason) -> Verdict {
         let host = self.host();
-        if host.part.seats.remove(seat).is_none() {
+        let Some(state) = host.part.seats.remove(seat) else {
             return Verdict::Stale;
-        }
+        };
         host.part.published.forget(seat);
+        if reason == LeaveReason::Transferred && state.attachment.is_some() {
+            host.call.outputs.push((Audience::One(seat), Body::Transferring));
+        }
         let left = vec![Departure { seat, reason }];
         host.tell_others(
             seat,
@@ -366,19 +460,28 @@ impl Match {
     }
 
     fn answer(&mut self, request: u32, effect: Option<EffectId>, outcome: &Result<Vec<Entry>, String>) -> Verdict {
-        if let Some(effect) = effect
-            && self.host().part.outbox.remove(&effect).is_none()
-        {
-            return Verdict::Stale;
-        }
+        let settled = match effect {
+            Some(effect) => match self.host().part.settle(effect) {
+                Some(settled) => Some(settled),
+                None => return Verdict::Stale,
+            },
+            None => None,
+        };
+        let back = settled
+            .filter(|_| outcome.is_err())
+            .and_then(|settled| settled.traveller());
         let outcome = match outcome {
             Ok(entries) => Ok(entries.iter().map(guest_entry).collect::<Vec<_>>()),
             Err(error) => Err(error.clone()),
         };
         let outcome = outcome.as_ref().map(Vec::as_slice).map_err(String::as_str);
-        self.instance
-            .call(|guest, store| guest.call_answer(store, request, outcome))
-            .into()
+        let answered = self
+            .instance
+            .call(|guest, store| guest.call_answer(store, request, outcome));
+        if let Some(traveller) = back {
+            self.host().call.follow_ups.push(Event::Return { traveller });
+        }
+        answered.into()
     }
 
     fn signal(&mut self, topic: &Topic) -> Verdict {
@@ -415,15 +518,21 @@ impl Match {
         if !host.part.seats.contains(seat) {
             return Verdict::Stale;
         }
+        let mut has_all = false;
         if let Some(attachment) = attach {
+            let missed = host.part.missed_before_claim(seat);
+            has_all = missed.is_some();
             host.part.seats.attach(seat, attachment.clone());
-            host.say_joined(seat);
+            host.say_joined(seat, missed.unwrap_or_default());
             host.call.host_outputs = host.call.outputs.len();
             if host.come_back(seat)
                 && let Err(failure) = self.call_signal(&Topic::SeatBack { seat })
             {
                 return Verdict::Failed(failure);
             }
+        }
+        if has_all {
+            return Verdict::Done;
         }
         self.instance.call(|guest, store| guest.call_resync(store, seat)).into()
     }
@@ -442,7 +551,7 @@ impl Match {
             Verdict::Done => Outcome::Applied,
             Verdict::Stale => Outcome::Stale,
             Verdict::Ended(reason) => {
-                applied.ended = Some(Ending::Stopped(reason));
+                host.part.finishing.get_or_insert(Finishing::Stopped { reason });
                 Outcome::Applied
             }
             Verdict::Refused(reason) => {
@@ -470,7 +579,17 @@ impl Match {
         applied.follow_ups.append(&mut host.call.follow_ups);
         applied.log.append(&mut host.call.log);
         if let Some(outcome) = host.call.finished.take() {
-            applied.ended = Some(Ending::Finished { outcome });
+            host.part.finishing.get_or_insert(Finishing::Finished { outcome });
+        }
+        // Whoever is on the way may have to come back: the match ends when they are settled.
+        if self.state == State::Running
+            && let Some(finishing) = &host.part.finishing
+            && !host.part.has_travellers()
+        {
+            applied.ended = Some(match finishing.clone() {
+                Finishing::Finished { outcome } => Ending::Finished { outcome },
+                Finishing::Stopped { reason } => Ending::Stopped(reason),
+            });
             self.state = State::Ended;
         }
         applied.record = Record {
@@ -498,7 +617,7 @@ impl Applied {
 /// What the host itself says about seats.
 impl HostState {
     /// Tells a seat's connection where it sits and what it may see.
-    fn say_joined(&mut self, seat: Seat) {
+    fn say_joined(&mut self, seat: Seat, missed: Vec<Arc<Output>>) {
         let Some(state) = self.part.seats.get(seat) else { return };
         let Some(attachment) = state.attachment.clone() else {
             return;
@@ -510,6 +629,7 @@ impl HostState {
             n: state.last_n,
             players: self.part.players(),
             values: self.part.visible_values(seat),
+            missed,
         };
         self.call
             .outputs
@@ -577,7 +697,7 @@ impl HostState {
                         part.seats.note_joined(player.seat, seq);
                     }
                 }
-                Body::Data { .. } | Body::Kicked { .. } | Body::Joined(_) => {}
+                Body::Data { .. } | Body::Kicked { .. } | Body::Joined(_) | Body::Transferring => {}
             }
             let output = Arc::new(Output {
                 seq,
@@ -609,6 +729,21 @@ impl HostState {
             (id, effect)
         };
         effects.extend(self.call.effects.drain(..).enumerate().map(post));
+    }
+}
+
+/// The seat of somebody who comes by a transfer; their connection follows.
+fn sitting(traveller: &Traveller, team: Option<u32>) -> SeatState {
+    SeatState {
+        player: Some(traveller.player),
+        name: traveller.name.clone(),
+        role: traveller.role,
+        team,
+        attachment: traveller.attachment.clone(),
+        last_n: 0,
+        away_since_ms: None,
+        joined_seq: 0,
+        is_unclaimed: true,
     }
 }
 

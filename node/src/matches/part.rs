@@ -17,8 +17,8 @@ use rookery_protocol::{Digest, MatchId, PlayerId, Seat};
 use serde::{Deserialize, Serialize};
 
 use super::effect::{Effect, EffectId};
-use super::event::{Event, TrapKind};
-use super::output::{Output, PublishedValue};
+use super::event::{EndReason, Event, Stamp, TrapKind};
+use super::output::{Body, Output, PublishedValue};
 use super::published::Published;
 use super::ring::Ring;
 use super::seats::{SeatState, Seats};
@@ -36,6 +36,15 @@ pub(crate) const FOLLOW_UP_DEPTH_MAX: u32 = 8;
 /// Collections of shared content whose changes a match hears of: the first that it reads. A match that reads more reads them when
 /// it needs them.
 pub(crate) const COLLECTIONS_HEARD_MAX: usize = 64;
+
+/// What a player who was transferred may have missed before their connection followed, to be told in one piece; past it the match
+/// logic is asked for the full view.
+const MISSED_MAX: usize = 256;
+const MISSED_BYTES_MAX: usize = 64 << 10;
+
+/// Senders of mail that a match remembers. A letter of one that it has forgotten would be heard twice if it came twice, and that
+/// one has been silent while this many others wrote.
+pub(crate) const SENDERS_MAX: usize = 4_096;
 
 /// The first byte of an encoded part. Fields are named in the encoding, so adding one with a default needs no new version.
 const ENCODING_VERSION: u8 = 1;
@@ -160,6 +169,31 @@ pub(crate) struct FollowUp {
     pub(crate) event: Event,
 }
 
+/// What has come from one sender of mail.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The number of the last mail.
+    pub last: u64,
+    /// Players who were not let in, until the sender has heard of it.
+    pub refused: BTreeSet<u64>,
+    /// The event that heard from it last: the one that was silent longest is forgotten first.
+    pub at_event: u64,
+}
+
+/// A mail on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Posted {
+    pub effect: EffectId,
+    pub to: MatchId,
+}
+
+/// How a match is to end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Finishing {
+    Finished { outcome: Bytes },
+    Stopped { reason: EndReason },
+}
+
 /// The host's part of a match.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostPart {
@@ -187,8 +221,17 @@ pub struct HostPart {
     /// Follow-ups that have not been applied yet: a snapshot may be taken between an event and those.
     #[serde(default)]
     pub(crate) pending: VecDeque<FollowUp>,
-    /// The last mail of each sender.
-    pub(crate) inbox: BTreeMap<String, u64>,
+    /// What has come from each sender of mail.
+    pub(crate) inbox: BTreeMap<MatchId, Mark>,
+    /// Mail that has a number, by it; its effect stands in the outbox.
+    #[serde(default)]
+    pub(crate) posted: BTreeMap<u64, Posted>,
+    /// How many mails have been numbered.
+    #[serde(default)]
+    pub(crate) mailed: u64,
+    /// The match is to end like this, once nobody is on the way from it.
+    #[serde(default)]
+    pub(crate) finishing: Option<Finishing>,
     /// The collections of shared content that the match has read: it hears of their changes.
     #[serde(default)]
     pub(crate) collections: BTreeSet<String>,
@@ -217,6 +260,9 @@ impl HostPart {
             outbox: BTreeMap::new(),
             pending: VecDeque::new(),
             inbox: BTreeMap::new(),
+            posted: BTreeMap::new(),
+            mailed: 0,
+            finishing: None,
             collections: BTreeSet::new(),
             traps: BTreeMap::new(),
             last_tick_ms: 0,
@@ -395,6 +441,98 @@ impl HostPart {
     /// Effects whose answer has not become an event yet.
     pub fn outbox(&self) -> &BTreeMap<EffectId, Effect> {
         &self.outbox
+    }
+
+    /// Mail on its way, by its number.
+    pub fn posted(&self) -> &BTreeMap<u64, Posted> {
+        &self.posted
+    }
+
+    /// What has come from a sender of mail.
+    pub fn mark(&self, sender: MatchId) -> Mark {
+        self.inbox.get(&sender).cloned().unwrap_or_default()
+    }
+
+    /// The transfer that a player is on.
+    pub fn transfer_of(&self, player: PlayerId) -> Option<EffectId> {
+        let is_theirs =
+            |effect: &Effect| matches!(effect, Effect::Transfer { player: on_the_way, .. } if *on_the_way == player);
+        self.outbox
+            .iter()
+            .find(|(_, effect)| is_theirs(effect))
+            .map(|(id, _)| *id)
+    }
+
+    /// Whether somebody is on the way from here, or just coming back.
+    pub(crate) fn has_travellers(&self) -> bool {
+        self.outbox
+            .values()
+            .any(|effect| matches!(effect, Effect::Transfer { .. }))
+            || self.pending().any(|event| matches!(event, Event::Return { .. }))
+    }
+
+    /// The match is to end, and waits for those who are on the way.
+    pub fn is_finishing(&self) -> bool {
+        self.finishing.is_some()
+    }
+
+    /// What was said to a seat before its player's connection followed; none when that is not all there any more, or not how the
+    /// player came.
+    pub(crate) fn missed_before_claim(&self, seat: Seat) -> Option<Vec<Arc<Output>>> {
+        let state = self.seats.get(seat).filter(|state| state.is_unclaimed)?;
+        let is_heard = |output: &&Arc<Output>| {
+            let said = matches!(output.body, Body::Data { .. } | Body::Players { .. });
+            said && output.audience.includes(seat, state.role)
+        };
+        let missed: Vec<Arc<Output>> = self.since(state.joined_seq)?.filter(is_heard).cloned().collect();
+        let bytes: usize = missed
+            .iter()
+            .map(|output| match &output.body {
+                Body::Data { data } => data.len(),
+                _ => 0,
+            })
+            .sum();
+        (missed.len() <= MISSED_MAX && bytes <= MISSED_BYTES_MAX).then_some(missed)
+    }
+
+    /// Gives a mail its number.
+    pub(crate) fn post(&mut self, effect: EffectId, to: MatchId) -> bool {
+        if !self.outbox.contains_key(&effect) || self.posted.values().any(|posted| posted.effect == effect) {
+            return false;
+        }
+        self.mailed += 1;
+        let number = u64::from(self.start.incarnation) * SEQ_PER_INCARNATION + self.mailed;
+        self.posted.insert(number, Posted { effect, to });
+        true
+    }
+
+    /// The effect is settled: it leaves the outbox.
+    pub(crate) fn settle(&mut self, effect: EffectId) -> Option<Effect> {
+        let settled = self.outbox.remove(&effect)?;
+        if settled.is_mail() {
+            self.posted.retain(|_, posted| posted.effect != effect);
+        }
+        Some(settled)
+    }
+
+    /// Notes that a mail has come; false if it had come before.
+    pub(crate) fn note_mail(&mut self, stamp: &Stamp) -> bool {
+        if self.inbox.len() >= SENDERS_MAX && !self.inbox.contains_key(&stamp.from) {
+            let oldest = self
+                .inbox
+                .iter()
+                .min_by_key(|(_, mark)| mark.at_event)
+                .map(|(sender, _)| *sender);
+            oldest.and_then(|sender| self.inbox.remove(&sender));
+        }
+        let mark = self.inbox.entry(stamp.from).or_default();
+        if stamp.number <= mark.last {
+            return false;
+        }
+        mark.last = stamp.number;
+        mark.at_event = self.event_no;
+        mark.refused = mark.refused.split_off(&stamp.held);
+        true
     }
 
     /// Follow-ups of earlier events that have not been applied; for an owner that takes the match over.

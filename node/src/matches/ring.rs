@@ -95,6 +95,7 @@ fn weight(output: &Output) -> usize {
                 + 8 * (left.len() + away.len() + back.len())
         }
         Body::Kicked { reason } => reason.len(),
+        Body::Transferring => 0,
         // The values are shared with the published state; the players are not.
         Body::Joined(joined) => 256 + joined.players.len() * 128 + joined.values.len() * 64,
     };

@@ -24,6 +24,9 @@ pub struct SeatState {
     pub away_since_ms: Option<u64>,
     /// The number of the output that told the others of this seat.
     pub joined_seq: u64,
+    /// The player came by a transfer, and their connection has not followed yet.
+    #[serde(default)]
+    pub is_unclaimed: bool,
 }
 
 /// All seats of a match.
@@ -101,6 +104,7 @@ impl Seats {
     pub fn attach(&mut self, seat: Seat, attachment: Attachment) {
         if let Some(state) = self.by_seat.get_mut(&seat) {
             state.attachment = Some(attachment);
+            state.is_unclaimed = false;
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rookery_protocol::peer::{self, Down};
+use rookery_protocol::peer::{self, Down, Letter, MailWord, Receipt};
 use rookery_protocol::{MatchId, NodeLife, PlayerId};
 use tokio::sync::{Notify, mpsc};
 
@@ -130,6 +130,22 @@ impl Outside for Desk {
             return self.lines.try_send(wanted).is_ok();
         }
         self.effects.try_send(wanted).is_ok()
+    }
+
+    fn find(&self, sender: MatchId, name: String) {
+        self.hub.services().post.find(sender, name);
+    }
+
+    fn post(&self, letter: Letter) {
+        self.hub.services().post.carry(letter);
+    }
+
+    fn not_here(&self, to: &NodeLife, target: MatchId, sender: MatchId) {
+        self.hub.services().post.say(to, MailWord::NotHere { target, sender });
+    }
+
+    fn receipt(&self, to: &NodeLife, receipt: Receipt) {
+        self.hub.services().post.say(to, MailWord::Receipt(receipt));
     }
 
     fn save(&self, save: Save) -> bool {

@@ -121,9 +121,8 @@ pub async fn perform(hub: &Hub, wanted: EffectOf) -> Answer {
                 })
                 .collect())
         }
-        Effect::Tell { .. } | Effect::Transfer { .. } => Err("unavailable".into()),
-        // Goes by `say`.
-        Effect::Say { .. } => Ok(Vec::new()),
+        // Go by `say` and by the post.
+        Effect::Say { .. } | Effect::Tell { .. } | Effect::Transfer { .. } => Ok(Vec::new()),
     }
 }
 

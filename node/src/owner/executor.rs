@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rookery_protocol::client::ListedMatch;
 use rookery_protocol::error::{ErrorCode, Refusal};
-use rookery_protocol::peer::{Down, DownFrame, HandedStream, MatchView, Up};
+use rookery_protocol::peer::{Down, DownFrame, HandedStream, Letter, MatchView, Receipt, Up};
 use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::fence::Fence;
-use super::room::{HandedRoom, Resumption, Room, RoomConfig, RoomEffect, Verdict};
+use super::room::{Absence, HandedRoom, Resumption, Room, RoomConfig, RoomEffect, Verdict};
 use crate::matches::effect::{Effect, EffectId};
 use crate::matches::event::{EndReason, Entry};
 use crate::matches::machine::{Failure, LogLevel, Match};
@@ -52,6 +52,14 @@ pub trait Outside: Send + Sync + 'static {
     fn perform(&self, wanted: EffectOf) -> bool;
     /// Writes a state of a match into the store; [`Executor::saved`] says how it went. False when too much waits already.
     fn save(&self, save: Save) -> bool;
+    /// Looks a name up for a match's mail; [`Executor::found`] says what it is.
+    fn find(&self, sender: MatchId, name: String);
+    /// Carries a letter; [`Executor::target_gone`] says that it cannot.
+    fn post(&self, letter: Letter);
+    /// Tells a node that the target of a letter is not on this one.
+    fn not_here(&self, to: &NodeLife, target: MatchId, sender: MatchId);
+    /// Tells a node what came from a match of its.
+    fn receipt(&self, to: &NodeLife, receipt: Receipt);
     /// Somebody plays in the match who did not before.
     fn seated(&self, target: MatchId, player: PlayerId);
     /// The match is over: the row has to say so.
@@ -107,6 +115,27 @@ pub struct Restored {
     pub streams: Vec<HandedStream>,
 }
 
+/// What a match hears of its mail.
+enum MailCommand {
+    Letter {
+        from: NodeLife,
+        letter: Box<Letter>,
+    },
+    Receipt {
+        from: NodeLife,
+        receipt: Receipt,
+    },
+    Found {
+        name: String,
+        found: Result<MatchId, Absence>,
+    },
+    Gone {
+        to: MatchId,
+        absence: Absence,
+    },
+    Again,
+}
+
 /// What a room hears besides its gateways' messages; it waits while the match is being handed over.
 enum RoomCommand {
     Up {
@@ -117,6 +146,7 @@ enum RoomCommand {
         id: EffectId,
         answer: Option<(u32, Result<Vec<Entry>, String>)>,
     },
+    Mail(MailCommand),
     GatewayGone {
         node: NodeName,
         generation: u64,
@@ -156,6 +186,12 @@ enum Command {
     Release {
         target: MatchId,
     },
+    Mail {
+        target: MatchId,
+        mail: MailCommand,
+    },
+    /// Every match says again what has no receipt.
+    MailAgain,
     /// A save is over.
     Saved {
         target: MatchId,
@@ -354,6 +390,45 @@ impl Executor {
     /// The match's row says `running`.
     pub fn release(&self, target: MatchId) {
         self.shard(target).push(Command::Release { target });
+    }
+
+    /// Hands over a letter; false when too much waits already: its sender says it again.
+    pub fn letter(&self, from: NodeLife, letter: Letter) -> bool {
+        let (target, letter) = (letter.to, Box::new(letter));
+        let mail = MailCommand::Letter { from, letter };
+        self.shard(target).push(Command::Mail { target, mail })
+    }
+
+    /// Hands over a receipt; false when too much waits already: the letter is said again.
+    pub fn receipt(&self, from: NodeLife, receipt: Receipt) -> bool {
+        let target = receipt.to;
+        let mail = MailCommand::Receipt { from, receipt };
+        self.shard(target).push(Command::Mail { target, mail })
+    }
+
+    /// Which match has the name that a match's mail goes to.
+    pub fn found(&self, sender: MatchId, name: String, found: Result<MatchId, Absence>) {
+        let mail = MailCommand::Found { name, found };
+        self.shard(sender).push_always(Command::Mail { target: sender, mail });
+    }
+
+    /// The match that a match's mail goes to is not there.
+    pub fn target_gone(&self, sender: MatchId, to: MatchId, absence: Absence) {
+        let mail = MailCommand::Gone { to, absence };
+        self.shard(sender).push_always(Command::Mail { target: sender, mail });
+    }
+
+    /// A match says again what has no receipt: the way is known now.
+    pub fn mail_again(&self, sender: MatchId) {
+        let mail = MailCommand::Again;
+        self.shard(sender).push_always(Command::Mail { target: sender, mail });
+    }
+
+    /// Every match says again what has no receipt: a connection broke, or there is room again.
+    pub fn all_mail_again(&self) {
+        for shard in self.shards.iter() {
+            shard.push_always(Command::MailAgain);
+        }
     }
 
     /// A save of the match under this epoch is over.
@@ -817,6 +892,12 @@ impl Worker {
                         self.shard.push_always(Command::Saved { target, epoch, written });
                     }
                 }
+                RoomEffect::Find { name } => self.outside.find(target, name),
+                // What a lapsed lease holds back is said again when it holds.
+                RoomEffect::Letter(_) | RoomEffect::Receipt { .. }
+                    if owned.room.config().leased && !self.fence.is_open() => {}
+                RoomEffect::Letter(letter) => self.outside.post(*letter),
+                RoomEffect::Receipt { to, receipt } => self.outside.receipt(&to, receipt),
                 // A match that was never released has no row that says `running`: its creator hears of it.
                 RoomEffect::Over(verdict) if released => self.outside.over(target, epoch, verdict),
                 RoomEffect::Over(_) => {}
@@ -837,6 +918,15 @@ impl Worker {
                 let _ = reply.send(self.create(*new));
             }
             Command::Release { target } => self.release(target),
+            Command::Mail { target, mail } => self.mail(target, mail),
+            Command::MailAgain => {
+                let posts = |owned: &Owned| !owned.room.game().part().posted().is_empty();
+                for slot in 0..self.rooms.len() {
+                    if self.rooms[slot].as_ref().is_some_and(posts) {
+                        self.to_room(slot, RoomCommand::Mail(MailCommand::Again));
+                    }
+                }
+            }
             Command::Saved { target, epoch, written } => {
                 if let Some(slot) = self.slot(target) {
                     self.in_room(slot, |room, _, _| {
@@ -930,6 +1020,23 @@ impl Worker {
         }
     }
 
+    fn mail(&mut self, target: MatchId, mail: MailCommand) {
+        let slot = self.slot(target);
+        // Of a match whose lease has lapsed another node may be the owner: it hears nothing until it is sure.
+        let hears = |slot: &usize| {
+            !self.is_held(*slot) && self.rooms[*slot].as_ref().is_some_and(|owned| owned.room.is_open())
+        };
+        match (slot, mail) {
+            (slot, MailCommand::Letter { from, letter }) => match slot.filter(hears) {
+                Some(slot) => self.to_room(slot, RoomCommand::Mail(MailCommand::Letter { from, letter })),
+                None => self.outside.not_here(&from, target, letter.from),
+            },
+            (Some(slot), mail) => self.to_room(slot, RoomCommand::Mail(mail)),
+            // It was said for a match that is elsewhere now, or over: who goes on with it asks again.
+            (None, _) => {}
+        }
+    }
+
     fn to_every_room(&mut self, command: impl Fn() -> RoomCommand) {
         for slot in 0..self.rooms.len() {
             self.to_room(slot, command());
@@ -943,7 +1050,11 @@ impl Worker {
         };
         if let Some(waiting) = &mut owned.frozen {
             // The messages of gateways are said again; the rest is bounded by what there is.
-            if waiting.len() < WAITING_MAX || !matches!(command, RoomCommand::Up { .. }) {
+            let is_said_again = matches!(
+                command,
+                RoomCommand::Up { .. } | RoomCommand::Mail(MailCommand::Letter { .. } | MailCommand::Receipt { .. })
+            );
+            if waiting.len() < WAITING_MAX || !is_said_again {
                 waiting.push(command);
             }
             return;
@@ -954,6 +1065,15 @@ impl Worker {
             }
             RoomCommand::Answer { id, answer } => {
                 self.in_room(slot, |room, now_ms, out| room.answer(now_ms, id, answer, out));
+            }
+            RoomCommand::Mail(mail) => {
+                self.in_room(slot, |room, now_ms, out| match mail {
+                    MailCommand::Letter { from, letter } => room.letter(now_ms, &from, *letter, out),
+                    MailCommand::Receipt { from, receipt } => room.receipt(now_ms, &from, receipt, out),
+                    MailCommand::Found { name, found } => room.found(now_ms, &name, found, out),
+                    MailCommand::Gone { to, absence } => room.target_gone(now_ms, to, absence, out),
+                    MailCommand::Again => room.mail_again(now_ms, out),
+                });
             }
             RoomCommand::GatewayGone { node, generation } => {
                 self.in_room(slot, |room, now_ms, out| {

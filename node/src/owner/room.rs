@@ -7,6 +7,8 @@
 
 #![deny(clippy::disallowed_methods)]
 
+mod mail;
+
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,9 +17,13 @@ use bytes::Bytes;
 use rookery_protocol::client::{JoinRole, LeaveReason, ListedMatch, Payload, Role};
 use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::output::{Attachment, Output};
-use rookery_protocol::peer::{DownFrame, HandedStream, Item, JoinRequest, MatchHead, MatchView, Over, Up, UpBody};
+use rookery_protocol::peer::{
+    DownFrame, HandedStream, Item, JoinRequest, Letter, MatchHead, MatchView, Over, Receipt, Up, UpBody,
+};
 use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId, Seat, SessionId};
 
+pub use self::mail::Absence;
+use self::mail::Mailbox;
 use super::saving::Saving;
 use super::stream::Stream;
 use crate::matches::effect::{Effect, EffectId};
@@ -82,6 +88,17 @@ pub enum RoomEffect {
     Perform {
         id: EffectId,
         effect: Effect,
+    },
+    /// Which match has this name? Answered by [`Room::found`].
+    Find {
+        name: String,
+    },
+    /// Carry this to the match it is for. It is said again until a receipt comes.
+    Letter(Box<Letter>),
+    /// Tell a node what came from a match of its.
+    Receipt {
+        to: NodeLife,
+        receipt: Receipt,
     },
     /// Write this state into the store.
     Save(Box<SavedState>),
@@ -170,6 +187,7 @@ pub struct Room {
     /// Since when nobody has been seated or away.
     empty_since_ms: Option<u64>,
     saving: Option<Saving>,
+    mail: Mailbox,
     /// It went on from what was saved, and has not been released since.
     resumption: Option<Resumption>,
     /// Seats of which nothing was heard by then are away: their gateways are gone, or have forgotten them.
@@ -206,6 +224,7 @@ impl Room {
             tick_ms,
             empty_since_ms: Some(now_ms),
             saving,
+            mail: Mailbox::default(),
             resumption: None,
             heard_by_ms: None,
             reserved_until_ms: None,
@@ -342,19 +361,20 @@ impl Room {
         for event in std::mem::take(&mut self.early) {
             self.outside_event(now_ms, event, out);
         }
+        self.run_follow_ups(now_ms, out);
+        self.send_mail(now_ms, false, out);
     }
 
     /// What was under way when the state was saved goes on: follow-ups, requests without an answer, and the seats, which are heard
     /// of by their gateways. A request that was performed already is answered like the first time, since it keeps its id.
     fn resume_play(&mut self, now_ms: u64, why: Resumption, out: &mut Vec<RoomEffect>) {
         let part = self.game.part();
-        let asked = part.outbox().iter().map(|(id, effect)| RoomEffect::Perform {
-            id: *id,
-            effect: effect.clone(),
-        });
-        out.extend(asked);
         let pending: Vec<Event> = part.pending().cloned().collect();
+        let asked: Vec<(EffectId, Effect)> = part.outbox().iter().map(|(id, effect)| (*id, effect.clone())).collect();
         self.follow_ups = pending.into();
+        for (id, effect) in asked {
+            self.ask(id, effect, out);
+        }
         self.heard_by_ms = Some(now_ms + HEARD_WITHIN_MS);
         // Gateways that listened to the last owner hear from us what they have not confirmed.
         for index in 0..self.streams.len() {
@@ -415,6 +435,12 @@ impl Room {
     /// Takes one message of a gateway.
     pub fn up(&mut self, now_ms: u64, from: &NodeLife, up: Up, out: &mut Vec<RoomEffect>) {
         if let Phase::Over { .. } = self.phase {
+            if let UpBody::Join(request) = &up.body
+                && request.is_following
+                && self.follow(now_ms, from, up.stream, (**request).clone(), out)
+            {
+                return;
+            }
             self.up_after_the_end(from, &up);
             return;
         }
@@ -493,6 +519,19 @@ impl Room {
                 refusal,
             });
         };
+        if request.is_following {
+            let req = request.req;
+            if !self.follow(now_ms, from, number, request, out) {
+                let refusal = Refusal::new(ErrorCode::MatchNotJoined, "the player is not here any more");
+                self.streams[index].item(Item::Refused { req, refusal });
+            }
+            return;
+        }
+        if self.game.part().transfer_of(request.player).is_some() {
+            // Let in now, they would be in two matches.
+            let refusal = Refusal::new(ErrorCode::Unavailable, "the player is on the way to another match");
+            return refuse(self, refusal.with("retry_ms", mail::AGAIN_MS));
+        }
         let ctx = match Payload::from(request.ctx.clone()).into_bytes(self.head.codec) {
             Ok(ctx) => ctx,
             Err(error) => return refuse(self, Refusal::new(ErrorCode::BadMessage, format!("ctx: {error}"))),
@@ -554,6 +593,7 @@ impl Room {
             // The answer is in this stream already, or will be served from the ring.
             return;
         }
+        self.mail.claimed(seat);
         self.unseat_from_streams(seat, &held, Some(&request.attachment));
         let since = self.game.part().last_seq();
         self.streams[index].seat(seat, role, request.req, since);
@@ -974,7 +1014,10 @@ impl Room {
     pub fn next_wake_ms(&self) -> Option<u64> {
         match self.phase {
             Phase::Starting => None,
-            Phase::Over { since_ms } => Some(since_ms + OVER_FOR_MS),
+            Phase::Over { since_ms } => match self.mail_until_ms(since_ms) {
+                Some(until_ms) => Some(self.mail_due_ms().map_or(until_ms, |due_ms| due_ms.min(until_ms))),
+                None => Some(since_ms + OVER_FOR_MS),
+            },
             Phase::Running => {
                 let part = self.game.part();
                 let grace = part.first_away_since_ms().map(|since_ms| since_ms + self.grace_ms);
@@ -984,7 +1027,9 @@ impl Room {
                     .and_then(|after_ms| self.empty_since_ms.map(|since_ms| since_ms + after_ms));
                 let save = self.saving.as_ref().and_then(|saving| saving.due_ms(part.event_no()));
                 let reserved = self.reserved_until_ms.filter(|_| !part.reservations().is_empty());
-                [part.next_wake_ms(), grace, empty, save, reserved, self.heard_by_ms]
+                let play = part.next_wake_ms().filter(|_| !part.is_finishing());
+                let (empty, mail) = (empty.filter(|_| !part.is_finishing()), self.mail_due_ms());
+                [play, grace, empty, save, reserved, self.heard_by_ms, mail]
                     .into_iter()
                     .flatten()
                     .min()
@@ -994,17 +1039,27 @@ impl Room {
 
     /// Does what is due: timers, a tick, seats whose grace is over, the end of an empty match.
     pub fn wake(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) {
+        if self.phase == Phase::Starting {
+            return;
+        }
+        if self.mail_due_ms().is_some_and(|due_ms| now_ms >= due_ms) {
+            self.wake_mail(now_ms, out);
+        }
         if self.phase != Phase::Running {
             return;
         }
-        while let Some(id) = self.game.part().due_timer(now_ms) {
+        while !self.game.part().is_finishing()
+            && let Some(id) = self.game.part().due_timer(now_ms)
+        {
             self.apply(now_ms, Event::Timer { id }, out);
             self.run_follow_ups(now_ms, out);
             if self.phase != Phase::Running {
                 return;
             }
         }
-        if let Some(due) = self.game.part().due_tick(now_ms) {
+        if !self.game.part().is_finishing()
+            && let Some(due) = self.game.part().due_tick(now_ms)
+        {
             if self.tick_ms > 0 && now_ms >= due.due_ms + self.tick_ms {
                 self.counts.ticks_late += 1;
             }
@@ -1040,6 +1095,7 @@ impl Room {
         }
         if let (Some(after_ms), Some(since_ms)) = (self.config.empty_after_ms, self.empty_since_ms)
             && now_ms >= since_ms + after_ms
+            && !self.game.part().is_finishing()
         {
             self.end(now_ms, EndReason::Empty, out);
         }
@@ -1089,7 +1145,10 @@ impl Room {
     /// Whether the room may be dropped: the match is over, and everyone knows or had time to.
     pub fn is_done(&self, now_ms: u64) -> bool {
         match self.phase {
-            Phase::Over { since_ms } => now_ms >= since_ms + OVER_FOR_MS || self.streams.iter().all(Stream::is_settled),
+            Phase::Over { since_ms } => match self.mail_until_ms(since_ms) {
+                Some(until_ms) => now_ms >= until_ms,
+                None => now_ms >= since_ms + OVER_FOR_MS || self.streams.iter().all(Stream::is_settled),
+            },
             Phase::Starting | Phase::Running => false,
         }
     }
@@ -1210,19 +1269,23 @@ impl Room {
 
     fn run_follow_ups(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) {
         while let Some(event) = self.follow_ups.pop_front() {
-            if self.verdict.is_some() {
-                self.follow_ups.clear();
-                return;
+            // A match that is over still posts what it said last.
+            if self.verdict.is_none() || matches!(event, Event::Addressed { .. }) {
+                self.apply(now_ms, event, out);
             }
-            self.apply(now_ms, event, out);
         }
     }
 
     /// Applies one event, and sorts what came of it.
     fn apply(&mut self, now_ms: u64, event: Event, out: &mut Vec<RoomEffect>) {
-        let left = match &event {
-            Event::Leave { seat, .. } => Some(*seat),
-            _ => None,
+        let (left, returned) = match &event {
+            Event::Leave { seat, .. } => (Some(*seat), None),
+            Event::Return { traveller } => (None, Some(traveller.player)),
+            Event::Addressed { .. } => {
+                self.mail.is_due = true;
+                (None, None)
+            }
+            _ => (None, None),
         };
         self.game.apply(now_ms, event, &mut self.applied);
         self.counts.events += 1;
@@ -1234,30 +1297,23 @@ impl Room {
             self.streams.iter_mut().for_each(|stream| stream.give_up(seat, seq));
         }
         let record = &self.applied.record;
-        if let Event::Join { occupant, .. } = &record.event
-            && (record.outcome, occupant.role) == (Outcome::Applied, Role::Player)
-        {
-            let player = occupant.player;
+        let came = match &record.event {
+            Event::Join { occupant, .. } => Some((occupant.player, occupant.role)),
+            Event::Arrive { traveller, .. } => Some((traveller.player, traveller.role)),
+            _ => None,
+        };
+        if let Some((player, Role::Player)) = came.filter(|_| record.outcome == Outcome::Applied) {
             out.push(RoomEffect::Seated { player });
         }
         for (level, line) in self.applied.log.drain(..) {
             out.push(RoomEffect::Log { level, line });
         }
-        for (id, effect) in self.applied.effects.drain(..) {
-            out.push(RoomEffect::Perform { id, effect });
+        self.follow_ups.extend(self.applied.follow_ups.drain(..));
+        if !self.applied.effects.is_empty() {
+            for (id, effect) in std::mem::take(&mut self.applied.effects) {
+                self.ask(id, effect, out);
+            }
         }
-        // Transfers are not served yet: they are answered `unavailable`, and the player stays.
-        let staying = |event: &Event| {
-            !matches!(
-                event,
-                Event::Leave {
-                    reason: LeaveReason::Transferred,
-                    ..
-                }
-            )
-        };
-        self.follow_ups
-            .extend(self.applied.follow_ups.drain(..).filter(staying));
         let verdict = match (&self.applied.failure, self.applied.ended.take()) {
             (Some(failure), _) => {
                 out.push(RoomEffect::Failure(failure.clone()));
@@ -1278,6 +1334,21 @@ impl Room {
             self.finish(now_ms, verdict, out);
         }
         self.note_emptiness(now_ms);
+        if self.mail.is_due {
+            self.send_mail(now_ms, false, out);
+        }
+        if let Some(player) = returned {
+            self.has_returned(now_ms, player, out);
+        }
+    }
+
+    /// Has an effect performed; mail goes by the room's own rules.
+    fn ask(&mut self, id: EffectId, effect: Effect, out: &mut Vec<RoomEffect>) {
+        if effect.is_mail() {
+            self.address(id, &effect, out);
+        } else {
+            out.push(RoomEffect::Perform { id, effect });
+        }
     }
 
     fn finish(&mut self, now_ms: u64, verdict: Verdict, out: &mut Vec<RoomEffect>) {

@@ -22,7 +22,7 @@ use rookery_protocol::{MatchId, NodeLife, NodeName, Seat};
 use tokio::sync::oneshot;
 
 use super::inputs::{Inputs, Offer};
-use super::listener::Listener;
+use super::listener::{Listener, Moved};
 use crate::matches::part::SEQ_PER_INCARNATION;
 
 /// How long joins and inputs without a number are held while the owner cannot be reached: the bound of a take-over (10 s) and 5 s.
@@ -104,8 +104,25 @@ struct Pending<L> {
 }
 
 impl<L: Listener> Pending<L> {
+    /// The match from which the player was transferred, if that is how they come.
+    fn moved_from(&self) -> Option<MatchId> {
+        match &self.ask {
+            Ask::Join(seating) => seating.moved_from,
+            Ask::Leave { .. } => None,
+        }
+    }
+
     /// The join was refused.
     fn refuse(self, target: MatchId, refusal: Refusal) {
+        if let Some(from) = self.moved_from() {
+            // They left the match that they were transferred to before they had heard of it.
+            self.session.forget_match(target);
+            let (seq, reason) = (0, "gone".to_owned());
+            let target = from;
+            self.session
+                .send(None, &ServerMessage::MatchKicked { target, seq, reason });
+            return;
+        }
         self.session.join_refused(target);
         match self.verdict {
             // Whoever asked is gone with the session.
@@ -125,6 +142,8 @@ enum Ask {
 pub struct Seating {
     pub role: JoinRole,
     pub ctx: WirePayload,
+    /// The player was transferred from that match, and sits here already or will.
+    pub moved_from: Option<MatchId>,
 }
 
 /// A session's wish to sit down.
@@ -230,7 +249,11 @@ impl<L: Listener> Link<L> {
             seating,
             verdict,
         } = ask;
-        let until_ms = now_ms + HOLD_MS;
+        let until_ms = match seating.moved_from {
+            // However long it takes, the player is somewhere.
+            Some(_) => u64::MAX,
+            None => now_ms + HOLD_MS,
+        };
         self.ask(
             Pending {
                 session,
@@ -284,6 +307,7 @@ impl<L: Listener> Link<L> {
                 role: seating.role,
                 ctx: seating.ctx.clone(),
                 attachment: session.attachment().clone(),
+                is_following: seating.moved_from.is_some(),
             })),
             Ask::Leave { seat } => UpBody::Leave {
                 req,
@@ -306,7 +330,11 @@ impl<L: Listener> Link<L> {
             .get_mut(&number)
             .filter(|local| Arc::ptr_eq(&local.session, session))
         else {
-            return session.refuse(id, not_joined());
+            // An input that nobody waits for, of a player on their way: the client cannot know yet, and hears where it is next.
+            if id.is_some() || !self.is_following(session) {
+                session.refuse(id, not_joined());
+            }
+            return;
         };
         let data = match data.into_bytes(head.codec) {
             Ok(data) => data,
@@ -529,6 +557,25 @@ impl<L: Listener> Link<L> {
                     pending.refuse(self.target, refusal);
                 }
             }
+            Item::Moved { req, to, owner, epoch } => {
+                if let Some(pending) = self.pending.remove(&req)
+                    && let Ask::Join(Seating {
+                        role,
+                        moved_from: Some(moved_from),
+                        ..
+                    }) = pending.ask
+                {
+                    pending.session.forget_match(self.target);
+                    let moved = Moved {
+                        from: moved_from,
+                        to,
+                        owner,
+                        epoch,
+                        role,
+                    };
+                    pending.session.follow(moved);
+                }
+            }
             Item::Left { req, seat } if self.detaching.remove(&req).is_some() => {
                 self.seats.remove(&seat);
             }
@@ -644,6 +691,10 @@ impl<L: Listener> Link<L> {
                     }
                 }
             }
+            Body::Transferring => {
+                let Audience::One(seat) = output.audience else { return };
+                self.let_go(now_ms, seat, up);
+            }
             Body::Kicked { reason } => {
                 let Audience::One(seat) = output.audience else { return };
                 if let Some(local) = self.seats.remove(&seat) {
@@ -657,6 +708,40 @@ impl<L: Listener> Link<L> {
                 }
             }
         }
+    }
+
+    /// The seat's player is on their way to another match: its session goes after them.
+    fn let_go(&mut self, now_ms: u64, seat: Seat, up: &impl Uplink) {
+        let Some(mut local) = self.seats.remove(&seat) else {
+            return;
+        };
+        local.flush_ack(self.target);
+        for (id, _) in std::mem::take(&mut local.waiting) {
+            local.session.refuse(Some(id), not_joined());
+        }
+        for kept in local.inputs.kept().filter(|kept| kept.id.is_some()) {
+            local.session.refuse(kept.id, not_joined());
+        }
+        let seating = Seating {
+            role: match local.role {
+                Role::Spectator => JoinRole::Spectator,
+                Role::Player | Role::Bot => JoinRole::Player,
+            },
+            ctx: WirePayload::Absent,
+            moved_from: Some(self.target),
+        };
+        let ask = JoinAsk {
+            session: local.session,
+            id: None,
+            seating,
+            verdict: None,
+        };
+        self.join(now_ms, ask, up);
+    }
+
+    fn is_following(&self, session: &Arc<L>) -> bool {
+        let mut pending = self.pending.values();
+        pending.any(|pending| pending.moved_from().is_some() && Arc::ptr_eq(&pending.session, session))
     }
 
     fn joined(&mut self, now_ms: u64, output: &Output, joined: &Joined, head: &MatchHead, up: &impl Uplink) {
@@ -682,6 +767,7 @@ impl<L: Listener> Link<L> {
             }
             return;
         };
+        let moved_from = pending.moved_from();
         let session = pending.session;
         let inputs = match self.seats.remove(&joined.seat) {
             Some(before) if Arc::ptr_eq(&before.session, &session) && !before.is_unsettled => before.inputs,
@@ -691,23 +777,29 @@ impl<L: Listener> Link<L> {
             Some(_) | None => Inputs::after(joined.n),
         };
         session.seated(self.target, joined.seat);
-        let message = ServerMessage::MatchJoined(MatchJoined {
+        let message = MatchJoined {
             target: self.target,
             module: head.module.clone(),
             seat: joined.seat,
-            seq: output.seq,
+            // What was missed has numbers below this output's, and follows.
+            seq: joined.missed.first().map_or(output.seq, |missed| missed.seq - 1),
             n: joined.n,
             at: output.at_ms,
             players: joined.players.clone(),
             codec: head.codec,
             tick_hz: head.tick_hz,
-        });
+        };
+        let message = match moved_from {
+            Some(from) => ServerMessage::MatchMoved { from, joined: message },
+            None => ServerMessage::MatchJoined(message),
+        };
         session.send(pending.id, &message);
         if let Some(verdict) = pending.verdict {
             // Whoever asked may have stopped waiting; the session sits all the same.
             let _ = verdict.send(Ok(()));
         }
         send_values(&*session, self.target, head, &joined.values);
+        send_missed(&*session, self.target, head, &joined.missed);
         let local = LocalSeat {
             session,
             role: joined.role,
@@ -792,6 +884,11 @@ impl<L: Listener> Link<L> {
         }
         self.detaching.clear();
         for (_, pending) in std::mem::take(&mut self.pending) {
+            if pending.moved_from().is_some() {
+                pending.session.forget_match(target);
+                pending.session.send(None, &message);
+                continue;
+            }
             match pending.ask {
                 Ask::Join(_) => pending.refuse(target, closed()),
                 Ask::Leave { .. } => pending.session.send(pending.id, &ServerMessage::MatchLeft { target }),
@@ -1098,6 +1195,40 @@ fn send_values<L: Listener>(session: &L, target: MatchId, head: &MatchHead, valu
             false,
         );
         session.push(frame);
+    }
+}
+
+/// What was said to a seat before its connection followed, in its order.
+fn send_missed<L: Listener>(session: &L, target: MatchId, head: &MatchHead, missed: &[Arc<Output>]) {
+    for output in missed {
+        match &output.body {
+            Body::Data { data } => {
+                let out = PayloadOut {
+                    codec: head.codec,
+                    bytes: data.clone(),
+                };
+                let encoding = session.encoding();
+                let (seq, at_ms) = (output.seq, output.at_ms);
+                session.push(encode_match_data(encoding, target, seq, at_ms, None, Some(&out), false));
+            }
+            Body::Players {
+                joined,
+                left,
+                away,
+                back,
+            } => {
+                let message = ServerMessage::MatchPlayers {
+                    target,
+                    seq: output.seq,
+                    joined: joined.clone(),
+                    left: left.clone(),
+                    away: away.clone(),
+                    back: back.clone(),
+                };
+                session.send(None, &message);
+            }
+            Body::Published { .. } | Body::Kicked { .. } | Body::Transferring | Body::Joined(_) => {}
+        }
     }
 }
 

@@ -4,10 +4,20 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rookery_protocol::client::{Encoding, ServerMessage};
+use rookery_protocol::client::{Encoding, JoinRole, ServerMessage};
 use rookery_protocol::error::Refusal;
 use rookery_protocol::output::Attachment;
-use rookery_protocol::{MatchId, PlayerId, Seat};
+use rookery_protocol::{MatchId, NodeLife, PlayerId, Seat};
+
+/// Where a transfer has brought a player.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    pub from: MatchId,
+    pub to: MatchId,
+    pub owner: NodeLife,
+    pub epoch: u64,
+    pub role: JoinRole,
+}
 
 /// One who sits in matches and hears them. No call blocks, and none calls back into the link.
 pub trait Listener: Send + Sync + 'static {
@@ -32,6 +42,9 @@ pub trait Listener: Send + Sync + 'static {
     fn forget_match(&self, target: MatchId);
     /// The join was refused: the match is forgotten unless it sits there by an earlier one.
     fn join_refused(&self, target: MatchId);
+
+    /// Its player sits in another match now: it goes there.
+    fn follow(self: &Arc<Self>, moved: Moved);
 
     /// Queues a message for the client, reliably and in order.
     fn send(&self, id: Option<i64>, message: &ServerMessage) {

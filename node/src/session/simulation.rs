@@ -16,7 +16,7 @@ use rookery_protocol::peer::{Down, DownFrame, Up, UpBody, WirePayload};
 use rookery_protocol::{MatchId, NodeLife, PlayerId, Seat, SessionId};
 
 use super::link::{JoinAsk, Link, Route, Seating, SendAsk, Uplink};
-use super::listener::Listener;
+use super::listener::{Listener, Moved};
 use crate::matches::event::EndReason;
 use crate::matches::machine::Match;
 use crate::matches::part::StartRecord;
@@ -89,6 +89,9 @@ impl Listener for Client {
             self.over.load(Ordering::Relaxed),
             "nobody leaves in this world before its end"
         );
+    }
+    fn follow(self: &Arc<Self>, _: Moved) {
+        panic!("nobody is transferred");
     }
     fn join_refused(&self, _: MatchId) {
         panic!("everybody is let in");
@@ -235,6 +238,7 @@ impl World {
                 let seating = Seating {
                     role: JoinRole::Player,
                     ctx: WirePayload::Absent,
+                    moved_from: None,
                 };
                 link.join(
                     0,

@@ -500,6 +500,7 @@ impl bindings::rookery::game::room::Host for HostState {
             last_n: 0,
             away_since_ms: None,
             joined_seq: 0,
+            is_unclaimed: false,
         };
         let joined = Body::Players {
             joined: vec![player_info(seat, &state)],
@@ -675,12 +676,18 @@ impl bindings::rookery::game::mail::Host for HostState {
                 player: Some(player),
                 name,
                 role,
+                team,
+                attachment,
+                away_since_ms,
                 ..
-            }) if !self.is_leaving(seat) => Some((*player, name.clone(), *role)),
+            }) if !self.is_leaving(seat) => {
+                let is_away = away_since_ms.is_some();
+                Some((*player, name.clone(), *role, *team, attachment.clone(), is_away))
+            }
             _ => None,
         };
         // Nobody sits there, or only a bot, which belongs to this match.
-        let Some((player, name, role)) = traveller else {
+        let Some((player, name, role, team, attachment, is_away)) = traveller else {
             return self.answer(request, "refused");
         };
         let effects = self.call.effects.len();
@@ -690,6 +697,9 @@ impl bindings::rookery::game::mail::Host for HostState {
             player,
             name,
             role,
+            team,
+            attachment,
+            is_away,
             target,
             ctx: ctx.into(),
         })?;

@@ -49,6 +49,7 @@ fn reach(stage: &mut Stage, export: &str) {
         "receive" => Event::Receive {
             sender: "m".into(),
             data: Bytes::new(),
+            stamp: None,
         },
         "answer" => Event::Answer {
             request: 1,

@@ -171,6 +171,7 @@ fn said(body: &Body) -> String {
             let back = back.iter().map(|seat| format!("back {seat}"));
             joined.chain(left).chain(away).chain(back).collect::<Vec<_>>().join(" ")
         }
+        Body::Transferring => "on the way".into(),
         Body::Kicked { reason } => format!("kicked: {reason}"),
         Body::Joined(joined) => {
             let players: Vec<String> = joined.players.iter().map(|player| player.seat.to_string()).collect();

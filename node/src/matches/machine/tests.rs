@@ -662,6 +662,7 @@ fn mail_and_signals_reach_the_guest() {
     stage.apply(Event::Receive {
         sender: "shop".into(),
         data: "sold".into(),
+        stamp: None,
     });
     assert_eq!(stage.heard(), ["everyone shop", "everyone sold"]);
     let cases = [

@@ -171,6 +171,7 @@ fn the_hash_does_not_depend_on_where_players_are() {
                 last_n: 0,
                 away_since_ms: None,
                 joined_seq: 0,
+                is_unclaimed: false,
             },
         );
         part

@@ -14,7 +14,7 @@ use super::{CreateWish, Hub};
 use crate::modules::{Published, unavailable};
 use crate::session::Session;
 use crate::session::link::{JoinAsk, Route, Seating};
-use crate::session::listener::Listener;
+use crate::session::listener::{Listener, Moved};
 use crate::store::Configuration;
 
 /// Rounds in which `match.quick` looks for a match or makes one before it gives up.
@@ -91,6 +91,28 @@ impl Hub {
         Ok(())
     }
 
+    /// A session goes after its player, whom a transfer has brought to another match.
+    pub fn follow(self: &Arc<Self>, session: Arc<Session>, moved: Moved) {
+        let Moved {
+            from,
+            to,
+            owner,
+            epoch,
+            role,
+        } = moved;
+        let ask = JoinAsk {
+            session,
+            id: None,
+            seating: Seating {
+                role,
+                ctx: WirePayload::Absent,
+                moved_from: Some(from),
+            },
+            verdict: None,
+        };
+        self.join_at(to, Route::Known { owner, epoch }, ask);
+    }
+
     fn join_at(self: &Arc<Self>, target: MatchId, route: Route, mut ask: JoinAsk<Session>) {
         let session = Arc::clone(&ask.session);
         // A link that is retired while we take it is replaced by another one.
@@ -120,6 +142,7 @@ impl Hub {
         let seating = Seating {
             role: JoinRole::Player,
             ctx: wish.ctx,
+            moved_from: None,
         };
         let mut full = HashSet::new();
         let key = quick_key(&published, &wish.label, &wish.params);
