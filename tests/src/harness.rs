@@ -20,7 +20,7 @@ pub use binary::rookery_binary;
 pub use client::{Account, Client, Refused, Trouble};
 pub use cluster::{Builder, TestCluster};
 pub use eventually::{PATIENCE, eventually, until, until_within};
-pub use modules::{bundled, counter, hostile, ledger, lobby};
+pub use modules::{bundled, counter, courier, hostile, ledger, lobby};
 pub use ops::Ops;
 pub use ports::free_udp_ports;
 pub use process::{NodeProcess, NodeSpec};

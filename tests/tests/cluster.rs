@@ -24,6 +24,7 @@ mod cluster {
     mod starting;
     mod storage;
     mod stored;
+    mod transfer;
     mod wire;
     mod worlds;
     mod zones;

@@ -1023,9 +1023,8 @@ impl Worker {
     fn mail(&mut self, target: MatchId, mail: MailCommand) {
         let slot = self.slot(target);
         // Of a match whose lease has lapsed another node may be the owner: it hears nothing until it is sure.
-        let hears = |slot: &usize| {
-            !self.is_held(*slot) && self.rooms[*slot].as_ref().is_some_and(|owned| owned.room.is_open())
-        };
+        let hears =
+            |slot: &usize| !self.is_held(*slot) && self.rooms[*slot].as_ref().is_some_and(|owned| owned.room.is_open());
         match (slot, mail) {
             (slot, MailCommand::Letter { from, letter }) => match slot.filter(hears) {
                 Some(slot) => self.to_room(slot, RoomCommand::Mail(MailCommand::Letter { from, letter })),

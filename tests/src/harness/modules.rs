@@ -27,3 +27,8 @@ pub fn lobby() -> &'static [u8] {
 pub fn ledger() -> &'static [u8] {
     include_bytes!("../../guests/ledger/ledger.wasm")
 }
+
+/// Returns the component that writes to other matches and sends players there; tests/guests/courier says how.
+pub fn courier() -> &'static [u8] {
+    include_bytes!("../../guests/courier/courier.wasm")
+}

@@ -1,0 +1,216 @@
+//! Mail between matches on different nodes, and players who are transferred from one to another: in order, once, and nobody is in
+//! two places or lost, though connections between the nodes are cut. The courier (tests/guests/courier) writes and carries.
+
+use std::time::{Duration, Instant};
+
+use rookery_tests::harness::{Client, Encoding, TestCluster, courier, until_within};
+use serde_json::{Value, json};
+
+const BOTH: [Encoding; 2] = [Encoding::Json, Encoding::MsgPack];
+
+async fn couriers(nodes: usize) -> TestCluster {
+    let cluster = TestCluster::builder(nodes).set("ops.faults", true).start().await;
+    cluster.ops(0).publish(courier()).await;
+    cluster
+}
+
+/// A courier on the node with this index, called `name`.
+async fn place(cluster: &TestCluster, player: &Client, index: usize, name: &str, params: Value) -> String {
+    let wanted = cluster.node(index).name().to_owned();
+    until_within(Duration::from_secs(30), "a courier is placed there", async || {
+        let wish = json!({"module": "courier", "name": name, "params": params});
+        let made = player.create_with(wish).await.unwrap();
+        let view = cluster.ops(0).match_view(&made).await;
+        if view["owner"] == json!(wanted) {
+            return Some(made);
+        }
+        cluster.ops(0).post(&format!("/v1/matches/{made}/end"), json!({})).await;
+        None
+    })
+    .await
+}
+
+async fn data_with(player: &Client, key: &str) -> Value {
+    let push = player
+        .push_where(key, |push| push["type"] == "match.data" && !push["data"][key].is_null())
+        .await;
+    push["data"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_crosses_nodes_in_order_by_id_by_name_and_by_claim_and_is_answered_only_when_it_cannot_arrive() {
+    let cluster = couriers(2).await;
+    for encoding in BOTH {
+        let tag = if encoding == Encoding::Json { "json" } else { "msgpack" };
+        let ana = cluster.node(0).guest(encoding).await;
+        let ben = cluster.node(1).guest(encoding).await;
+        let from = place(&cluster, &ana, 0, &format!("from-{tag}"), json!({})).await;
+        let name = format!("to-{tag}");
+        let claim = format!("shop-{tag}");
+        let to = place(&cluster, &ana, 1, &name, json!({"claim": claim})).await;
+        ana.join(&from).await.unwrap();
+        ben.join(&to).await.unwrap();
+        for (round, target) in [to.as_str(), name.as_str(), claim.as_str()].into_iter().enumerate() {
+            for n in 0..20 {
+                let text = format!("{round}:{n}");
+                ana.send_unnumbered(&from, json!({"tell": target, "text": text})).await;
+            }
+            for n in 0..20 {
+                let heard = data_with(&ben, "mail").await;
+                assert_eq!(heard, json!({"mail": format!("{round}:{n}"), "from": from}));
+            }
+        }
+        for nowhere in ["nobody-is-called-this", "00000000000000000000000000"] {
+            ana.send_unnumbered(&from, json!({"tell": nowhere, "text": "?"})).await;
+            assert_eq!(data_with(&ana, "answer").await["error"], "NoTarget", "{nowhere}");
+        }
+        // What a match says last arrives after its end.
+        ana.send_unnumbered(&from, json!({"tell": to, "text": "farewell", "finish": true}))
+            .await;
+        assert_eq!(data_with(&ben, "mail").await["mail"], "farewell");
+        ben.send_unnumbered(&to, json!({"tell": from, "text": "too late"}))
+            .await;
+        assert_eq!(data_with(&ben, "answer").await["error"], "NoTarget");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_moves_a_player_and_a_refused_one_brings_them_back_with_what_they_carry() {
+    let cluster = couriers(3).await;
+    for encoding in BOTH {
+        let tag = if encoding == Encoding::Json { "json" } else { "msgpack" };
+        // The player, the match left and the match entered are on three nodes.
+        let ana = cluster.node(2).guest(encoding).await;
+        let ben = cluster.node(2).guest(encoding).await;
+        let from = place(&cluster, &ana, 0, &format!("mill-{tag}"), json!({})).await;
+        let to = place(&cluster, &ana, 1, &format!("well-{tag}"), json!({})).await;
+        ana.join(&from).await.unwrap();
+        ben.join(&to).await.unwrap();
+        assert_eq!(data_with(&ana, "here").await["here"], 0);
+        ana.send(&from, 1, json!({"take": 7})).await;
+        ana.send(&from, 2, json!({"go": format!("well-{tag}")})).await;
+        let moved = ana.push_of("match.moved").await;
+        assert_eq!((&moved["match"], &moved["to"]), (&json!(from), &json!(to)));
+        assert_eq!((&moved["module"], &moved["n"]), (&json!("courier"), &json!(0)));
+        assert_eq!(moved["players"].as_array().unwrap().len(), 2);
+        let said = ana.push_of("match.data").await;
+        assert_eq!((&said["match"], &said["data"]), (&json!(to), &json!({"here": 7})));
+        assert!(said["seq"].as_u64() > moved["seq"].as_u64());
+        let heard = ben
+            .push_where("the arrival", |push| push["type"] == "match.players")
+            .await;
+        assert_eq!(heard["joined"][0]["player"], json!(ana.player()));
+        let refused = ana
+            .ask("match.send", json!({"match": from, "data": {"ask": true}}))
+            .await;
+        assert_eq!(refused.unwrap_err().code, "match.not_joined");
+        // Numbers begin anew with the seat.
+        ana.send(&to, 1, json!({"ask": true})).await;
+        assert_eq!(data_with(&ana, "held").await["held"], 7);
+
+        // Closed, full of oneself, and nowhere: the player is back, with a new seat.
+        ben.send_unnumbered(&to, json!({"door": false})).await;
+        let picky = place(&cluster, &ana, 2, &format!("picky-{tag}"), json!({"refuse": 1})).await;
+        let mut seat = moved["seat"].as_u64().unwrap();
+        for (round, (target, error)) in [(picky.as_str(), "Refused"), ("nowhere-at-all", "NoTarget")]
+            .into_iter()
+            .enumerate()
+        {
+            ana.send(&to, 2 * round as u64 + 2 - round as u64, json!({"go": target}))
+                .await;
+            let back = ana.push_of("match.moved").await;
+            assert_eq!((&back["match"], &back["to"]), (&json!(to), &json!(to)), "{target}");
+            assert!(back["seat"].as_u64().unwrap() > seat, "the seat is a new one");
+            seat = back["seat"].as_u64().unwrap();
+            assert_eq!(data_with(&ben, "answer").await["error"], error);
+            ana.send_unnumbered(&to, json!({"ask": true})).await;
+            assert_eq!(data_with(&ana, "held").await["held"], 7, "{target}");
+            // The next seat counts from one again.
+            ana.send(&to, 1, json!({})).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_players_cross_borders_two_thousand_times_and_nobody_is_lost_or_in_two_places() {
+    const PLAYERS: usize = 50;
+    const CROSSINGS: usize = 40;
+    let cluster = couriers(3).await;
+    let host = cluster.node(0).guest(Encoding::Json).await;
+    let mut zones = Vec::new();
+    for index in 0..3 {
+        // One of the three turns some away.
+        let refuse = if index == 2 { 7 } else { 0 };
+        zones.push(
+            place(
+                &cluster,
+                &host,
+                index,
+                &format!("zone-{index}"),
+                json!({"refuse": refuse}),
+            )
+            .await,
+        );
+    }
+    let began = Instant::now();
+    let mut walking = tokio::task::JoinSet::new();
+    for who in 0..PLAYERS {
+        let player = cluster.node(who % 3).guest(BOTH[who % 2]).await;
+        let zones = zones.clone();
+        walking.spawn(async move {
+            let mut at = zones[who % 3].clone();
+            player.join(&at).await.unwrap();
+            player.send_unnumbered(&at, json!({"take": 10})).await;
+            let mut refusals = 0;
+            for step in 0..CROSSINGS {
+                let target = format!("zone-{}", (who + step) % 3);
+                let mine = zones.iter().position(|zone| *zone == at).unwrap();
+                let target = match target == format!("zone-{mine}") {
+                    true => format!("zone-{}", (mine + 1) % 3),
+                    false => target,
+                };
+                player.send_unnumbered(&at, json!({"go": target})).await;
+                let moved = player.push_of("match.moved").await;
+                assert_eq!(moved["match"], json!(at));
+                refusals += usize::from(moved["to"] == json!(at));
+                at = moved["to"].as_str().unwrap().to_owned();
+            }
+            (player, at, refusals)
+        });
+    }
+    let cutting = async {
+        loop {
+            for index in 0..3 {
+                tokio::time::sleep(Duration::from_millis(700)).await;
+                cluster.ops(index).post("/v1/faults/cut-data-links", json!({})).await;
+            }
+        }
+    };
+    let arriving = async {
+        let mut arrived = Vec::new();
+        while let Some(done) = walking.join_next().await {
+            arrived.push(done.unwrap());
+        }
+        arrived
+    };
+    let arrived = tokio::select! {
+        arrived = arriving => arrived,
+        () = cutting => unreachable!("it cuts until all have arrived"),
+    };
+    let refusals: usize = arrived.iter().map(|(_, _, refusals)| refusals).sum();
+    println!(
+        "{} crossings in {:?}, {refusals} refused",
+        PLAYERS * CROSSINGS,
+        began.elapsed()
+    );
+    assert!(refusals > 0, "some were to be turned away");
+    let mut seated = 0;
+    for zone in &zones {
+        seated += cluster.ops(0).match_view(zone).await["players"].as_u64().unwrap();
+    }
+    assert_eq!(seated, PLAYERS as u64, "everybody is in one place");
+    for (player, at, _) in &arrived {
+        player.send_unnumbered(at, json!({"ask": true})).await;
+        assert_eq!(data_with(player, "held").await["held"], 10, "items are conserved");
+    }
+}
