@@ -33,6 +33,8 @@ pub struct Post {
     routes: Mutex<HashMap<MatchId, NodeLife>>,
     /// Matches that are looked for, and who writes to them.
     sought: Mutex<BTreeMap<MatchId, BTreeSet<MatchId>>>,
+    /// Matches ask from threads that are none of the runtime's.
+    runtime: tokio::runtime::Handle,
 }
 
 impl Post {
@@ -41,11 +43,17 @@ impl Post {
             hub: Arc::clone(hub),
             routes: Mutex::default(),
             sought: Mutex::default(),
+            runtime: tokio::runtime::Handle::current(),
         })
     }
 
     fn routes(&self) -> std::sync::MutexGuard<'_, HashMap<MatchId, NodeLife>> {
         self.routes.lock().expect("no thread panics holding it")
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let _entered = self.runtime.enter();
+        self.hub.spawn(work);
     }
 
     fn is_served(&self) -> bool {
@@ -58,7 +66,7 @@ impl Post {
         if !self.is_served() {
             return hub.executor().found(sender, name, Err(Absence::NoPost));
         }
-        self.hub.spawn(async move {
+        self.spawn(async move {
             let found = loop {
                 match hub.store().get_match(&name).await {
                     Ok(Some(row)) => break Ok(row.id),
@@ -156,7 +164,7 @@ impl Post {
         drop(sought);
         if is_new {
             let hub = Arc::clone(&self.hub);
-            self.hub.spawn(async move { hub.services().post.look_up(to).await });
+            self.spawn(async move { hub.services().post.look_up(to).await });
         }
     }
 
