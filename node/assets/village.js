@@ -85,7 +85,7 @@ async function enter() {
   while (mine === visit.connection) {
     try {
       const back = game ? await mine.request("match.join", { match: game.match }).catch(() => null) : null;
-      const joined = back ?? (await mine.request("world.enter", { world: WORLD, zone: "square" }));
+      const joined = back ?? (await mine.request("world.enter", { world: WORLD }));
       if (mine === visit.connection) seated(joined, joined.match);
       return;
     } catch (error) {

@@ -1,4 +1,5 @@
-// Plays the village in headless Chromium: two players on two nodes meet, and talk, in a real cluster that is already running. Usage: node village.mjs URL_OF_A_NODE URL_OF_ANOTHER OUT_DIR
+// Plays the village in headless Chromium: two players on two nodes meet, talk, and walk to a zone that a third node runs, in a real
+// cluster that is already running. Usage: node village.mjs URL_OF_A_NODE URL_OF_ANOTHER OUT_DIR
 //
 // What the page shows is read from the data attributes of <body> (see village.js) and from its elements, never from its variables.
 // The last line says how many checks passed; the exit code is 1 if any failed.
@@ -9,6 +10,13 @@ import { chromium } from "playwright-core";
 
 const ARRIVE_MS = 30000;
 const SETTLE_MS = 10000;
+// As examples/village/src/map.rs draws it: from the green to the out-of-doors room of every other zone.
+const WAYS = {
+  chapel: ["north"], smithy: ["east"], market: ["south"], mill: ["west"],
+  orchard: ["west", "north"], forest: ["east", "north"], river: ["west", "south"], gate: ["east", "south"],
+};
+const BACK = { north: "south", south: "north", east: "west", west: "east" };
+
 const [first, second, out] = process.argv.slice(2);
 if (!out) {
   console.error("usage: node village.mjs URL_OF_A_NODE URL_OF_ANOTHER OUT_DIR");
@@ -125,6 +133,7 @@ try {
   const ben = await tab("the second tab", { colorScheme: "light" });
   let anaName;
   let benName;
+  let third;
 
   await check("a person who opens the page is soon in the village", async () => {
     await ana.open(first);
@@ -153,6 +162,43 @@ try {
     expect(nodes.length === 3, `zones run on ${nodes}`);
     await eventually("both are in the square", async () => (await ana.page.locator('#map .zone[data-zone="square"] .dot').count()) >= 2);
     expect((await ana.page.locator("#map .zone.mine").getAttribute("data-zone")) === "square", "the map marks another zone");
+  });
+  await check("they walk to a zone that runs on the third node, and meet again there", async () => {
+    const [a, b] = [await ana.data(), await ben.data()];
+    const owners = await ana.page.locator("#map .zone").evaluateAll((cells) => cells.map((cell) => [cell.dataset.zone, cell.dataset.node]));
+    const near = owners.filter(([zone, node]) => zone !== "square" && node !== a.node && node !== b.node);
+    near.sort(([one], [other]) => WAYS[one].length - WAYS[other].length);
+    [third] = near[0] ?? [];
+    expect(third, `no zone runs on a third node: ${owners}`);
+    for (const walker of [ana, ben]) {
+      const carries = walker === ana && (await ana.page.locator('button[data-line="get coin"]').count()) > 0;
+      if (carries) await ana.press("get coin");
+      for (const way of WAYS[third]) {
+        const before = (await walker.data()).zone;
+        await walker.press(`go ${way}`);
+        await eventually(`${walker.name} leaves ${before}`, async () => (await walker.data()).zone !== before);
+      }
+      await walker.stands(third);
+      if (carries) expect((await walker.data()).carried.includes("coin"), "the coin was lost on the way");
+    }
+    await eventually("each sees the other", async () => (await ana.data()).people.includes(benName) && (await ben.data()).people.includes(anaName));
+    const there = await ana.data();
+    await eventually("the picture knows the owner", async () => ![a.node, b.node, ""].includes((await ana.data()).owner));
+    expect(there.match !== a.match, "it is the same match still");
+  });
+  await check("they talk there, on a node that neither is connected to", async () => {
+    await ana.type("say here we are");
+    await ben.reads(`${anaName} says: here we are`);
+  });
+  await check("what is told reaches somebody in another zone", async () => {
+    await ben.press(`go ${BACK[WAYS[third].at(-1)]}`);
+    await eventually("the second player is elsewhere", async () => (await ben.data()).zone !== third);
+    await eventually("the first tab knows of both", async () => Number((await ana.data()).inVillage) >= 2);
+    await eventually("the word arrives", async () => {
+      await ana.type(`tell ${benName} wait for me`);
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      return (await ben.log()).some((line) => line.includes(`${anaName} tells you: wait for me`));
+    });
   });
   await check("a line in the lobby is read on the other node", async () => {
     await ana.page.locator("#lobby-text").fill("anybody for a duel?");

@@ -94,9 +94,9 @@ pub struct Player {
 }
 
 impl Player {
-    /// Returns the id of the match that transferred the player here, or of the one that did not take the player in, when they come
-    /// back from it; none when the player's client asked to join. What comes with the player is from that match then, and from
-    /// the client otherwise, who may pass anything.
+    /// Returns the id of the match that transferred the player here, or this match's own when they come back from a transfer that
+    /// was refused; none when the player's client asked to join. What comes with the player is that match's word then, and the
+    /// client's otherwise, who may pass anything.
     pub fn transferred_from(&self) -> Option<&str> {
         let mut extra = self.extra.iter();
         extra.find(|(name, _)| name == FROM).map(|(_, from)| from.as_str())

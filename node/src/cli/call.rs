@@ -31,8 +31,8 @@ const KEPT_MAX: usize = 10_000;
 /// Open guest sessions, send requests, and print what comes back, one JSON frame a line.
 ///
 /// Each STEP is a request, sent and its answer awaited, or `wait:TEXT`, which waits for the next frame with this text in it. A request
-/// is written as JSON, or as its type and its fields: `channel.send channel=room:lobby text="good day"`. With several URLs there are
-/// several sessions: `2:STEP` is a step of the second one (without a number it is the first's), and each printed line begins with
+/// is written as JSON, or as its type and its fields: `channel.send channel=room:lobby text="good day"`. One with `id=null` is sent
+/// without an id, and nothing is awaited. With several URLs there are several sessions: `2:STEP` is a step of the second one (without a number it is the first's), and each printed line begins with
 /// its session's number. A string or an awaited text `$key` stands for the value that a frame of this session last had under that
 /// key, `$2.key` for one of the second session's. Without steps they are read from stdin, one a line.
 ///
@@ -179,6 +179,14 @@ impl Caller {
                 let known: Vec<&Known> = self.sessions.iter().map(|session| &session.known).collect();
                 step::fill_in(&mut request, index, &known)?;
                 let session = &mut self.sessions[index];
+                if request.get("id") == Some(&Value::Null) {
+                    // Sent without a number, it has no answer to wait for.
+                    if let Some(fields) = request.as_object_mut() {
+                        fields.remove("id");
+                    }
+                    session.socket.send(request.to_string()).await;
+                    return Ok(());
+                }
                 session.next_id += 1;
                 let id = request.get("id").and_then(Value::as_i64).unwrap_or(session.next_id);
                 request["id"] = id.into();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rookery_protocol::client::{Departure, LeaveReason, Role};
-use rookery_protocol::{PlayerId, Seat};
+use rookery_protocol::{MatchId, PlayerId, Seat};
 
 use super::effect::{Effect, EffectId};
 use super::event::{Attachment, EndReason, Entry, Event, Occupant, Outcome, Record, Stamp, Topic, Traveller};
@@ -272,8 +272,8 @@ impl Match {
             Event::Arrive { stamp, traveller } => self.arrive(stamp, traveller),
             Event::Return { traveller } => {
                 let seat = self.part().next_seat;
-                let team = traveller.team;
-                match self.sit(seat, sitting(traveller, team), &traveller.ctx) {
+                let (team, own) = (traveller.team, self.part().start().match_id);
+                match self.sit(seat, sitting(traveller, team), &traveller.ctx, Some(own)) {
                     Verdict::Refused(_) => self.sits(seat, traveller),
                     Verdict::Done => self.sits(seat, traveller),
                     other => other,
@@ -329,7 +329,7 @@ impl Match {
             joined_seq: 0,
             is_unclaimed: false,
         };
-        let verdict = self.sit(seat, state, ctx);
+        let verdict = self.sit(seat, state, ctx, None);
         match &verdict {
             Verdict::Done => self.take_reservation(occupant.player),
             Verdict::Refused(_) => self.host().forget_refused(seat),
@@ -349,17 +349,19 @@ impl Match {
             Admission::Seated { .. } => Verdict::Refused("the player sits here already".into()),
             Admission::Full => Verdict::Refused("no seat is free".into()),
             Admission::Closed => Verdict::Refused("the match takes no more players".into()),
-            Admission::Free { seat, team } => match self.sit(seat, sitting(traveller, team), &traveller.ctx) {
-                Verdict::Done => {
-                    self.take_reservation(traveller.player);
-                    self.sits(seat, traveller)
+            Admission::Free { seat, team } => {
+                match self.sit(seat, sitting(traveller, team), &traveller.ctx, Some(stamp.from)) {
+                    Verdict::Done => {
+                        self.take_reservation(traveller.player);
+                        self.sits(seat, traveller)
+                    }
+                    refused @ Verdict::Refused(_) => {
+                        self.host().forget_refused(seat);
+                        refused
+                    }
+                    other => other,
                 }
-                refused @ Verdict::Refused(_) => {
-                    self.host().forget_refused(seat);
-                    refused
-                }
-                other => other,
-            },
+            }
         };
         if let Verdict::Refused(_) = verdict {
             let mark = self.host().part.inbox.entry(stamp.from).or_default();
@@ -381,8 +383,9 @@ impl Match {
         self.host().part.reservations.retain(|invitee| invitee.player != player);
     }
 
-    /// Gives a seat and asks the guest. The caller decides what a refusal means.
-    fn sit(&mut self, seat: Seat, state: SeatState, ctx: &[u8]) -> Verdict {
+    /// Gives a seat and asks the guest. The caller decides what a refusal means. `from`: the match that handed the player over, this
+    /// one for who comes back; what the player brings is then that match's word, and otherwise the client's.
+    fn sit(&mut self, seat: Seat, state: SeatState, ctx: &[u8], from: Option<MatchId>) -> Verdict {
         let host = self.host();
         let next_seat_was = host.part.next_seat;
         host.part.next_seat = seat + 1;
@@ -412,7 +415,10 @@ impl Match {
                 Role::Bot => bindings::Role::Bot,
             },
             team,
-            extra: Vec::new(),
+            extra: from
+                .map(|from| ("from".to_owned(), from.to_string()))
+                .into_iter()
+                .collect(),
         };
         let verdict: Verdict = self
             .instance
