@@ -923,7 +923,7 @@ impl Worker {
                 let posts = |owned: &Owned| !owned.room.game().part().posted().is_empty();
                 for slot in 0..self.rooms.len() {
                     if self.rooms[slot].as_ref().is_some_and(posts) {
-                        self.to_room(slot, RoomCommand::Mail(MailCommand::Again));
+                        self.tell_room(slot, RoomCommand::Mail(MailCommand::Again));
                     }
                 }
             }
@@ -947,12 +947,12 @@ impl Worker {
             }
             Command::Lifted => self.lifted(),
             Command::Up { from, up } => self.up(from, up),
-            Command::GatewayGone { node, generation } => self.to_every_room(|| RoomCommand::GatewayGone {
+            Command::GatewayGone { node, generation } => self.tell_rooms(|| RoomCommand::GatewayGone {
                 node: node.clone(),
                 generation,
             }),
-            Command::LinkLost { node } => self.to_every_room(|| RoomCommand::LinkLost { node: node.clone() }),
-            Command::Writable { node } => self.to_every_room(|| RoomCommand::Writable { node: node.clone() }),
+            Command::LinkLost { node } => self.tell_rooms(|| RoomCommand::LinkLost { node: node.clone() }),
+            Command::Writable { node } => self.tell_rooms(|| RoomCommand::Writable { node: node.clone() }),
             Command::ContentChanged { collection, key } => {
                 for slot in 0..self.rooms.len() {
                     // It is a hint, which a match that is being handed over may miss.
@@ -966,7 +966,7 @@ impl Worker {
             }
             Command::Answer { target, id, answer } => {
                 if let Some(slot) = self.slot(target) {
-                    self.to_room(slot, RoomCommand::Answer { id, answer });
+                    self.tell_room(slot, RoomCommand::Answer { id, answer });
                 }
             }
             Command::View { target, reply } => {
@@ -991,7 +991,7 @@ impl Worker {
                 let _ = reply.send(seats);
             }
             Command::End { target, reason, reply } => match self.slot(target) {
-                Some(slot) => self.to_room(slot, RoomCommand::End { reason, reply }),
+                Some(slot) => self.tell_room(slot, RoomCommand::End { reason, reply }),
                 None => drop(reply.send(false)),
             },
             Command::Kick {
@@ -1000,7 +1000,7 @@ impl Worker {
                 reason,
                 reply,
             } => match self.slot(target) {
-                Some(slot) => self.to_room(slot, RoomCommand::Kick { player, reason, reply }),
+                Some(slot) => self.tell_room(slot, RoomCommand::Kick { player, reason, reply }),
                 None => drop(reply.send(false)),
             },
             Command::Freeze { target, reply } => {
@@ -1027,23 +1027,23 @@ impl Worker {
             |slot: &usize| !self.is_held(*slot) && self.rooms[*slot].as_ref().is_some_and(|owned| owned.room.is_open());
         match (slot, mail) {
             (slot, MailCommand::Letter { from, letter }) => match slot.filter(hears) {
-                Some(slot) => self.to_room(slot, RoomCommand::Mail(MailCommand::Letter { from, letter })),
+                Some(slot) => self.tell_room(slot, RoomCommand::Mail(MailCommand::Letter { from, letter })),
                 None => self.outside.not_here(&from, target, letter.from),
             },
-            (Some(slot), mail) => self.to_room(slot, RoomCommand::Mail(mail)),
+            (Some(slot), mail) => self.tell_room(slot, RoomCommand::Mail(mail)),
             // It was said for a match that is elsewhere now, or over: who goes on with it asks again.
             (None, _) => {}
         }
     }
 
-    fn to_every_room(&mut self, command: impl Fn() -> RoomCommand) {
+    fn tell_rooms(&mut self, command: impl Fn() -> RoomCommand) {
         for slot in 0..self.rooms.len() {
-            self.to_room(slot, command());
+            self.tell_room(slot, command());
         }
     }
 
     /// Gives a room what is for it, or keeps it while the match is being handed over.
-    fn to_room(&mut self, slot: usize, command: RoomCommand) {
+    fn tell_room(&mut self, slot: usize, command: RoomCommand) {
         let Some(Some(owned)) = self.rooms.get_mut(slot) else {
             return;
         };
@@ -1117,7 +1117,7 @@ impl Worker {
         let Some(waiting) = owned.frozen.take() else { return };
         self.in_room(slot, |room, _, _| room.stay(epoch));
         self.perform_held(slot);
-        waiting.into_iter().for_each(|command| self.to_room(slot, command));
+        waiting.into_iter().for_each(|command| self.tell_room(slot, command));
     }
 
     fn in_every_room(&mut self, mut step: impl FnMut(&mut Room, u64, &mut Vec<RoomEffect>)) {
@@ -1239,7 +1239,7 @@ impl Worker {
     /// Keeps a message for a match that is being handed over. One whose lease has lapsed hears nothing.
     fn hold_up(&mut self, slot: usize, from: NodeLife, up: Up) {
         if self.rooms[slot].as_ref().is_some_and(|owned| owned.frozen.is_some()) {
-            self.to_room(slot, RoomCommand::Up { from, up });
+            self.tell_room(slot, RoomCommand::Up { from, up });
         }
     }
 

@@ -1410,3 +1410,6 @@ fn collect(streams: &mut [Stream], output: &Arc<Output>) {
         stream.collect(output);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use super::super::event::{EndReason, Entry, Event, Outcome, Topic};
 use super::super::output::Body;
 use super::super::part::{Admission, HostPart, Invitee};
 use super::stage::{Stage, module, occupant, start_record};
-use super::{Applied, Ending, Match};
+use super::{Applied, Ending, Match, RingIn};
 use crate::wasm::host::LogLevel;
 use crate::wasm::testing::{Guest, SCRATCH};
 use rookery_protocol::PlayerId;
@@ -1113,5 +1113,106 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_match_goes_on_from_what_it_saved_as_a_new_incarnation_and_its_clock_stood_still() {
+    let guest = Guest::new("keeper")
+        .on(
+            "message",
+            "(call $set_timer (i32.const 7) (i32.const 500)) (call $publish_all @'key' @'value') (call $claim (i32.const 3) @'throne')",
+        )
+        .on("save", "(call $bytes @'state')")
+        .on("load", "(call $send_all (local.get $ptr) (local.get $len)) (call $ok)");
+    let mut stage = Stage::started(&guest);
+    let seat = stage.join(1, Role::Player);
+    stage.now_ms = 1_000;
+    stage.game.apply(
+        stage.now_ms,
+        Event::Message {
+            seat,
+            n: 4,
+            data: Bytes::new(),
+        },
+        &mut stage.last,
+    );
+    let (asked, _) = stage.last.effects[0].clone();
+    let state = stage.game.save().unwrap();
+    let part = stage.game.encode_part(RingIn::Nowhere);
+    let heard_before = stage.game.part().last_seq();
+    assert!(stage.game.part().since(0).is_some(), "the running match keeps its ring");
+
+    let unix_now_ms = 1_700_000_900_000;
+    let part = HostPart::decode(&part).unwrap().resumed(1, unix_now_ms);
+    assert_eq!(
+        part.start().unix_start_ms + part.now_ms(),
+        unix_now_ms,
+        "it knows the time of day"
+    );
+    let mut game = Match::restore(&module(&guest), part).unwrap();
+    let mut applied = Applied::default();
+    let load = Event::Load {
+        saved_by: "1.0.0".into(),
+        state,
+    };
+    game.apply(1_000, load, &mut applied);
+    assert_eq!(applied.record.outcome, Outcome::Applied);
+    assert!(matches!(&applied.outputs[0].body, Body::Data { data } if data == "state"));
+    let seq = applied.outputs[0].seq;
+    assert_eq!(seq, (1 << 40) + 1);
+    assert!(
+        game.part().since(heard_before).is_none(),
+        "what the last incarnation said is gone"
+    );
+    assert_eq!(game.part().seat(seat).map(|seated| seated.last_n), Some(4));
+    assert_eq!(game.part().due_timer(1_499), None);
+    assert_eq!(game.part().due_timer(1_500), Some(7));
+    assert_eq!(game.part().published(None, "key").unwrap().data, "value");
+    assert_eq!(
+        game.part().outbox().keys().collect::<Vec<_>>(),
+        [&asked],
+        "a request keeps its id"
+    );
+}
+
+#[test]
+fn a_match_that_moves_keeps_its_numbers_and_what_it_said() {
+    let guest = Guest::new("mover").on("message", "(call $send_all @'hello')");
+    let mut stage = Stage::started(&guest);
+    let seat = stage.join(1, Role::Player);
+    stage.say(seat, b"go");
+    let (state, last) = (stage.game.save().unwrap(), stage.game.part().last_seq());
+    let part = HostPart::decode(&stage.game.encode_part(RingIn::Encoding)).unwrap();
+    let mut game = Match::restore(&module(&guest), part.resumed(0, 0)).unwrap();
+    let load = Event::Load {
+        saved_by: "1.0.0".into(),
+        state,
+    };
+    game.apply(0, load, &mut stage.last);
+    assert_eq!(game.part().since(0).unwrap().count() as u64, last);
+    let again = Event::Message {
+        seat,
+        n: 0,
+        data: Bytes::new(),
+    };
+    game.apply(0, again, &mut stage.last);
+    assert_eq!(stage.last.outputs[0].seq, last + 1);
+}
+
+#[test]
+fn a_load_that_refuses_or_traps_says_so() {
+    let refuses = Guest::new("stubborn").on("load", "(call $refuse @'no')");
+    let traps = Guest::new("broken").on("load", "unreachable");
+    for (guest, outcome) in [
+        (refuses, Outcome::Refused),
+        (traps, Outcome::Trapped(super::super::event::TrapKind::Trap)),
+    ] {
+        let mut stage = Stage::of(&guest);
+        stage.apply(Event::Load {
+            saved_by: String::new(),
+            state: Bytes::new(),
+        });
+        assert_eq!(stage.record().outcome, outcome);
     }
 }

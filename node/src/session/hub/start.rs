@@ -133,7 +133,7 @@ impl Hub {
             reserve_ms: self.config().queues.reserve.as_millis() as u64,
             version: module.manifest().version.as_str().into(),
             leased: row.is_leased(),
-            save_every_ms: row.is_saved().then(|| rules.store_every.as_millis() as u64),
+            save_every_ms: row.is_saved().then_some(rules.store_every.as_millis() as u64),
         }
     }
 

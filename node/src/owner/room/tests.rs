@@ -1,0 +1,276 @@
+//! A room that goes on from what was saved or handed over: who sits there, what is asked again, and when it is saved. Rooms and
+//! gateways in ordinary times are played by `session::simulation`.
+
+use std::sync::OnceLock;
+
+use rookery_protocol::peer::{HandedSeat, WirePayload};
+
+use super::*;
+use crate::matches::part::{HostPart, StartRecord};
+use crate::wasm::testing::Guest;
+use crate::wasm::{Engine, EngineConfig, Module};
+
+fn keeper() -> &'static Module {
+    static KEEPER: OnceLock<Module> = OnceLock::new();
+    KEEPER.get_or_init(|| {
+        let guest = Guest::new("keeper")
+            .on("message", "(call $claim (i32.const 3) @'throne')")
+            .on("save", "(call $bytes @'state')");
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        engine.compile(&guest.component()).unwrap()
+    })
+}
+
+fn life(name: &str) -> NodeLife {
+    NodeLife {
+        name: name.parse().unwrap(),
+        generation: 1,
+    }
+}
+
+fn config(epoch: u64) -> RoomConfig {
+    RoomConfig {
+        epoch,
+        node: life("owner").name,
+        empty_after_ms: None,
+        private: false,
+        version: "1.0.0".into(),
+        leased: true,
+        save_every_ms: Some(1_000),
+        reserve_ms: 30_000,
+    }
+}
+
+/// A running room.
+fn room() -> Room {
+    let start = StartRecord::new(MatchId::from_u128(7), keeper(), 1, 0);
+    let game = Match::create(keeper(), start).unwrap();
+    let mut room = Room::new(game, config(1));
+    let mut out = Vec::new();
+    room.start(0, &mut out).unwrap();
+    room.release(0, &mut out);
+    room
+}
+
+fn attachment(number: u64, node: &str) -> Attachment {
+    Attachment {
+        number,
+        session: SessionId::from_u128(number.into()),
+        node: life(node).name,
+        generation: 1,
+    }
+}
+
+fn player(who: u64) -> PlayerId {
+    PlayerId::from_u128(who.into())
+}
+
+fn say(room: &mut Room, now_ms: u64, from: &str, body: UpBody) -> Vec<RoomEffect> {
+    let mut out = Vec::new();
+    let up = Up {
+        target: room.id(),
+        stream: 1,
+        body,
+    };
+    room.up(now_ms, &life(from), up, &mut out);
+    out
+}
+
+/// Seats a player whose number is also that of the connection, and returns the seat.
+fn join(room: &mut Room, from: &str, who: u64) -> Seat {
+    let request = JoinRequest {
+        req: who,
+        player: player(who),
+        name: format!("p{who}"),
+        role: JoinRole::Player,
+        ctx: WirePayload::Absent,
+        attachment: attachment(who, from),
+        is_following: false,
+    };
+    say(room, 0, from, UpBody::Join(Box::new(request)));
+    room.game().part().seat_of(player(who)).expect("there is room")
+}
+
+fn here(room: &mut Room, from: &str, seat: Seat, number: u64, who: u64) {
+    let body = UpBody::Here {
+        seats: vec![(seat, number)],
+        players: vec![(player(who), SessionId::from_u128(number.into()))],
+    };
+    say(room, 100, from, body);
+}
+
+/// What each gateway is told now.
+fn frames(room: &mut Room) -> Vec<(NodeName, DownFrame)> {
+    let mut frames = Vec::new();
+    room.flush(|gateway, frame| {
+        frames.push((gateway.name.clone(), frame));
+        true
+    });
+    frames
+}
+
+fn saved(out: &[RoomEffect]) -> Option<SavedState> {
+    out.iter().find_map(|effect| match effect {
+        RoomEffect::Save(saved) => Some((**saved).clone()),
+        _ => None,
+    })
+}
+
+/// The room that another owner makes of what this one saves now.
+fn restored(room: &mut Room) -> (Room, Vec<RoomEffect>) {
+    let mut out = Vec::new();
+    room.save_now(0, &mut out);
+    let saved = saved(&out).expect("it is saved");
+    let part = HostPart::decode(&saved.part).unwrap().resumed(1, 0);
+    let mut next = Room::new(Match::restore(keeper(), part).unwrap(), config(2));
+    let mut out = Vec::new();
+    next.load(0, Resumption::Restored, "1.0.0".into(), saved.state, &mut out)
+        .unwrap();
+    assert!(
+        frames(&mut next).is_empty() && out.is_empty(),
+        "nothing is said before the row is ours"
+    );
+    next.release(0, &mut out);
+    (next, out)
+}
+
+#[test]
+fn a_gateway_that_says_who_sits_there_is_told_where_they_go_on() {
+    let mut room = room();
+    let seat = join(&mut room, "a", 1);
+    let (mut room, _) = restored(&mut room);
+    here(&mut room, "a", seat, 1, 1);
+    let (_, frame) = frames(&mut room).remove(0);
+    assert!(frame.items.iter().any(|item| {
+        matches!(item, Item::Output(output) if output.seq > 1 << 40 && matches!(output.body, rookery_protocol::output::Body::Joined(_)))
+    }));
+    assert!(room.speaks_for(seat, 1));
+}
+
+#[test]
+fn a_connection_that_took_the_seat_after_the_save_has_it() {
+    let mut room = room();
+    let seat = join(&mut room, "a", 1);
+    let (mut room, _) = restored(&mut room);
+    here(&mut room, "b", seat, 9, 1);
+    assert!(room.speaks_for(seat, 9));
+    let held = room.game().part().seat(seat).unwrap().attachment.clone().unwrap();
+    assert_eq!(held, attachment(9, "b"));
+    // The one before it is told that it has not.
+    here(&mut room, "a", seat, 1, 1);
+    let told = frames(&mut room);
+    let old = told.iter().find(|(gateway, _)| *gateway == life("a").name).unwrap();
+    assert_eq!(old.1.items, [Item::Replaced { seat, attachment: 1 }]);
+}
+
+#[test]
+fn a_seat_that_the_state_does_not_know_is_gone_and_whoever_sits_there_now_is_not_disturbed() {
+    let mut room = room();
+    let (mut room, _) = restored(&mut room);
+    let seat = join(&mut room, "b", 2);
+    here(&mut room, "a", seat, 1, 1);
+    let told = frames(&mut room);
+    let old = told.iter().find(|(gateway, _)| *gateway == life("a").name).unwrap();
+    assert_eq!(old.1.items, [Item::Gone { seat, attachment: 1 }]);
+    assert!(room.speaks_for(seat, 2));
+    // A gateway whose stream stands hears there what became of its seats.
+    here(&mut room, "b", 77, 5, 5);
+    assert!(
+        frames(&mut room)
+            .iter()
+            .all(|(_, frame)| { frame.items.iter().all(|item| !matches!(item, Item::Gone { .. })) })
+    );
+}
+
+#[test]
+fn a_seat_of_which_nobody_says_anything_is_away_after_ten_seconds() {
+    let mut room = room();
+    let (heard, silent) = (join(&mut room, "a", 1), join(&mut room, "b", 2));
+    let (mut room, _) = restored(&mut room);
+    here(&mut room, "a", heard, 1, 1);
+    let mut out = Vec::new();
+    room.wake(HEARD_WITHIN_MS - 1, &mut out);
+    let away = |room: &Room, seat| room.game().part().seat(seat).unwrap().away_since_ms.is_some();
+    assert!(!away(&room, silent));
+    assert!(room.next_wake_ms().unwrap() <= HEARD_WITHIN_MS);
+    room.wake(HEARD_WITHIN_MS, &mut out);
+    assert!(away(&room, silent) && !away(&room, heard));
+}
+
+#[test]
+fn a_request_without_an_answer_is_made_again_under_its_id() {
+    let mut room = room();
+    let seat = join(&mut room, "a", 1);
+    let body = UpBody::Input {
+        seat,
+        attachment: 1,
+        n: 1,
+        id: None,
+        data: Bytes::new(),
+    };
+    let out = say(&mut room, 0, "a", body);
+    let asked = |out: &[RoomEffect]| -> Vec<EffectId> {
+        let ids = out.iter().filter_map(|effect| match effect {
+            RoomEffect::Perform { id, .. } => Some(*id),
+            _ => None,
+        });
+        ids.collect()
+    };
+    let first = asked(&out);
+    assert_eq!(first.len(), 1);
+    let (_, out) = restored(&mut room);
+    assert_eq!(asked(&out), first);
+}
+
+#[test]
+fn a_room_is_saved_when_it_is_due_and_its_last_state_is_kept() {
+    let mut room = room();
+    let mut out = Vec::new();
+    room.wake(10, &mut out);
+    let first = saved(&out).expect("the start is an event");
+    room.wake(5_000, &mut out);
+    out.clear();
+    room.saved(true);
+    room.wake(6_000, &mut out);
+    assert_eq!(saved(&out), None, "nothing happened since");
+    join(&mut room, "a", 1);
+    room.end(6_500, EndReason::Operator, &mut out);
+    let last = saved(&out).expect("the state of the record");
+    assert!(last.event > first.event);
+    let over = out.iter().position(|effect| matches!(effect, RoomEffect::Over(_)));
+    let save = out.iter().position(|effect| matches!(effect, RoomEffect::Save(_)));
+    assert!(save < over, "the state goes before the end");
+}
+
+#[test]
+fn a_room_that_is_handed_over_goes_on_in_its_streams_where_they_were() {
+    let mut room = room();
+    let seat = join(&mut room, "a", 1);
+    let said = frames(&mut room).remove(0).1;
+    say(&mut room, 0, "a", UpBody::Confirm { last: said.last });
+    join(&mut room, "b", 2);
+    let mut out = Vec::new();
+    let handed = room.hand_over(0, &mut out).expect("it runs");
+    let stream = handed
+        .streams
+        .iter()
+        .find(|stream| stream.gateway == life("a"))
+        .unwrap();
+    assert_eq!((stream.number, stream.confirmed), (1, said.last));
+    assert!(matches!(stream.seats[..], [HandedSeat { seat: handed, left_at: None, .. }] if handed == seat));
+
+    let part = HostPart::decode(&handed.part).unwrap().resumed(0, 0);
+    let mut next = Room::new(Match::restore(keeper(), part).unwrap(), config(2));
+    next.take_streams(handed.streams);
+    next.load(0, Resumption::Moved, "1.0.0".into(), handed.state, &mut out)
+        .unwrap();
+    next.release(0, &mut out);
+    let told = frames(&mut next);
+    let (_, frame) = told.iter().find(|(gateway, _)| *gateway == life("a").name).unwrap();
+    assert_eq!((frame.epoch, frame.stream, frame.prev), (2, 1, said.last));
+    assert!(
+        frame.last > said.last,
+        "what the gateway had not confirmed, and what came since"
+    );
+    assert!(next.speaks_for(seat, 1));
+}
