@@ -67,9 +67,6 @@ async fn check_requests(cluster: &TestCluster) {
             .as_array()
             .unwrap()
             .iter()
-            .cloned()
-            .collect::<Vec<_>>()
-            .into_iter()
             .map(|player| player.as_str().unwrap().to_owned())
             .collect();
         assert_eq!(members, [ana.player().to_owned(), ben.player().to_owned()].into());

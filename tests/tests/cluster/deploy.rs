@@ -200,7 +200,7 @@ async fn the_health_command_says_whether_a_node_takes_players() {
     let binary = rookery_tests::harness::rookery_binary();
     let ops = format!("http://{}", cluster.node(0).ops_address());
     let health = |arguments: &[&str], ops: &str| {
-        let output = Command::new(&binary)
+        let output = Command::new(binary)
             .arg("health")
             .args(arguments)
             .args(["--ops", ops])

@@ -292,7 +292,7 @@ async fn a_killed_node_s_players_go_offline_within_the_failure_bound_and_leave_n
         println!("the last of {} was offline after {last:?}", gone.len());
         assert!(last <= FAILURE_BOUND + SLACK, "offline after {last:?}");
     }
-    for index in 0..2 {
+    for (index, watcher) in watchers.iter().enumerate() {
         let ops = cluster.ops(index);
         // The two watchers and the player with a session here.
         until_within(
@@ -301,10 +301,10 @@ async fn a_killed_node_s_players_go_offline_within_the_failure_bound_and_leave_n
             async || (ops.get("/v1/cluster").await.1["players"] == 3).then_some(()),
         )
         .await;
-        let seen = watch(&watchers[index], &ids).await;
+        let seen = watch(watcher, &ids).await;
         assert!(seen.values().all(|state| state["online"] == false), "a ghost: {seen:?}");
         assert_eq!(
-            watch(&watchers[index], &[&account.player]).await[&account.player]["online"],
+            watch(watcher, &[&account.player]).await[&account.player]["online"],
             true
         );
     }

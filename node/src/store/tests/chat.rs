@@ -37,7 +37,7 @@ pub(super) async fn lines_are_numbered_by_channel_without_gaps(place: &Place) {
         })
     });
     let mut seen: std::collections::BTreeMap<&str, Vec<u64>> = Default::default();
-    let mut of_writer = vec![0; 4];
+    let mut of_writer = [0; 4];
     for (writer, channel, number) in all(writers).await {
         seen.entry(channel).or_default().push(number);
         of_writer[writer] += 1;
