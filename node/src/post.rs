@@ -84,11 +84,12 @@ impl Post {
         });
     }
 
-    /// Carries a letter as far as the way is known, and finds the way when it is not.
-    pub fn carry(&self, letter: Letter) {
+    /// Carries a letter as far as the way is known, and finds the way when it is not. Says whether it was carried.
+    pub fn carry(&self, letter: Letter) -> bool {
         let (from, to) = (letter.from, letter.to);
         if !self.is_served() {
-            return self.hub.executor().target_gone(from, to, Absence::NoPost);
+            self.hub.executor().target_gone(from, to, Absence::NoPost);
+            return false;
         }
         let route = match self.hub.executor().epoch_of(to) {
             Some(_) => Some(self.hub.local().clone()),
@@ -98,8 +99,12 @@ impl Post {
             Some(node) => {
                 self.hub.metrics().letters.inc();
                 self.say(&node, MailWord::Letter(Box::new(letter)));
+                true
             }
-            None => self.seek(from, to),
+            None => {
+                self.seek(from, to);
+                false
+            }
         }
     }
 

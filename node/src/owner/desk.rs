@@ -136,8 +136,8 @@ impl Outside for Desk {
         self.hub.services().post.find(sender, name);
     }
 
-    fn post(&self, letter: Letter) {
-        self.hub.services().post.carry(letter);
+    fn post(&self, letter: Letter) -> bool {
+        self.hub.services().post.carry(letter)
     }
 
     fn not_here(&self, to: &NodeLife, target: MatchId, sender: MatchId) {

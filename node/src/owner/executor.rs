@@ -54,8 +54,8 @@ pub trait Outside: Send + Sync + 'static {
     fn save(&self, save: Save) -> bool;
     /// Looks a name up for a match's mail; [`Executor::found`] says what it is.
     fn find(&self, sender: MatchId, name: String);
-    /// Carries a letter; [`Executor::target_gone`] says that it cannot.
-    fn post(&self, letter: Letter);
+    /// Carries a letter; false when the way is not known yet. [`Executor::target_gone`] says that there is none.
+    fn post(&self, letter: Letter) -> bool;
     /// Tells a node that the target of a letter is not on this one.
     fn not_here(&self, to: &NodeLife, target: MatchId, sender: MatchId);
     /// Tells a node what came from a match of its.
@@ -896,7 +896,12 @@ impl Worker {
                 // What a lapsed lease holds back is said again when it holds.
                 RoomEffect::Letter(_) | RoomEffect::Receipt { .. }
                     if owned.room.config().leased && !self.fence.is_open() => {}
-                RoomEffect::Letter(letter) => self.outside.post(*letter),
+                RoomEffect::Letter(letter) => {
+                    let number = letter.number;
+                    if self.outside.post(*letter) {
+                        owned.room.carried(number);
+                    }
+                }
                 RoomEffect::Receipt { to, receipt } => self.outside.receipt(&to, receipt),
                 // A match that was never released has no row that says `running`: its creator hears of it.
                 RoomEffect::Over(verdict) if released => self.outside.over(target, epoch, verdict),

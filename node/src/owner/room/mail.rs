@@ -37,8 +37,10 @@ pub(super) struct Mailbox {
     pub(super) is_due: bool,
     /// Names that are being looked up.
     finding: BTreeSet<String>,
-    /// Letters that were sent by this room.
+    /// Letters that this room gave to the post.
     sent: BTreeSet<u64>,
+    /// Letters that the post carried somewhere: they may have been heard, whatever is known of their target later.
+    carried: BTreeSet<u64>,
     again_at_ms: Option<u64>,
     /// Players who arrived, and until when their connection may follow.
     expected: BTreeMap<Seat, u64>,
@@ -85,6 +87,9 @@ impl Room {
         let Some(target) = effect.mail_target() else { return };
         if self.game.part().posted().values().any(|posted| posted.effect == id) {
             self.mail.is_due = true;
+            // Whoever had the match before may have sent it.
+            let numbers: Vec<u64> = self.game.part().posted().keys().copied().collect();
+            self.mail.carried.extend(numbers);
         } else if let Ok(to) = target.parse() {
             self.follow_ups.push_back(Event::Addressed { effect: id, to });
         } else if self.mail.finding.insert(target.to_owned()) {
@@ -118,12 +123,13 @@ impl Room {
     pub fn target_gone(&mut self, now_ms: u64, to: MatchId, absence: Absence, out: &mut Vec<RoomEffect>) {
         for (number, Posted { effect, .. }) in self.posted_to(to) {
             let is_transfer = matches!(self.game.part().outbox().get(&effect), Some(Effect::Transfer { .. }));
-            if is_transfer || !self.mail.sent.contains(&number) {
+            if is_transfer || !self.mail.carried.contains(&number) {
                 self.return_to_sender(now_ms, effect, absence, out);
             } else {
                 self.apply(now_ms, Event::Settled { effect }, out);
             }
             self.mail.sent.remove(&number);
+            self.mail.carried.remove(&number);
         }
         self.run_follow_ups(now_ms, out);
     }
@@ -190,6 +196,11 @@ impl Room {
             *count += 1;
         }
         self.mail.again_at_ms = (!part.posted().is_empty()).then_some(now_ms + AGAIN_MS);
+    }
+
+    /// The post has carried a letter somewhere.
+    pub fn carried(&mut self, number: u64) {
+        self.mail.carried.insert(number);
     }
 
     /// Says again what has no receipt: the way to a node was broken, or a match was found.
@@ -259,6 +270,7 @@ impl Room {
                 continue;
             }
             self.mail.sent.remove(&number);
+            self.mail.carried.remove(&number);
             if receipt.refused.contains(&number) {
                 self.answer_mail(now_ms, effect, "refused", out);
                 continue;
