@@ -25,6 +25,7 @@ mod cluster {
     mod storage;
     mod stored;
     mod transfer;
+    mod village;
     mod wire;
     mod worlds;
     mod zones;
