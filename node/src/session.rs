@@ -166,6 +166,10 @@ impl Session {
     ///
     /// # Errors
     /// The wish itself, when the link is no longer in use: ask another one.
+    #[allow(
+        clippy::result_large_err,
+        reason = "the wish itself comes back, and only when a link was retired"
+    )]
     pub fn ask_join(&self, link: &Arc<Mutex<Link<Session>>>, ask: JoinAsk<Session>) -> Result<(), JoinAsk<Session>> {
         let mut held = link.lock().expect("no thread panics holding it");
         if held.is_retired() {
