@@ -55,17 +55,9 @@ impl Sources {
     }
 }
 
-/// A configuration without faults, and what its owner should know.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    pub config: Config,
-    /// Keys that were set and that have no effect in this build, one line each.
-    pub warnings: Vec<String>,
-}
-
 impl Config {
     /// Reads all sources, and checks them together.
-    pub fn load(sources: Sources) -> Result<Loaded, Faults> {
+    pub fn load(sources: Sources) -> Result<Self, Faults> {
         let mut faults = Faults::default();
         let mut written = match &sources.file {
             Some(path) => Raw::from_file(path, &mut faults),
@@ -75,12 +67,11 @@ impl Config {
         for (key, text) in sources.flags {
             written.set(key, Source::Flag, text);
         }
-        let warnings = rules::warnings(&written);
         let mut config = Self::read(written, "", &mut faults).unwrap_or_default();
         rules::read_secret_files(&mut config, &mut faults);
         rules::check(&config, &mut faults);
         if faults.is_empty() {
-            Ok(Loaded { config, warnings })
+            Ok(config)
         } else {
             Err(faults)
         }

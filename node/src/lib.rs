@@ -38,5 +38,6 @@ pub mod session;
 pub mod storage;
 pub mod store;
 pub mod takeover;
+pub mod traces;
 pub mod wasm;
 pub mod worlds;

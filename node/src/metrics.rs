@@ -218,6 +218,7 @@ pub struct Metrics {
     store_seconds: HistogramVec,
     pub store_up: IntGauge,
     store_refused: IntCounter,
+    trace_exports_failed: IntCounter,
 }
 
 /// Registers families, and remembers what each is.
@@ -495,6 +496,10 @@ impl Metrics {
             "rookery_store_refused_total",
             "Operations refused because the store's queue was full.",
         );
+        let trace_exports_failed = f.counter(
+            "rookery_trace_exports_failed_total",
+            "Batches of spans that the collector did not take.",
+        );
         let build_info = f.gauges(
             "rookery_build_info",
             "Always 1; the labels say which build this is.",
@@ -563,6 +568,7 @@ impl Metrics {
             store_seconds,
             store_up,
             store_refused,
+            trace_exports_failed,
         })
     }
 
@@ -643,6 +649,11 @@ impl Metrics {
         self.directory_entries.set(stats.kept as i64);
         raise(&self.directory_refused, stats.refused_total);
         raise(&self.directory_expired, stats.expired_total);
+    }
+
+    /// Copies how many batches of spans the collector did not take.
+    pub fn trace_failures(&self, counted: u64) {
+        raise(&self.trace_exports_failed, counted);
     }
 
     /// Copies how many writes the store's queue has refused since the node started.

@@ -341,6 +341,7 @@ impl Node {
             metrics.leader.set(i64::from(hub.services().leader.term().is_some()));
             metrics.store_up.set(i64::from(*hub.store().up().borrow()));
             metrics.store_refusals(hub.store().refused_total());
+            metrics.trace_failures(crate::traces::failed_total());
             let stats = hub.cluster().stats();
             let members = hub.cluster().members().borrow().clone();
             let states = [

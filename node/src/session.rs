@@ -22,12 +22,15 @@ use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::output::Attachment;
 use rookery_protocol::{MatchId, PlayerId, Seat, SessionId};
 
+use tracing::Instrument;
+
 use self::hub::Hub;
 use self::link::{JoinAsk, Link};
 use self::listener::{Listener, Moved};
 use crate::gateway::connection::SessionHandle;
 use crate::gateway::outbox::{Close, Outbox};
 use crate::metrics::RateClass;
+use crate::traces::TARGET;
 
 /// Requests of one session that wait for the store or another node at once.
 const SLOW_MAX: usize = 64;
@@ -206,14 +209,15 @@ impl Session {
         }
         let session = Arc::clone(self);
         let work = work(Arc::clone(&self.hub), Arc::clone(self));
-        self.hub.spawn(async move {
+        let answering = async move {
             match work.await {
                 Ok(Some(answer)) => session.send(id, &answer),
                 Ok(None) => {}
                 Err(refusal) => session.refuse(id, refusal),
             }
             session.slow.fetch_sub(1, Ordering::AcqRel);
-        });
+        };
+        self.hub.spawn(answering.in_current_span());
     }
 
     /// Gives up every seat at once.
@@ -303,6 +307,11 @@ impl Listener for Session {
 
 impl SessionHandle for Session {
     fn request(self: &Arc<Self>, id: Option<i64>, request: Request) {
+        if let Request::MatchSend { target, data, n } = request {
+            return self.match_send(id, &target, n, data);
+        }
+        let span = tracing::info_span!(target: TARGET, "request", kind = request.kind());
+        let _traced = span.entered();
         match request {
             Request::MatchSend { target, data, n } => self.match_send(id, &target, n, data),
             Request::SessionPing { t } => {

@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 pub use self::chat::{ChannelView, ChatSweep, NewLine, WrittenLine};
 pub use self::content::{ContentHead, ContentOutcome, ContentPage, ContentRow, ContentWrite, cost as content_cost};
@@ -63,6 +64,7 @@ pub use self::values::{Expect, Scan, ValueKey, ValueRow, ValueWrite, WriteOutcom
 pub use self::zones::ZoneRow;
 
 use self::sql::{Database, Sql, Transaction, args};
+use crate::traces::TARGET;
 
 /// The number of this build, as `min_build` of a database counts it. It rises with every release that migrates.
 pub const BUILD: u64 = 2;
@@ -306,6 +308,12 @@ async fn timed<T>(
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     let asked = Instant::now();
+    // A look whether the database is there is no part of what anybody asked for.
+    let span = match operation {
+        "ping" => tracing::Span::none(),
+        _ => tracing::info_span!(target: TARGET, "store", operation),
+    };
+    let work = work.instrument(span);
     let result = match tokio::time::timeout(deadline, work).await {
         Ok(result) => result,
         Err(_) => Err(StoreError::late(operation, deadline)),

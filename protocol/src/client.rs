@@ -114,6 +114,29 @@ pub enum Request {
     World(WorldRequest),
 }
 
+impl Request {
+    /// Returns the `type` of the request's family: all of it, or what is before the dot for the cluster's services.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::SessionOpen(_) => "session.open",
+            Self::SessionPing { .. } => "session.ping",
+            Self::SessionClose => "session.close",
+            Self::MatchCreate { .. } => "match.create",
+            Self::MatchQuick { .. } => "match.quick",
+            Self::MatchList { .. } => "match.list",
+            Self::MatchJoin { .. } => "match.join",
+            Self::MatchLeave { .. } => "match.leave",
+            Self::MatchSend { .. } => "match.send",
+            Self::Queue(_) => "queue",
+            Self::Party(_) => "party",
+            Self::Channel(_) => "channel",
+            Self::Presence(_) => "presence",
+            Self::Storage(_) => "storage",
+            Self::World(_) => "world",
+        }
+    }
+}
+
 /// What a client may join as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -24,6 +24,7 @@ mod cluster {
     mod starting;
     mod storage;
     mod stored;
+    mod traces;
     mod transfer;
     mod village;
     mod wire;

@@ -48,9 +48,5 @@ impl Config {
 }
 
 fn load(file: FileOption) -> anyhow::Result<config::Config> {
-    let loaded = config::Config::load(Sources::of_process(file.config))?;
-    for warning in &loaded.warnings {
-        eprintln!("rookery: warning: {warning}");
-    }
-    Ok(loaded.config)
+    Ok(config::Config::load(Sources::of_process(file.config))?)
 }

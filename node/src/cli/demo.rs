@@ -30,7 +30,7 @@ pub(super) struct Demo {
 impl Demo {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let level = self.log.level_or("warn");
-        log::init(self.log.log_format, &level)?;
+        log::init(self.log.log_format, &level, None)?;
         let bots = if self.no_bots {
             demo::Bots::None
         } else {

@@ -16,6 +16,7 @@ use super::{LogOptions, say};
 use crate::config::{Config, Sources};
 use crate::log;
 use crate::node::Addresses;
+use crate::traces::Traces;
 
 /// How long a drained node may take to stop: its last states go into the store, and its peers hear that it leaves.
 const STOP_WITHIN: Duration = Duration::from_secs(12);
@@ -94,14 +95,21 @@ impl Node {
         if let Some(NodeCommand::Forget(forget)) = self.command {
             return forget.run();
         }
-        let loaded = Config::load(self.sources())?;
-        log::init(self.log.log_format, &self.log.level_or(log::DEFAULT_LEVEL))?;
-        for warning in &loaded.warnings {
-            warn!("configuration: {warning}");
-        }
+        let config = Config::load(self.sources())?;
+        let traces = config.telemetry.otlp.as_deref();
+        let traces = traces
+            .map(|endpoint| Traces::start(endpoint, config.node_name().as_str()))
+            .transpose()?;
+        log::init(
+            self.log.log_format,
+            &self.log.level_or(log::DEFAULT_LEVEL),
+            traces.as_ref(),
+        )?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let ended = runtime.block_on(run(loaded.config, self.exit_with_stdin));
+        let ended = runtime.block_on(run(config, self.exit_with_stdin));
         runtime.shutdown_timeout(BLOCKED_TASKS_WITHIN);
+        // Last, so that what the end of the node did is traced too.
+        drop(traces);
         ended.map(|()| ExitCode::SUCCESS)
     }
 

@@ -110,21 +110,6 @@ impl Raw {
         };
     }
 
-    /// Whether anything was written at this path or below it.
-    pub(super) fn mentions(&self, key: &str) -> bool {
-        let mut at = self;
-        for segment in key.split('.') {
-            match &at.node {
-                Node::Table(table) => match table.get(segment) {
-                    Some(next) => at = next,
-                    None => return false,
-                },
-                Node::Toml(_) | Node::Text(_) => return false,
-            }
-        }
-        true
-    }
-
     /// What kind of value this is, for a message that wanted another.
     pub(super) fn kind(&self) -> &'static str {
         match &self.node {

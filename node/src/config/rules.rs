@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::faults::Faults;
-use super::raw::Raw;
 use super::sections::{Config, Registration};
 use super::tables::{Queue, World};
 use super::units::Secret;
@@ -13,18 +12,6 @@ use crate::ops::content::CONTENT_BYTES_MAX;
 
 /// The shortest cluster secret; shorter ones can be guessed.
 pub const SECRET_BYTES_MIN: usize = 32;
-
-/// Keys that this build reads and checks and that have no effect yet, with what is missing. `config check` and the start of a
-/// node say so for each that is set: no key is silently ignored.
-const NOT_SERVED: &[(&str, &str)] = &[("telemetry.otlp", "traces")];
-
-/// One line for each key that was written and has no effect in this build.
-pub(super) fn warnings(written: &Raw) -> Vec<String> {
-    let mentioned = NOT_SERVED.iter().filter(|(key, _)| written.mentions(key));
-    mentioned
-        .map(|(key, what)| format!("{key}: accepted without effect, this build does not serve {what} yet"))
-        .collect()
-}
 
 /// Reads the files that hold secrets into the keys that they stand for.
 pub(super) fn read_secret_files(config: &mut Config, faults: &mut Faults) {

@@ -295,7 +295,8 @@ section! {
 section! {
     /// Where traces go.
     TelemetrySection {
-        /// The OpenTelemetry endpoint for traces.
+        /// The OpenTelemetry collector for traces, as `http://host:4318`: OTLP over HTTP, and `/v1/traces` is added to a URL without a
+        /// path. Requests that wait for the store or another node are traced, messages of matches are not.
         otlp: Option<String> = None,
     }
 }

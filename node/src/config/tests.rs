@@ -1,6 +1,6 @@
 use super::*;
 
-fn load(file: &str, environment: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Result<Loaded, Faults> {
+fn load(file: &str, environment: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Result<Config, Faults> {
     let path = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(path.path(), file).unwrap();
     Config::load(Sources {
@@ -39,9 +39,7 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 #[test]
 fn with_nothing_set_a_node_runs_alone_on_loopback_with_the_documented_defaults() {
-    let loaded = Config::load(Sources::default()).unwrap();
-    assert_eq!(loaded.warnings, Vec::<String>::new());
-    let config = loaded.config;
+    let config = Config::load(Sources::default()).unwrap();
     assert_eq!(config, Config::default());
     assert_eq!(config.store_url(), "sqlite://./rookery-data/rookery.db");
     assert_eq!(config.listen.peer.to_string(), "127.0.0.1:7701");
@@ -86,7 +84,7 @@ fn later_sources_win() {
     let file =
         "[node]\nname = \"from-file\"\n[limits]\nframe = 1024\ninputs = \"1/s burst 2\"\n[cluster]\nname = \"file\"";
     let environment = [("ROOKERY_NODE__NAME", "from-env"), ("ROOKERY_LIMITS__FRAME", "2KiB")];
-    let config = load(file, &environment, &[("node.name", "from-flag")]).unwrap().config;
+    let config = load(file, &environment, &[("node.name", "from-flag")]).unwrap();
     assert_eq!(config.node_name().as_str(), "from-flag");
     assert_eq!(config.limits.frame, Size::kib(2));
     assert_eq!(
@@ -112,7 +110,7 @@ fn variables_are_read_by_the_type_of_their_key() {
         ("ROOKERY_MODULES__DUEL__CREATE", "server"),
         ("ROOKERY_ADVERTISE__PEER", ""),
     ];
-    let config = load("", &environment, &[]).unwrap().config;
+    let config = load("", &environment, &[]).unwrap();
     assert_eq!(config.cluster.seeds, ["a:7701", "b:7701"]);
     assert_eq!(config.cluster.dns, ["c:7701", "_rookery._udp.example.org"]);
     assert_eq!(config.cluster.name, "12345");
@@ -133,7 +131,7 @@ fn what_kubernetes_injects_for_a_service_called_rookery_does_not_matter() {
         ("ROOKERY_SERVICE_PORT_CLIENT", "7700"),
         ("ROOKERY_OPS_TOKEN", "for the commands"),
     ];
-    assert_eq!(load("", &environment, &[]).unwrap().config, Config::default());
+    assert_eq!(load("", &environment, &[]).unwrap(), Config::default());
 }
 
 #[test]
@@ -356,7 +354,7 @@ fn secrets_are_read_from_files_and_never_printed() {
          [store]\nurl = \"postgres://rook:pass@word@db/rookery\"",
         path.display()
     );
-    let config = load(&file, &[], &[]).unwrap().config;
+    let config = load(&file, &[], &[]).unwrap();
     assert_eq!(config.cluster.secret.as_ref().unwrap().expose(), SECRET);
     let shown = [config.to_toml(), format!("{config:?}")].map(|text| text.replace("pass@word", "PASSWORD"));
     assert!(
@@ -397,14 +395,13 @@ fn what_is_printed_reads_back_as_the_same_configuration() {
         create = "server"
     "#;
     let first = load(file, &[], &[("node.name", "a")]).unwrap();
-    assert_eq!(first.warnings, Vec::<String>::new(), "all of it is served");
     assert_eq!(
-        first.config.worlds.by_name["village"].zones["mill"].params["gate"],
+        first.worlds.by_name["village"].zones["mill"].params["gate"],
         "north"
     );
-    assert_eq!(first.config.queues.by_name["duel"].skill.window, Some(100.0));
-    let again = load(&first.config.to_toml(), &[], &[]).unwrap().config;
-    let mut expected = first.config.clone();
+    assert_eq!(first.queues.by_name["duel"].skill.window, Some(100.0));
+    let again = load(&first.to_toml(), &[], &[]).unwrap();
+    let mut expected = first.clone();
     expected.store.url = Some(expected.store_url());
     assert_eq!(again, expected);
 }

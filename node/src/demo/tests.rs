@@ -18,9 +18,7 @@ fn each_node_gets_its_ports_and_the_others_as_seeds() {
             .collect(),
         ..Sources::default()
     });
-    let loaded = loaded.unwrap();
-    assert_eq!(loaded.warnings, Vec::<String>::new());
-    let config = loaded.config;
+    let config = loaded.unwrap();
     assert_eq!(config.node_name().as_str(), "node-2");
     assert_eq!(config.cluster.seeds, ["127.0.0.1:7701", "127.0.0.1:7721"]);
     assert_eq!(config.cluster.profile, Profile::Lan);
@@ -38,7 +36,7 @@ fn the_village_of_the_demo_is_a_configuration_that_nodes_take() {
         file: Some(file),
         ..Sources::default()
     });
-    let config = loaded.unwrap().config;
+    let config = loaded.unwrap();
     let world = &config.worlds.by_name["village"];
     assert_eq!(world.zones.len(), 9);
     assert!(world.zones.values().all(|zone| zone.module == "village"));

@@ -7,8 +7,10 @@ use rookery_gossip::MemberState;
 use rookery_protocol::NodeName;
 use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::peer::{self, PeerAnswer, PeerRequest};
+use tracing::Instrument;
 
 use super::{Hub, node_id};
+use crate::traces::TARGET;
 
 /// How long a node may take to answer another one's question.
 const ASK_WITHIN: Duration = Duration::from_secs(3);
@@ -42,7 +44,9 @@ impl Hub {
     ) -> Result<PeerAnswer, Refusal> {
         let none = |problem: &str| Refusal::new(ErrorCode::Unavailable, format!("node {node} {problem}"));
         let id = node_id(node).ok_or_else(|| none("is not a member"))?;
-        let answer = self.cluster().request(&id, peer::encode(request), within).await;
+        let span = tracing::info_span!(target: TARGET, "ask", node = node.as_str());
+        let asking = self.cluster().request(&id, peer::encode(request), within);
+        let answer = asking.instrument(span).await;
         let answer = answer.map_err(|_| none("does not answer"))?;
         peer::decode(&answer).map_err(|_| none("answers in a way that this version does not know"))
     }
