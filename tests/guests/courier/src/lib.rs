@@ -98,7 +98,8 @@ impl Match for Courier {
         }
         if let Some(target) = order.go {
             let luggage = json!({ "items": items }).to_string();
-            ctx.mail().transfer(self.next_request, from, &target, luggage.as_bytes());
+            ctx.mail()
+                .transfer(self.next_request, from, &target, luggage.as_bytes());
         }
         if order.finish {
             ctx.finish_json(&json!("done"));
