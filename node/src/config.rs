@@ -70,11 +70,7 @@ impl Config {
         let mut config = Self::read(written, "", &mut faults).unwrap_or_default();
         rules::read_secret_files(&mut config, &mut faults);
         rules::check(&config, &mut faults);
-        if faults.is_empty() {
-            Ok(config)
-        } else {
-            Err(faults)
-        }
+        if faults.is_empty() { Ok(config) } else { Err(faults) }
     }
 
     /// The effective configuration as TOML, with what is worked out from other keys filled in and secrets masked.

@@ -395,10 +395,7 @@ fn what_is_printed_reads_back_as_the_same_configuration() {
         create = "server"
     "#;
     let first = load(file, &[], &[("node.name", "a")]).unwrap();
-    assert_eq!(
-        first.worlds.by_name["village"].zones["mill"].params["gate"],
-        "north"
-    );
+    assert_eq!(first.worlds.by_name["village"].zones["mill"].params["gate"], "north");
     assert_eq!(first.queues.by_name["duel"].skill.window, Some(100.0));
     let again = load(&first.to_toml(), &[], &[]).unwrap();
     let mut expected = first.clone();
