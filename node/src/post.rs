@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rookery_gossip::SendError;
 use rookery_protocol::peer::{self, Letter, MailWord};
 use rookery_protocol::{MatchId, NodeLife};
 
@@ -96,11 +97,18 @@ impl Post {
             None => self.routes().get(&to).cloned(),
         };
         match route {
-            Some(node) => {
-                self.hub.metrics().letters.inc();
-                self.say(&node, MailWord::Letter(Box::new(letter)));
-                true
-            }
+            Some(node) => match self.send(&node, MailWord::Letter(Box::new(letter))) {
+                Ok(()) => {
+                    self.hub.metrics().letters.inc();
+                    true
+                }
+                Err(SendError::UnknownNode { .. }) => {
+                    self.routes().remove(&to);
+                    self.seek(from, to);
+                    false
+                }
+                Err(_) => false,
+            },
             None => {
                 self.seek(from, to);
                 false
@@ -110,13 +118,18 @@ impl Post {
 
     /// Says something to a node, this one included. What cannot be said now is said again by whoever waits for an answer.
     pub fn say(&self, to: &NodeLife, word: MailWord) {
+        let _ = self.send(to, word);
+    }
+
+    fn send(&self, to: &NodeLife, word: MailWord) -> Result<(), SendError> {
         if to == self.hub.local() {
-            return self.hear(to, word);
+            self.hear(to, word);
+            return Ok(());
         }
-        if let Some(node) = node_id(&to.name)
-            && let Err(error) = self.hub.cluster().send(&node, MAIL, peer::encode(&word))
-        {
-            tracing::trace!(node = %to.name, %error, "mail was not sent; it will be said again");
+        match node_id(&to.name) {
+            Some(node) => self.hub.cluster().send(&node, MAIL, peer::encode(&word)),
+            // No member has a name that members may not have.
+            None => Ok(()),
         }
     }
 
@@ -136,7 +149,8 @@ impl Post {
             // A full inbox: whoever sent it says it again.
             MailWord::Letter(letter) => drop(self.hub.executor().letter(from.clone(), *letter)),
             MailWord::Receipt(receipt) => drop(self.hub.executor().receipt(from.clone(), receipt)),
-            MailWord::NotHere { target, sender } => {
+            MailWord::NotHere { target, sender, number } => {
+                self.hub.executor().letter_not_heard(sender, number);
                 let mut routes = self.routes();
                 if routes.get(&target) == Some(from) {
                     routes.remove(&target);

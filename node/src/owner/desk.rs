@@ -140,8 +140,13 @@ impl Outside for Desk {
         self.hub.services().post.carry(letter)
     }
 
-    fn not_here(&self, to: &NodeLife, target: MatchId, sender: MatchId) {
-        self.hub.services().post.say(to, MailWord::NotHere { target, sender });
+    fn not_here(&self, to: &NodeLife, letter: &Letter) {
+        let word = MailWord::NotHere {
+            target: letter.to,
+            sender: letter.from,
+            number: letter.number,
+        };
+        self.hub.services().post.say(to, word);
     }
 
     fn receipt(&self, to: &NodeLife, receipt: Receipt) {

@@ -56,8 +56,8 @@ pub trait Outside: Send + Sync + 'static {
     fn find(&self, sender: MatchId, name: String);
     /// Carries a letter; false when the way is not known yet. [`Executor::target_gone`] says that there is none.
     fn post(&self, letter: Letter) -> bool;
-    /// Tells a node that the target of a letter is not on this one.
-    fn not_here(&self, to: &NodeLife, target: MatchId, sender: MatchId);
+    /// Tells a node that the target of a letter is not on this one, and has not heard it here.
+    fn not_here(&self, to: &NodeLife, letter: &Letter);
     /// Tells a node what came from a match of its.
     fn receipt(&self, to: &NodeLife, receipt: Receipt);
     /// Somebody plays in the match who did not before.
@@ -132,6 +132,9 @@ enum MailCommand {
     Gone {
         to: MatchId,
         absence: Absence,
+    },
+    NotHeard {
+        number: u64,
     },
     Again,
 }
@@ -415,6 +418,12 @@ impl Executor {
     /// The match that a match's mail goes to is not there.
     pub fn target_gone(&self, sender: MatchId, to: MatchId, absence: Absence) {
         let mail = MailCommand::Gone { to, absence };
+        self.shard(sender).push_always(Command::Mail { target: sender, mail });
+    }
+
+    /// Nobody heard a match's letter where it was carried.
+    pub fn letter_not_heard(&self, sender: MatchId, number: u64) {
+        let mail = MailCommand::NotHeard { number };
         self.shard(sender).push_always(Command::Mail { target: sender, mail });
     }
 
@@ -1033,7 +1042,7 @@ impl Worker {
         match (slot, mail) {
             (slot, MailCommand::Letter { from, letter }) => match slot.filter(hears) {
                 Some(slot) => self.tell_room(slot, RoomCommand::Mail(MailCommand::Letter { from, letter })),
-                None => self.outside.not_here(&from, target, letter.from),
+                None => self.outside.not_here(&from, &letter),
             },
             (Some(slot), mail) => self.tell_room(slot, RoomCommand::Mail(mail)),
             // It was said for a match that is elsewhere now, or over: who goes on with it asks again.
@@ -1076,6 +1085,7 @@ impl Worker {
                     MailCommand::Receipt { from, receipt } => room.receipt(now_ms, &from, receipt, out),
                     MailCommand::Found { name, found } => room.found(now_ms, &name, found, out),
                     MailCommand::Gone { to, absence } => room.target_gone(now_ms, to, absence, out),
+                    MailCommand::NotHeard { number } => room.not_heard(number),
                     MailCommand::Again => room.mail_again(now_ms, out),
                 });
             }

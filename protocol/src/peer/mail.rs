@@ -15,10 +15,13 @@ use crate::{MatchId, PlayerId};
 pub enum MailWord {
     Letter(Box<Letter>),
     Receipt(Receipt),
-    /// The match is not on this node: look it up again.
+    /// The match is not on this node, and has not heard the letter here: look it up again.
     NotHere {
         target: MatchId,
         sender: MatchId,
+        /// The letter's. An older version does not say it: 0.
+        #[serde(default)]
+        number: u64,
     },
 }
 

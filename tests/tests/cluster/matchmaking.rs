@@ -381,15 +381,21 @@ async fn a_party_has_sixteen_places_and_one_that_breaks_up_waits_no_more() {
     hears(&leader, "queue.expired", |_| true).await;
 }
 
-/// A new connection of the same player.
-async fn again(cluster: &TestCluster, node: usize, client: &Client) -> Client {
-    let fields = json!({"resume": {"token": client.opened()["resume_token"]}});
-    Client::open_with(cluster.node(node).client_address(), client.encoding(), fields).await
+/// Another connection of the same player, when the one that there was is gone.
+async fn again(cluster: &TestCluster, node: usize, gone: Client) -> Client {
+    let fields = json!({"resume": {"token": gone.opened()["resume_token"]}});
+    let encoding = gone.encoding();
+    drop(gone);
+    Client::open_with(cluster.node(node).client_address(), encoding, fields).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_became_of_a_ticket_is_told_on_the_next_connection_until_it_is_used() {
-    let cluster = duels(2).start().await;
+    let cluster = duels(2)
+        .set("queues.short.module", "duel")
+        .set("queues.short.expires", "1s")
+        .start()
+        .await;
     cluster.publish("duel").await;
     for encoding in BOTH {
         let ana = cluster.node(0).guest(encoding).await;
@@ -405,10 +411,21 @@ async fn what_became_of_a_ticket_is_told_on_the_next_connection_until_it_is_used
         let ana = Client::open_with(address, encoding, elsewhere).await;
         let told = hears(&ana, "queue.matched", |_| true).await;
         assert_eq!((&told["ticket"], &told["match"]), (&json!(ticket), &target));
-        let ana = again(&cluster, 0, &ana).await;
+        let ana = again(&cluster, 0, ana).await;
         hears(&ana, "queue.matched", |told| told["match"] == target).await;
         ana.join(target.as_str().unwrap()).await.unwrap();
         is_gone(&ana, &ticket).await;
+
+        // Expired while nobody listened: heard once.
+        let short = queue(&ana, "short", json!({})).await;
+        let gone = json!({"resume": {"token": ana.opened()["resume_token"]}});
+        drop(ana);
+        let waits = async || cluster.ops(1).get("/v1/queues").await.1["queues"][1]["waiting"] == 0;
+        eventually("the ticket has expired", waits).await;
+        let ana = Client::open_with(address, encoding, gone).await;
+        let expired = hears(&ana, "queue.expired", |_| true).await;
+        assert_eq!(expired["ticket"], short);
+        is_gone(&ana, &short).await;
     }
 }
 

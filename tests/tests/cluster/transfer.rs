@@ -68,6 +68,9 @@ async fn mail_crosses_nodes_in_order_by_id_by_name_and_by_claim_and_is_answered_
         ana.send_unnumbered(&from, json!({"tell": to, "text": "farewell", "finish": true}))
             .await;
         assert_eq!(data_with(&ben, "mail").await["mail"], "farewell");
+        ben.send_unnumbered(&to, json!({"tell": from, "text": "too late"}))
+            .await;
+        assert_eq!(data_with(&ben, "answer").await["error"], "NoTarget");
     }
 }
 

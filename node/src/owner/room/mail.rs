@@ -39,8 +39,11 @@ pub(super) struct Mailbox {
     finding: BTreeSet<String>,
     /// Letters that this room gave to the post.
     sent: BTreeSet<u64>,
-    /// Letters that the post carried somewhere: they may have been heard, whatever is known of their target later.
-    carried: BTreeSet<u64>,
+    /// Letters that the post carried somewhere, each with how often it did without word that nobody heard it there: they may have
+    /// been heard, whatever is known of their target later.
+    carried: BTreeMap<u64, u32>,
+    /// Letters that whoever had the match before may have sent.
+    inherited: BTreeSet<u64>,
     again_at_ms: Option<u64>,
     /// Players who arrived, and until when their connection may follow.
     expected: BTreeMap<Seat, u64>,
@@ -79,6 +82,16 @@ impl Mailbox {
     pub(super) fn claimed(&mut self, seat: Seat) {
         self.expected.remove(&seat);
     }
+
+    fn may_be_heard(&self, number: u64) -> bool {
+        self.carried.contains_key(&number) || self.inherited.contains(&number)
+    }
+
+    fn forget(&mut self, number: u64) {
+        self.sent.remove(&number);
+        self.carried.remove(&number);
+        self.inherited.remove(&number);
+    }
 }
 
 impl Room {
@@ -89,7 +102,7 @@ impl Room {
             self.mail.is_due = true;
             // Whoever had the match before may have sent it.
             let numbers: Vec<u64> = self.game.part().posted().keys().copied().collect();
-            self.mail.carried.extend(numbers);
+            self.mail.inherited.extend(numbers);
         } else if let Ok(to) = target.parse() {
             self.follow_ups.push_back(Event::Addressed { effect: id, to });
         } else if self.mail.finding.insert(target.to_owned()) {
@@ -123,13 +136,12 @@ impl Room {
     pub fn target_gone(&mut self, now_ms: u64, to: MatchId, absence: Absence, out: &mut Vec<RoomEffect>) {
         for (number, Posted { effect, .. }) in self.posted_to(to) {
             let is_transfer = matches!(self.game.part().outbox().get(&effect), Some(Effect::Transfer { .. }));
-            if is_transfer || !self.mail.carried.contains(&number) {
+            if is_transfer || !self.mail.may_be_heard(number) {
                 self.return_to_sender(now_ms, effect, absence, out);
             } else {
                 self.apply(now_ms, Event::Settled { effect }, out);
             }
-            self.mail.sent.remove(&number);
-            self.mail.carried.remove(&number);
+            self.mail.forget(number);
         }
         self.run_follow_ups(now_ms, out);
     }
@@ -200,7 +212,17 @@ impl Room {
 
     /// The post has carried a letter somewhere.
     pub fn carried(&mut self, number: u64) {
-        self.mail.carried.insert(number);
+        *self.mail.carried.entry(number).or_default() += 1;
+    }
+
+    /// Where the post carried a letter, nobody heard it. Said at most once of each time that it was carried.
+    pub fn not_heard(&mut self, number: u64) {
+        if let Some(times) = self.mail.carried.get_mut(&number) {
+            *times -= 1;
+            if *times == 0 {
+                self.mail.carried.remove(&number);
+            }
+        }
     }
 
     /// Says again what has no receipt: the way to a node was broken, or a match was found.
@@ -269,8 +291,7 @@ impl Room {
                 }
                 continue;
             }
-            self.mail.sent.remove(&number);
-            self.mail.carried.remove(&number);
+            self.mail.forget(number);
             if receipt.refused.contains(&number) {
                 self.answer_mail(now_ms, effect, "refused", out);
                 continue;
@@ -396,3 +417,6 @@ fn letter_body(effect: &Effect) -> Option<LetterBody> {
             .map(|traveller| LetterBody::Player(Box::new(traveller))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,452 @@
+//! A small world of three matches on three nodes and a post that delays, reorders, doubles and loses. Players walk between the
+//! matches and the matches write to each other; each seed is one run, and a failing one prints its number.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
+use rookery_protocol::client::JoinRole;
+use rookery_protocol::output::{Attachment, Body};
+use rookery_protocol::peer::{Item, JoinRequest, Letter, Receipt, Up, UpBody, WirePayload};
+use rookery_protocol::{MatchId, NodeLife, PlayerId, SessionId};
+
+use super::super::{Room, RoomConfig, RoomEffect};
+use super::Absence;
+use crate::matches::event::EndReason;
+use crate::matches::machine::Match;
+use crate::matches::part::{HostPart, StartRecord};
+use crate::wasm::{Engine, EngineConfig, Module};
+
+const SEEDS: u64 = 200;
+const STEP_MS: u64 = 20;
+const PLAYERS: u128 = 9;
+const ITEMS: u64 = 10;
+
+fn courier() -> &'static Module {
+    static COURIER: OnceLock<Module> = OnceLock::new();
+    COURIER.get_or_init(|| {
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        let component = include_bytes!("../../../../../tests/guests/courier/courier.wasm");
+        engine.compile(component).unwrap()
+    })
+}
+
+fn life(name: &str) -> NodeLife {
+    NodeLife {
+        name: name.parse().unwrap(),
+        generation: 1,
+    }
+}
+
+enum Word {
+    Letter(Box<Letter>),
+    Receipt(Receipt),
+}
+
+struct Place {
+    life: NodeLife,
+    room: Room,
+    /// What each sender's letters said, in the order in which the match heard them.
+    heard: BTreeMap<String, Vec<u64>>,
+    answers: Vec<String>,
+    held: Vec<u64>,
+    told: u64,
+    n: u64,
+}
+
+struct World {
+    rng: Xoshiro256PlusPlus,
+    now_ms: u64,
+    places: Vec<Place>,
+    /// When, to which place, from which node.
+    post: VecDeque<(u64, usize, NodeLife, Word)>,
+    /// When the last of what is on its way from one place to another arrives: most things stay in their order.
+    last_ms: BTreeMap<(usize, usize), u64>,
+    faults: bool,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let places = (0..3usize).map(|index| {
+            let mut start = StartRecord::new(MatchId::from_u128(index as u128 + 1), courier(), seed, 0);
+            start.params = Bytes::from(format!("{{\"refuse\":{}}}", if index == 2 { 3 } else { 0 }));
+            let life = life(["a", "b", "c"][index]);
+            let config = RoomConfig {
+                epoch: 1,
+                node: life.name.clone(),
+                empty_after_ms: None,
+                private: false,
+                version: "1.0.0".into(),
+                leased: false,
+                save_every_ms: None,
+                reserve_ms: 30_000,
+            };
+            let mut room = Room::new(Match::create(courier(), start).unwrap(), config);
+            room.start(0, &mut Vec::new()).unwrap();
+            room.release(0, &mut Vec::new());
+            Place {
+                life,
+                room,
+                heard: BTreeMap::new(),
+                answers: Vec::new(),
+                held: Vec::new(),
+                told: 0,
+                n: 0,
+            }
+        });
+        let places = places.collect();
+        let mut world = World {
+            rng: Xoshiro256PlusPlus::seed_from_u64(seed),
+            now_ms: 0,
+            places,
+            post: VecDeque::new(),
+            last_ms: BTreeMap::new(),
+            faults: false,
+        };
+        for player in 0..PLAYERS {
+            // The third turns some away.
+            let place = (player % 2) as usize;
+            let request = JoinRequest {
+                req: player as u64 + 1,
+                player: PlayerId::from_u128(player + 100),
+                name: format!("p{player}"),
+                role: JoinRole::Player,
+                ctx: WirePayload::Json(Bytes::from(format!("{{\"items\":{ITEMS}}}"))),
+                attachment: attachment(player),
+                is_following: false,
+            };
+            world.up(place, UpBody::Join(Box::new(request)));
+        }
+        world
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.rng.next_u64() % limit
+    }
+
+    fn up(&mut self, place: usize, body: UpBody) {
+        let target = self.places[place].room.id();
+        let now_ms = self.now_ms;
+        let up = Up {
+            target,
+            stream: 1,
+            body,
+        };
+        self.step_room(place, |room, out| room.up(now_ms, &life("gateway"), up, out));
+    }
+
+    /// Steps a room, and puts what it says into the post.
+    fn step_room(&mut self, place: usize, step: impl FnOnce(&mut Room, &mut Vec<RoomEffect>)) {
+        let mut out = Vec::new();
+        step(&mut self.places[place].room, &mut out);
+        for effect in out {
+            let (to, word) = match effect {
+                RoomEffect::Letter(letter) => (letter.to, Word::Letter(letter)),
+                RoomEffect::Receipt { receipt, .. } => (receipt.to, Word::Receipt(receipt)),
+                RoomEffect::Over(_) | RoomEffect::Seated { .. } | RoomEffect::Log { .. } => continue,
+                other => panic!("nothing else is asked for: {other:?}"),
+            };
+            let from = self.places[place].life.clone();
+            let index = self.places.iter().position(|place| place.room.id() == to);
+            let index = index.expect("all mail is for one of the three");
+            let mut due_ms = self.now_ms + self.below(80);
+            let last_ms = self.last_ms.get(&(place, index)).copied().unwrap_or_default();
+            if !self.faults || self.below(16) > 0 {
+                due_ms = due_ms.max(last_ms);
+            }
+            self.last_ms.insert((place, index), due_ms.max(last_ms));
+            self.post.push_back((due_ms, index, from, word));
+        }
+        self.listen(place);
+    }
+
+    fn listen(&mut self, place: usize) {
+        let Place {
+            room,
+            heard,
+            answers,
+            held,
+            ..
+        } = &mut self.places[place];
+        room.flush(|_, frame| {
+            for item in frame.items {
+                let Item::Output(output) = item else { continue };
+                let Body::Data { data } = &output.body else { continue };
+                let said: serde_json::Value = serde_json::from_slice(data).unwrap();
+                if let Some(text) = said["mail"].as_str() {
+                    let from = said["from"].as_str().unwrap().to_owned();
+                    heard.entry(from).or_default().push(text.parse().unwrap());
+                }
+                if let Some(error) = said["error"].as_str() {
+                    answers.push(error.to_owned());
+                }
+                held.extend(said["held"].as_u64());
+            }
+            true
+        });
+    }
+
+    fn say(&mut self, place: usize, player: u128, data: String) {
+        let player_id = PlayerId::from_u128(player + 100);
+        let Some(seat) = self.places[place].room.game().part().seat_of(player_id) else {
+            return;
+        };
+        self.up(
+            place,
+            UpBody::Input {
+                seat,
+                attachment: 1,
+                n: 0,
+                id: None,
+                data: data.into(),
+            },
+        );
+    }
+
+    fn where_is(&self, player: u128) -> Vec<usize> {
+        let player = PlayerId::from_u128(player + 100);
+        let sits = |index: &usize| self.places[*index].room.game().part().seat_of(player).is_some();
+        (0..3).filter(sits).collect()
+    }
+
+    fn step(&mut self, faults: bool) {
+        self.faults = faults;
+        self.now_ms += STEP_MS;
+        let now_ms = self.now_ms;
+        let waiting = std::mem::take(&mut self.post);
+        let (due, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(due_ms, ..)| *due_ms <= now_ms);
+        self.post.extend(later);
+        let loses = faults && self.below(6) == 0;
+        for (_, place, from, word) in due {
+            if loses && self.below(2) == 0 {
+                continue;
+            }
+            let twice = faults && self.below(8) == 0;
+            match word {
+                Word::Letter(letter) => {
+                    for _ in 0..=usize::from(twice) {
+                        let (from, letter) = (from.clone(), (*letter).clone());
+                        self.step_room(place, |room, out| room.letter(now_ms, &from, letter, out));
+                    }
+                }
+                Word::Receipt(receipt) => {
+                    for _ in 0..=usize::from(twice) {
+                        let (from, receipt) = (from.clone(), receipt.clone());
+                        self.step_room(place, |room, out| room.receipt(now_ms, &from, receipt, out));
+                    }
+                }
+            }
+        }
+        for place in 0..3 {
+            self.step_room(place, |room, out| room.wake(now_ms, out));
+        }
+        for player in 0..PLAYERS {
+            assert!(self.where_is(player).len() <= 1, "player {player} is in two places");
+        }
+    }
+
+    /// Somebody walks, and somebody writes. Walkers' connections follow at once.
+    fn live(&mut self) {
+        let player = u128::from(self.below(u64::from(PLAYERS as u32)));
+        let to = self.below(3) as usize;
+        let target = self.places[to].room.id();
+        if let [place] = self.where_is(player)[..] {
+            if place != to && self.below(2) == 0 {
+                self.say(place, player, format!("{{\"go\":\"{target}\"}}"));
+            } else {
+                self.places[place].told += 1;
+                let text = self.places[place].told;
+                self.say(place, player, format!("{{\"tell\":\"{target}\",\"text\":\"{text}\"}}"));
+            }
+        }
+        for player in 0..PLAYERS {
+            if let [place] = self.where_is(player)[..] {
+                self.follow(place, player);
+            }
+        }
+    }
+
+    fn follow(&mut self, place: usize, player: u128) {
+        let part = self.places[place].room.game().part();
+        let seat = part.seat_of(PlayerId::from_u128(player + 100)).unwrap();
+        if !part.seat(seat).unwrap().is_unclaimed {
+            return;
+        }
+        self.places[place].n += 1;
+        let request = JoinRequest {
+            req: 1_000 + self.places[place].n,
+            player: PlayerId::from_u128(player + 100),
+            name: format!("p{player}"),
+            role: JoinRole::Player,
+            ctx: WirePayload::Absent,
+            attachment: attachment(player),
+            is_following: true,
+        };
+        self.up(place, UpBody::Join(Box::new(request)));
+    }
+
+    fn heal(&mut self) {
+        for _ in 0..400 {
+            self.step(false);
+        }
+        for player in 0..PLAYERS {
+            if let [place] = self.where_is(player)[..] {
+                self.follow(place, player);
+            }
+        }
+    }
+}
+
+fn attachment(player: u128) -> Attachment {
+    Attachment {
+        number: 1,
+        session: SessionId::from_u128(player + 1),
+        node: "gateway".parse().unwrap(),
+        generation: 1,
+    }
+}
+
+fn seeds() -> Vec<u64> {
+    match std::env::var("ROOKERY_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => (0..SEEDS).collect(),
+    }
+}
+
+#[test]
+fn whatever_the_post_does_mail_is_heard_once_and_in_order_and_nobody_is_lost() {
+    let mut refused = 0;
+    for seed in seeds() {
+        let mut world = World::new(seed);
+        for _ in 0..300 {
+            world.step(true);
+            world.live();
+        }
+        world.heal();
+        for player in 0..PLAYERS {
+            let places = world.where_is(player);
+            assert_eq!(places.len(), 1, "seed {seed}: player {player} is in {places:?}");
+            world.places[places[0]].held.clear();
+            world.say(places[0], player, "{\"ask\":true}".into());
+            let held = &world.places[places[0]].held;
+            assert_eq!(held[..], [ITEMS], "seed {seed}: what player {player} carries");
+        }
+        let mut numbers: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+        for place in &world.places {
+            assert!(
+                place.room.game().part().posted().is_empty() && place.room.game().part().outbox().is_empty(),
+                "seed {seed}: something is still on the way"
+            );
+            assert!(
+                place.answers.iter().all(|answer| answer == "Refused"),
+                "{:?}",
+                place.answers
+            );
+            refused += place.answers.len();
+            for (from, heard) in &place.heard {
+                assert!(heard.is_sorted(), "seed {seed}: out of order from {from}: {heard:?}");
+                let distinct: BTreeSet<u64> = heard.iter().copied().collect();
+                assert_eq!(
+                    distinct.len(),
+                    heard.len(),
+                    "seed {seed}: something from {from} was heard twice"
+                );
+                numbers.entry(from.clone()).or_default().extend(distinct);
+            }
+        }
+    }
+    assert!(
+        refused > 0 || std::env::var("ROOKERY_SEED").is_ok(),
+        "nobody was turned away"
+    );
+}
+
+#[test]
+fn a_match_with_players_on_the_way_ends_when_they_are_settled() {
+    let mut world = World::new(1);
+    let target = world.places[1].room.id();
+    world.say(0, 0, format!("{{\"go\":\"{target}\",\"finish\":true}}"));
+    assert!(
+        world.places[0].room.verdict().is_none(),
+        "somebody may have to come back"
+    );
+    for _ in 0..50 {
+        world.step(false);
+    }
+    assert!(world.places[0].room.verdict().is_some());
+    assert_eq!(world.where_is(0), [1]);
+
+    // A match that is over turns nobody in, and says so.
+    world.say(1, 0, format!("{{\"go\":\"{}\"}}", world.places[0].room.id()));
+    for _ in 0..50 {
+        world.step(false);
+    }
+    assert_eq!(world.where_is(0), [1], "back, with a new seat");
+    assert!(world.places[1].answers.contains(&"NoTarget".to_owned()));
+}
+
+#[test]
+fn letters_on_their_way_are_part_of_the_match_and_go_on_elsewhere() {
+    let mut world = World::new(2);
+    let target = world.places[1].room.id();
+    world.say(0, 0, format!("{{\"tell\":\"{target}\",\"text\":\"1\"}}"));
+    world.say(0, 0, format!("{{\"go\":\"{target}\"}}"));
+    let part = world.places[0].room.game().part();
+    assert_eq!((part.posted().len(), part.outbox().len()), (2, 2));
+    assert_eq!(HostPart::decode(&part.encode()).unwrap(), *part);
+    world.post.clear();
+    // Said again after a second, and after another if they overtake each other.
+    for _ in 0..200 {
+        world.step(false);
+    }
+    assert_eq!(world.where_is(0), [1], "what was lost is said again");
+    assert_eq!(
+        world.places[1].heard.values().flatten().copied().collect::<Vec<_>>(),
+        [1]
+    );
+}
+
+#[test]
+fn a_player_whose_connection_does_not_follow_is_away() {
+    let mut world = World::new(3);
+    let target = world.places[1].room.id();
+    world.say(0, 0, format!("{{\"go\":\"{target}\"}}"));
+    for _ in 0..700 {
+        world.step(false);
+    }
+    let part = world.places[1].room.game().part();
+    let seat = part.seat_of(PlayerId::from_u128(100)).unwrap();
+    assert!(part.seat(seat).unwrap().away_since_ms.is_some());
+    world.places[1]
+        .room
+        .end(world.now_ms, EndReason::Operator, &mut Vec::new());
+    assert!(world.places[1].room.verdict().is_some());
+}
+
+#[test]
+fn what_certainly_was_not_heard_is_answered_and_what_may_have_been_is_not() {
+    // How often the letter was carried, how often nobody heard it there, and whether its sender is told.
+    for (carried, not_heard, is_told) in [(0, 0, true), (1, 1, true), (2, 2, true), (1, 0, false), (2, 1, false)] {
+        let mut world = World::new(4);
+        let target = world.places[1].room.id();
+        world.say(0, 0, format!("{{\"tell\":\"{target}\",\"text\":\"1\"}}"));
+        let number = *world.places[0].room.game().part().posted().first_key_value().unwrap().0;
+        for _ in 0..carried {
+            world.places[0].room.carried(number);
+        }
+        for _ in 0..not_heard {
+            world.places[0].room.not_heard(number);
+        }
+        world.step_room(0, |room, out| room.target_gone(0, target, Absence::Gone, out));
+        let answers = &world.places[0].answers;
+        // Everybody in the match hears it.
+        assert_eq!(
+            answers.contains(&"NoTarget".to_owned()),
+            is_told,
+            "carried {carried} times: {answers:?}"
+        );
+        assert!(world.places[0].room.game().part().outbox().is_empty());
+    }
+}
