@@ -1,6 +1,7 @@
 //! Mail between matches on different nodes, and players who are transferred from one to another: in order, once, and nobody is in
 //! two places or lost, though connections between the nodes are cut. The courier (tests/guests/courier) writes and carries.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rookery_tests::harness::{Client, Encoding, TestCluster, courier, until_within};
@@ -126,6 +127,36 @@ async fn a_transfer_moves_a_player_and_a_refused_one_brings_them_back_with_what_
     }
 }
 
+/// A player who has crossed so many borders.
+type Traveller = (String, u64);
+
+/// How often each was seen.
+type Counted = BTreeMap<Traveller, usize>;
+
+/// What a spectator of a match has heard.
+#[derive(Default)]
+struct Sightings {
+    came: Vec<Traveller>,
+    left: Vec<Traveller>,
+}
+
+/// Notes who comes and goes until nothing was heard for a while.
+async fn watch(spectator: Client) -> Sightings {
+    let mut seen = Sightings::default();
+    while let Ok(push) = spectator.next_push_within(Duration::from_secs(8)).await {
+        let push = push.expect("the node keeps the connection");
+        assert_ne!(push["type"], "match.reset", "a spectator missed something");
+        let said = &push["data"];
+        let hops = said["hops"].as_u64();
+        match (said["in"].as_str(), said["out"].as_str(), hops) {
+            (Some(player), None, Some(hops)) => seen.came.push((player.to_owned(), hops)),
+            (None, Some(player), Some(hops)) => seen.left.push((player.to_owned(), hops)),
+            _ => {}
+        }
+    }
+    seen
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_players_cross_borders_two_thousand_times_and_nobody_is_lost_or_in_two_places() {
     const PLAYERS: usize = 50;
@@ -133,19 +164,19 @@ async fn fifty_players_cross_borders_two_thousand_times_and_nobody_is_lost_or_in
     let cluster = couriers(3).await;
     let host = cluster.node(0).guest(Encoding::Json).await;
     let mut zones = Vec::new();
+    let mut watching = tokio::task::JoinSet::new();
+    let mut watchers = Vec::new();
     for index in 0..3 {
         // One of the three turns some away.
-        let refuse = if index == 2 { 7 } else { 0 };
-        zones.push(
-            place(
-                &cluster,
-                &host,
-                index,
-                &format!("zone-{index}"),
-                json!({"refuse": refuse}),
-            )
-            .await,
-        );
+        let params = json!({"refuse": if index == 2 { 7 } else { 0 }});
+        let zone = place(&cluster, &host, index, &format!("zone-{index}"), params).await;
+        // Next to the match: what a spectator misses is not what is tested here.
+        let spectator = cluster.node(index).guest(Encoding::Json).await;
+        let seated = spectator.ask("match.join", json!({"match": zone, "role": "spectator"}));
+        seated.await.unwrap();
+        watchers.push(spectator.player().to_owned());
+        watching.spawn(watch(spectator));
+        zones.push(zone);
     }
     let began = Instant::now();
     let mut walking = tokio::task::JoinSet::new();
@@ -154,8 +185,7 @@ async fn fifty_players_cross_borders_two_thousand_times_and_nobody_is_lost_or_in
         let zones = zones.clone();
         walking.spawn(async move {
             let mut at = zones[who % 3].clone();
-            player.join(&at).await.unwrap();
-            player.send_unnumbered(&at, json!({"take": 10})).await;
+            let mut seat = player.join(&at).await.unwrap();
             let mut refusals = 0;
             for step in 0..CROSSINGS {
                 let target = format!("zone-{}", (who + step) % 3);
@@ -164,21 +194,26 @@ async fn fifty_players_cross_borders_two_thousand_times_and_nobody_is_lost_or_in
                     true => format!("zone-{}", (mine + 1) % 3),
                     false => target,
                 };
-                player.send_unnumbered(&at, json!({"go": target})).await;
+                // With a number: what has none may be lost with a connection. Whoever comes carries what they had, and one more.
+                let n = seat["n"].as_u64().unwrap() + 1;
+                player.send(&at, n, json!({"take": 1})).await;
+                tokio::time::sleep(Duration::from_millis((who * 7 + step * 131) as u64 % 400)).await;
+                player.send(&at, n + 1, json!({"go": target})).await;
                 let moved = player.push_of("match.moved").await;
                 assert_eq!(moved["match"], json!(at));
                 refusals += usize::from(moved["to"] == json!(at));
                 at = moved["to"].as_str().unwrap().to_owned();
+                seat = moved;
             }
             (player, at, refusals)
         });
     }
+    let mut cuts = 0;
     let cutting = async {
-        loop {
-            for index in 0..3 {
-                tokio::time::sleep(Duration::from_millis(700)).await;
-                cluster.ops(index).post("/v1/faults/cut-data-links", json!({})).await;
-            }
+        for index in (0..3).cycle() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            cluster.ops(index).post("/v1/faults/cut-data-links", json!({})).await;
+            cuts += 1;
         }
     };
     let arriving = async {
@@ -192,11 +227,11 @@ async fn fifty_players_cross_borders_two_thousand_times_and_nobody_is_lost_or_in
         arrived = arriving => arrived,
         () = cutting => unreachable!("it cuts until all have arrived"),
     };
+    let took = began.elapsed();
     let refusals: usize = arrived.iter().map(|(_, _, refusals)| refusals).sum();
     println!(
-        "{} crossings in {:?}, {refusals} refused",
-        PLAYERS * CROSSINGS,
-        began.elapsed()
+        "{} crossings in {took:?}, {refusals} refused, {cuts} cuts",
+        PLAYERS * CROSSINGS
     );
     assert!(refusals > 0, "some were to be turned away");
     let mut seated = 0;
@@ -206,6 +241,27 @@ async fn fifty_players_cross_borders_two_thousand_times_and_nobody_is_lost_or_in
     assert_eq!(seated, PLAYERS as u64, "everybody is in one place");
     for (player, at, _) in &arrived {
         player.send_unnumbered(at, json!({"ask": true})).await;
-        assert_eq!(data_with(player, "held").await["held"], 10, "items are conserved");
+        assert_eq!(
+            data_with(player, "held").await["held"],
+            CROSSINGS,
+            "items are conserved"
+        );
     }
+    // After each border everybody came to one place, and left it once before the next.
+    let (mut came, mut left) = (Counted::new(), Counted::new());
+    while let Some(seen) = watching.join_next().await {
+        let seen = seen.unwrap();
+        seen.came.into_iter().for_each(|who| *came.entry(who).or_default() += 1);
+        seen.left.into_iter().for_each(|who| *left.entry(who).or_default() += 1);
+    }
+    for (player, ..) in &arrived {
+        for hops in 0..=CROSSINGS as u64 {
+            let who = (player.player().to_owned(), hops);
+            let times = (came.remove(&who), left.remove(&who));
+            let stays = hops == CROSSINGS as u64;
+            assert_eq!(times, (Some(1), (!stays).then_some(1)), "came and left: {who:?}");
+        }
+    }
+    came.retain(|(player, _), _| !watchers.contains(player));
+    assert_eq!((came, left), (Counted::new(), Counted::new()));
 }

@@ -3,7 +3,8 @@
 //! Parameters: `{"refuse": 3}` refuses every third player who arrives with items; `{"claim": "name"}` claims a name. Messages:
 //! `{"take": 2}` picks up items; `{"go": target}` is a transfer; `{"tell": target, "text": …}` is mail; `{"finish": true}` ends it;
 //! `{"door": false}` closes it. What is heard is said aloud: `{"mail": text, "from": …}`, `{"answer": request, "error": …}`,
-//! `{"here": items}` to who has sat down, `{"ask": …}` is answered with `{"held": items}`.
+//! `{"here": items}` to who has sat down, `{"ask": …}` is answered with `{"held": items}`. Spectators hear who comes and goes, and how
+//! many borders they have crossed: `{"in": player, "hops": n}` and `{"out": player, "hops": n}`.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +13,17 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Default, Serialize, Deserialize)]
 struct Courier {
-    carried: BTreeMap<Seat, u32>,
+    id: String,
+    carried: BTreeMap<Seat, Carried>,
     refuse: u32,
     arrivals: u32,
     next_request: u32,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Carried {
+    player: String,
+    luggage: Luggage,
 }
 
 #[derive(Default, Deserialize)]
@@ -25,9 +33,13 @@ struct Params {
     claim: Option<String>,
 }
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Clone, Serialize, Deserialize)]
+#[serde(default)]
 struct Luggage {
     items: u32,
+    hops: u32,
+    /// The match that they left.
+    from: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -53,6 +65,7 @@ impl Match for Courier {
             ctx.mail().claim(1, &name);
         }
         Ok(Self {
+            id: setup.match_id.clone(),
             refuse: params.refuse,
             next_request: 100,
             ..Self::default()
@@ -61,21 +74,26 @@ impl Match for Courier {
 
     fn join(&mut self, ctx: &mut Context, player: &Player, data: Payload) -> Result<(), Refusal> {
         let luggage = data.json::<Option<Luggage>>()?.unwrap_or_default();
-        if luggage.items > 0 {
+        let came = json!({ "in": player.id, "hops": luggage.hops });
+        let is_counted = luggage.items > 0 && luggage.from != self.id;
+        // Said and noted even when it is refused later: nobody may hear it then, and nobody may have the items twice.
+        ctx.send_json(player.seat, &json!({ "here": luggage.items }));
+        let id = player.id.clone();
+        self.carried.insert(player.seat, Carried { player: id, luggage });
+        if is_counted {
             self.arrivals += 1;
-            // Said even when it is refused later: nobody may hear it then, and nobody may have the items twice.
             if self.refuse > 0 && self.arrivals.is_multiple_of(self.refuse) {
-                self.carried.insert(player.seat, luggage.items);
                 return Err(Refusal::new("not today"));
             }
         }
-        self.carried.insert(player.seat, luggage.items);
-        ctx.send_json(player.seat, &json!({ "here": luggage.items }));
+        ctx.send_json(To::Spectators, &came);
         Ok(())
     }
 
-    fn leave(&mut self, _ctx: &mut Context, seat: Seat, _reason: LeaveReason) {
-        self.carried.remove(&seat);
+    fn leave(&mut self, ctx: &mut Context, seat: Seat, _reason: LeaveReason) {
+        if let Some(Carried { player, luggage }) = self.carried.remove(&seat) {
+            ctx.send_json(To::Spectators, &json!({ "out": player, "hops": luggage.hops }));
+        }
     }
 
     fn message(&mut self, ctx: &mut Context, from: Seat, input: Payload) {
@@ -83,9 +101,9 @@ impl Match for Courier {
             Ok(order) => order,
             Err(error) => return ctx.send_json(from, &json!({ "error": error.to_string() })),
         };
-        let items = self.carried.entry(from).or_default();
-        *items += order.take;
-        let items = *items;
+        let luggage = &mut self.carried.entry(from).or_default().luggage;
+        luggage.items += order.take;
+        let (items, hops) = (luggage.items, luggage.hops);
         self.next_request += 1;
         if order.ask {
             ctx.send_json(from, &json!({ "held": items }));
@@ -97,7 +115,7 @@ impl Match for Courier {
             ctx.mail().tell(self.next_request, &target, order.text.as_bytes());
         }
         if let Some(target) = order.go {
-            let luggage = json!({ "items": items }).to_string();
+            let luggage = json!({ "items": items, "hops": hops + 1, "from": self.id }).to_string();
             ctx.mail()
                 .transfer(self.next_request, from, &target, luggage.as_bytes());
         }
@@ -119,7 +137,7 @@ impl Match for Courier {
     }
 
     fn resync(&mut self, ctx: &mut Context, seat: Seat) {
-        let items = self.carried.get(&seat).copied().unwrap_or_default();
+        let items = self.carried.get(&seat).map_or(0, |carried| carried.luggage.items);
         ctx.send_json(seat, &json!({ "here": items, "again": true }));
     }
 
