@@ -165,8 +165,11 @@ const CROWD: usize = 2_000;
 /// What a machine with much else to do still keeps: from the answer to `queue.join` to `queue.matched`, of 99 in 100.
 const MATCHED_WITHIN: Duration = Duration::from_millis(1_500);
 
-/// Between two of the crowd: 500 come in a second.
-const ARRIVAL: Duration = Duration::from_millis(2);
+/// Between two of the crowd. 500 come in a second; `ROOKERY_ARRIVAL_US=0` has all come in one instant.
+fn arrival() -> Duration {
+    let wanted = std::env::var("ROOKERY_ARRIVAL_US").ok().and_then(|us| us.parse().ok());
+    Duration::from_micros(wanted.unwrap_or(2_000))
+}
 
 fn scaled(figure: usize) -> usize {
     let percent = std::env::var("ROOKERY_SCALE")
@@ -214,10 +217,10 @@ async fn crowd_is_matched(builder: Builder) {
     let count = scaled(CROWD) / 2 * 2;
     let mut playing = JoinSet::new();
     let clients = sessions(&cluster, count).await;
-    let begin = tokio::time::Instant::now();
+    let (begin, arrival) = (tokio::time::Instant::now(), arrival());
     for (no, client) in clients.into_iter().enumerate() {
         playing.spawn(async move {
-            tokio::time::sleep_until(begin + ARRIVAL * no as u32).await;
+            tokio::time::sleep_until(begin + arrival * no as u32).await;
             let asked = Instant::now();
             let ticket = queue(&client, "duel", json!({})).await;
             let waiting = Instant::now();
