@@ -77,7 +77,10 @@ where
         }
     }
     let asked_again = asked_again.load(Ordering::Relaxed);
-    println!("{CALLS} calls in {:?}, asked again {asked_again} times", began.elapsed());
+    println!(
+        "{CALLS} calls in {:?}, asked again {asked_again} times",
+        began.elapsed()
+    );
     assert!(refused.is_empty(), "{refused:?}");
     found
 }
