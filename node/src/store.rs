@@ -24,6 +24,7 @@ mod players;
 mod records;
 mod saves;
 mod sql;
+mod succession;
 mod tickets;
 mod values;
 mod zones;
@@ -45,7 +46,7 @@ pub use self::error::{Outage, StoreError};
 pub use self::leases::LeaseRow;
 pub use self::matches::{
     Cas, Configuration, CreateMatchError, Created, Durability, FinalStatus, Finish, MatchKind, MatchRow, MatchStatus,
-    NewMatch, Swap,
+    NewMatch,
 };
 pub use self::modules::{ModuleRow, NewModule, StoredModule};
 pub use self::names::ClaimError;
@@ -57,6 +58,7 @@ pub use self::players::{
 };
 pub use self::records::{RECORD_PLAYERS_MAX, RecordQuery, RecordRow};
 pub use self::saves::{Save, Saved};
+pub use self::succession::Swap;
 pub use self::tickets::{
     Claim, Claimed, DepthRow, FormedPlayer, NewTicket, NewTickets, PoolRow, QueueOutcome, Standing, Swept, TicketRow,
 };

@@ -6,6 +6,15 @@ use rookery_protocol::client::ChatLine;
 
 use super::*;
 
+suite! {
+    lines_are_numbered_by_channel_without_gaps,
+    one_writers_lines_keep_their_order,
+    a_reader_never_sees_a_hole,
+    a_channel_is_read_from_either_end,
+    a_matchs_line_is_written_once_and_under_its_epoch_only,
+    old_lines_are_swept_and_numbers_go_on,
+}
+
 fn line(channel: &str, text: &str) -> NewLine {
     NewLine {
         channel: channel.into(),
@@ -21,7 +30,7 @@ async fn append(store: &Store, channel: &str, text: &str) -> u64 {
     written.number
 }
 
-pub(super) async fn lines_are_numbered_by_channel_without_gaps(place: &Place) {
+async fn lines_are_numbered_by_channel_without_gaps(place: &Place) {
     let (one, two) = (place.open().await, place.open().await);
     const LINES: u64 = 300;
     let writers = [&one, &two].into_iter().enumerate().flat_map(|(writer, store)| {
@@ -54,7 +63,7 @@ pub(super) async fn lines_are_numbered_by_channel_without_gaps(place: &Place) {
     assert_eq!(of_writer[..2], [LINES, LINES]);
 }
 
-pub(super) async fn one_writers_lines_keep_their_order(place: &Place) {
+async fn one_writers_lines_keep_their_order(place: &Place) {
     let store = place.open().await;
     let queued: Vec<_> = (0..100)
         .map(|no| store.append_line(line("room:a", &no.to_string())))
@@ -71,7 +80,7 @@ pub(super) async fn one_writers_lines_keep_their_order(place: &Place) {
     assert_eq!(texts, (0..100).map(|no| no.to_string()).collect::<Vec<_>>());
 }
 
-pub(super) async fn a_reader_never_sees_a_hole(place: &Place) {
+async fn a_reader_never_sees_a_hole(place: &Place) {
     let (one, two) = (place.open().await, place.open().await);
     let writers: Vec<_> = [one, two]
         .into_iter()
@@ -101,7 +110,7 @@ pub(super) async fn a_reader_never_sees_a_hole(place: &Place) {
     }
 }
 
-pub(super) async fn a_channel_is_read_from_either_end(place: &Place) {
+async fn a_channel_is_read_from_either_end(place: &Place) {
     let store = place.open().await;
     let empty = store.view_channel("room:a", 0, 10).await.unwrap();
     assert_eq!(
@@ -130,7 +139,7 @@ pub(super) async fn a_channel_is_read_from_either_end(place: &Place) {
     assert_eq!(numbers(&store.lines_between("room:a", 3, 8, 2).await.unwrap()), [4, 5]);
 }
 
-pub(super) async fn a_matchs_line_is_written_once_and_under_its_epoch_only(place: &Place) {
+async fn a_matchs_line_is_written_once_and_under_its_epoch_only(place: &Place) {
     let store = place.open().await;
     let new = new_match();
     let id = new.id;
@@ -158,7 +167,7 @@ pub(super) async fn a_matchs_line_is_written_once_and_under_its_epoch_only(place
     assert_eq!(store.view_channel("match:it", 0, 10).await.unwrap().last, 3);
 }
 
-pub(super) async fn old_lines_are_swept_and_numbers_go_on(place: &Place) {
+async fn old_lines_are_swept_and_numbers_go_on(place: &Place) {
     let store = place.open().await;
     for _ in 0..30 {
         append(&store, "room:a", "word").await;
