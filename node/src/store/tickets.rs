@@ -301,7 +301,9 @@ const NOTE_WAIT: Sql = Sql::both(
 /// Tickets of a queue (of all when it is null) whose time is over, or whose match is.
 macro_rules! due {
     () => {
-        "select t.id, t.player, t.party, t.state, m.status from clock as c, tickets t left join matches m on m.id = t.match_id
+        "select t.id, t.player, t.party, t.state, m.status,
+             (select count(*) from match_players p where p.match_id = t.match_id and p.player = t.player) as came
+         from clock as c, tickets t left join matches m on m.id = t.match_id
          where t.queue = coalesce($1, t.queue)
              and ((t.state = 'waiting' and t.expires_at + $3 <= c.now_ms)
                   or (t.state = 'matched' and (m.id is null or m.ended_at is not null
@@ -459,7 +461,8 @@ impl Store {
     }
 
     /// Expires what has waited its time or was not come for within `reserve_ms`, and gives back what was matched to a match that
-    /// failed or was lost; all of it `late_ms` after its time. `queue`: that one, or all. Returns whose tickets changed.
+    /// failed or was lost; all of it `late_ms` after its time. What has done its work (its player sat down) is deleted. `queue`: that
+    /// one, or all. Returns whose tickets expired or were given back.
     pub async fn sweep_tickets(
         &self,
         queue: Option<&str>,
@@ -676,11 +679,16 @@ async fn claim(
 }
 
 async fn sweep(transaction: &mut Transaction, due: &[Row]) -> Result<Vec<(PlayerId, Swept)>, StoreError> {
-    let (mut expired, mut returned) = (Vec::new(), Vec::new());
+    let (mut expired, mut returned, mut used) = (Vec::new(), Vec::new(), Vec::new());
     let mut parties: BTreeMap<PartyId, usize> = BTreeMap::new();
     let mut swept = Vec::new();
     for row in due {
         let (id, player): (TicketId, PlayerId) = (row.parse("id")?, row.parse("player")?);
+        if row.unsigned("came")? > 0 {
+            // The node that was to say so is gone.
+            used.push(id);
+            continue;
+        }
         let status: Option<MatchStatus> = row.parse_opt("status")?;
         let what = match status {
             Some(MatchStatus::Failed | MatchStatus::Lost) => Swept::Returned,
@@ -697,6 +705,9 @@ async fn sweep(transaction: &mut Transaction, due: &[Row]) -> Result<Vec<(Player
             }
         }
         swept.push((player, what));
+    }
+    if !used.is_empty() {
+        transaction.rows(&DELETE, args![json!(used).to_string()]).await?;
     }
     if !expired.is_empty() {
         transaction.rows(&EXPIRE, args![json!(expired).to_string()]).await?;

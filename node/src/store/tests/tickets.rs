@@ -343,6 +343,15 @@ async fn who_has_come_needs_the_ticket_no_more(place: &Place) {
         .unwrap();
     assert_eq!(standing(&store, &ana).await, None);
     assert!(matches!(standing(&store, &ben).await, Some(Standing::Matched { .. })));
+    // Ben sits there, as his match has noted; the node that was to say that the ticket is used died before.
+    store.note_players(&[(target, ben.player)]).await.unwrap();
+    let end = Finish {
+        status: FinalStatus::Lost,
+        ..end_of(target, 1)
+    };
+    store.finish_match(end).await.unwrap();
+    assert_eq!(store.sweep_tickets(Some("duel"), SECOND, 0).await.unwrap(), []);
+    assert_eq!(standing(&store, &ben).await, None, "neither expired nor given back");
 }
 
 async fn create_party(store: &Store, player: PlayerId, code: &str) -> PartyRow {
