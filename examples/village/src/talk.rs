@@ -55,18 +55,18 @@ impl Village {
             tell(ctx, seat, "telling", &format!("You tell {name}: {text}"));
             return Ok(());
         }
-        if let Some(actor) = map::CAST
-            .iter()
-            .find(|actor| answers_to(actor.name, to) || actor.id == to)
-        {
-            return self.ask_actor(ctx, seat, actor, from, text);
-        }
         let found = self
             .roster
             .iter()
             .find_map(|(zone, people)| people.iter().find(|name| answers_to(name, to)).map(|name| (zone, name)));
-        let Some((address, name)) = found.and_then(|(zone, name)| Some((self.address(zone)?, name.clone()))) else {
-            return Err(Unclear(format!("There is no {to} in the village.")));
+        let found = found.and_then(|(zone, name)| Some((self.address(zone)?, name.clone())));
+        let Some((address, name)) = found else {
+            // After the players, near and far: nobody who bears an actor's name is out of reach because of it.
+            let mut cast = map::CAST.iter();
+            return match cast.find(|actor| answers_to(actor.name, to) || actor.id == to) {
+                Some(actor) => self.ask_actor(ctx, seat, actor, from, text),
+                None => Err(Unclear(format!("There is no {to} in the village."))),
+            };
         };
         let letter = Letter::Tell {
             seat,

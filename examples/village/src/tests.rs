@@ -423,6 +423,32 @@ fn an_actor_is_found_by_name_wherever_they_are() {
 }
 
 #[test]
+fn a_player_who_bears_an_actors_name_is_told_what_is_meant_for_them() {
+    let mut world = World::new();
+    world.at("gate").join("Ana").unwrap();
+    world.at("mill").join("Wren").unwrap();
+    world.advance(1_000);
+    world.does("Ana", "tell Wren wait for me");
+    assert!(world.lines("Wren").contains(&"Ana tells you: wait for me".to_owned()));
+    let lines = world.lines("Ana");
+    assert!(lines.contains(&"You tell Wren: wait for me".to_owned()), "{lines:?}");
+    assert!(
+        !lines.iter().any(|line| line.starts_with("Wren tells you: ")),
+        "the pedlar has answered: {lines:?}"
+    );
+    // With the player gone home the pedlar has the name alone.
+    let (zone, seat) = world.find("Wren")[0];
+    world.at(zone).leave(seat, LeaveReason::Left);
+    world.advance(1_000);
+    world.does("Ana", "tell wren and you?");
+    let lines = world.lines("Ana");
+    assert!(
+        lines.iter().any(|line| line.starts_with("Wren tells you: ")),
+        "{lines:?}"
+    );
+}
+
+#[test]
 fn two_actors_wander_the_village_and_are_never_in_two_places() {
     for seed in 1..=5 {
         let mut world = World::with_seed(seed);

@@ -2,10 +2,11 @@
 // token, so the same account works wherever the tab connects.
 
 const KEY = "rookery.account";
+// Birds. There is no wren among them: in the village one walks about already (examples/village/src/map.rs).
 const NAMES = [
   "Bunting", "Chough", "Crake", "Dipper", "Dunlin", "Dunnock", "Fieldfare", "Finch", "Goldcrest", "Heron", "Jackdaw", "Kestrel",
   "Kite", "Lapwing", "Linnet", "Magpie", "Merlin", "Nuthatch", "Osprey", "Ouzel", "Petrel", "Pipit", "Plover", "Redstart",
-  "Sandpiper", "Serin", "Shrike", "Siskin", "Skylark", "Snipe", "Starling", "Swift", "Tern", "Wagtail", "Whinchat", "Wren",
+  "Sandpiper", "Serin", "Shrike", "Siskin", "Skylark", "Snipe", "Starling", "Swift", "Tern", "Wagtail", "Whinchat",
 ];
 
 /** The server refused an account call; `code` is the contract's. */
