@@ -393,7 +393,7 @@ impl Metrics {
         );
         let matches_moved = f.counters_from(
             "rookery_matches_moved_total",
-            "Matches handed to another node alive.",
+            "Matches that came to this node from another one, alive.",
             "reason",
             MoveReason::LABELS,
         );
@@ -453,7 +453,10 @@ impl Metrics {
             "queue",
         );
         let zones = f.gauges_from("rookery_zones", "Zones of all worlds, by state.", "state", ZONE_STATES);
-        let zone_moves = f.counter("rookery_zone_moves_total", "Zones moved to another node.");
+        let zone_moves = f.counter(
+            "rookery_zone_moves_total",
+            "Zones that came to this node from another one, alive.",
+        );
         let leader = f.gauge("rookery_leader", "1 while this node leads.");
 
         let content_version = f.gauge(

@@ -21,7 +21,7 @@ use crate::modules::unavailable;
 use crate::owner::executor::{Frozen, Origin, Restored};
 use crate::owner::room::Resumption;
 use crate::session::hub::{Hub, node_id};
-use crate::store::{Cas, Configuration, MatchRow, MatchStatus, Swap};
+use crate::store::{Cas, Configuration, MatchKind, MatchRow, MatchStatus, Swap};
 
 /// One piece of a match on its way: these go over the connection that gossip uses too, one at a time, and must not delay it.
 const PIECE_BYTES: usize = 256 << 10;
@@ -185,10 +185,9 @@ async fn try_hand_over(hub: &Arc<Hub>, target: MatchId, to: &NodeName, cause: Mo
         ));
     };
     let epoch = frozen.epoch;
-    match send(hub, target, &next, frozen).await {
+    match send(hub, target, &next, frozen, cause).await {
         Outcome::Taken => {
             hub.executor().drop_match(target);
-            hub.metrics().match_moved(reason_of(cause));
             hub.metrics().match_paused(PauseReason::Move, paused.elapsed());
             tracing::info!(%target, %to, pause_ms = paused.elapsed().as_millis() as u64, "a match was moved");
             Ok(())
@@ -220,7 +219,7 @@ enum Outcome {
     Unknown(Refusal),
 }
 
-async fn send(hub: &Arc<Hub>, target: MatchId, next: &NodeLife, frozen: Frozen) -> Outcome {
+async fn send(hub: &Arc<Hub>, target: MatchId, next: &NodeLife, frozen: Frozen, cause: MoveCause) -> Outcome {
     let Frozen { epoch, version, room } = frozen;
     let whole = peer::encode(&Handover {
         target,
@@ -229,6 +228,7 @@ async fn send(hub: &Arc<Hub>, target: MatchId, next: &NodeLife, frozen: Frozen) 
         state: room.state,
         part: room.part,
         streams: room.streams,
+        cause,
     });
     if whole.len() > HANDOVER_BYTES_MAX {
         return Outcome::Refused(Refusal::new(ErrorCode::TooLarge, "the match is too large to be moved"));
@@ -319,7 +319,9 @@ pub async fn take(hub: &Arc<Hub>, target: MatchId, epoch: u64, piece: (u32, u32)
 }
 
 async fn become_owner(hub: &Arc<Hub>, handover: Handover) -> Result<(), Refusal> {
-    let Handover { target, epoch, .. } = handover;
+    let Handover {
+        target, epoch, cause, ..
+    } = handover;
     let row = hub
         .store()
         .read_match(target)
@@ -359,6 +361,11 @@ async fn become_owner(hub: &Arc<Hub>, handover: Handover) -> Result<(), Refusal>
                 hub.executor().gateway_gone(&gateway.name, gateway.generation);
             }
             hub.announce(target, to.epoch, incarnation);
+            // Counted where the match arrives: a node that drains is gone before anybody has read its figures.
+            hub.metrics().match_moved(reason_of(cause));
+            if ours.kind == MatchKind::Zone {
+                hub.metrics().zone_moves.inc();
+            }
             Ok(())
         }
         Cas::Superseded(_) => {

@@ -323,10 +323,12 @@ pub enum PeerRequest {
 }
 
 /// Why a match goes to another node while both live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MoveCause {
     Drain,
     Rebalance,
+    /// Also what an owner of an earlier version means, which does not say.
+    #[default]
     Operator,
 }
 
@@ -343,6 +345,8 @@ pub struct Handover {
     /// What the host keeps for the match, encoded, its recent outputs included.
     pub part: Bytes,
     pub streams: Vec<HandedStream>,
+    #[serde(default)]
+    pub cause: MoveCause,
 }
 
 /// A stream that goes on from another owner.

@@ -163,7 +163,6 @@ async fn perform(worlds: &Arc<Worlds>, order: Order) -> Input {
             let outcome = moved.map(|_| ()).map_err(|refusal| refusal.message);
             match &outcome {
                 Ok(()) => {
-                    worlds.hub.metrics().zone_moves.inc();
                     tracing::info!(zone, %target, from = %from.name, to = %to.name, "a zone was moved");
                 }
                 Err(why) => {

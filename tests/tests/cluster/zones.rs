@@ -417,7 +417,7 @@ async fn a_node_that_joins_gets_its_share_and_a_zone_goes_on_as_if_nothing_had_h
     );
     chronicle.check();
     owned_once(&cluster).await;
-    eventually("the leader counts them", async || {
+    eventually("each is counted where it went", async || {
         let mut moves = 0.0;
         for index in 0..4 {
             moves += cluster
