@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use rookery_gossip::MemberState;
+use rookery_gossip::{JoinPeerError, MemberState};
 use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::peer::{self, MoveCause, PeerAnswer, PeerRequest};
 use rookery_protocol::{MatchId, NodeName, PlayerId};
@@ -220,7 +220,11 @@ impl Operations for Operator {
             }
         };
         let limit = page.limit.unwrap_or(100);
-        let request = PeerRequest::Views { after, limit };
+        let request = PeerRequest::Views {
+            after,
+            limit,
+            module: page.module.clone(),
+        };
         let mut answers = vec![peer_answer(&self.hub, request.clone()).await];
         answers.extend(self.hub.ask_all(&request).await.into_iter().map(|(_, answer)| answer));
         let mut matches: Vec<MatchView> = Vec::new();
@@ -235,6 +239,7 @@ impl Operations for Operator {
         let cursor = (matches.len() == limit as usize)
             .then(|| matches.last().map(|last| last.id.to_string()))
             .flatten();
+        // A node of an earlier version answers with all modules.
         matches.retain(|view| page.module.as_ref().is_none_or(|module| *module == view.module));
         Ok(MatchPage { matches, cursor })
     }
@@ -501,6 +506,7 @@ impl Operations for Operator {
                 node: life.name.to_string(),
                 generation: life.generation,
                 deadline_ms,
+                told_by: local.name.to_string(),
             }),
             PeerAnswer::Refused(refusal) => Err(refusal),
             _ => Err(Refusal::new(
@@ -512,9 +518,15 @@ impl Operations for Operator {
 
     async fn join_peer(&self, peer: &str) -> Result<(), Refusal> {
         let joined = self.hub.cluster().join_peer(peer).await;
-        joined
-            .map(|_| ())
-            .map_err(|error| Refusal::new(ErrorCode::Unavailable, error.to_string()))
+        joined.map(|_| ()).map_err(|error| {
+            let code = match error {
+                JoinPeerError::Malformed { .. } => ErrorCode::BadMessage,
+                JoinPeerError::Unresolved { .. } | JoinPeerError::NoAnswer { .. } | JoinPeerError::Closed => {
+                    ErrorCode::Unavailable
+                }
+            };
+            Refusal::new(code, error.to_string())
+        })
     }
 }
 

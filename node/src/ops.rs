@@ -17,14 +17,16 @@ use std::sync::Arc;
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use rookery_protocol::ErrorCode;
 use rookery_protocol::error::Refusal;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -112,6 +114,12 @@ pub fn router<O: Operations>(operations: Arc<O>, metrics: Arc<Metrics>, token: O
         .route("/v1/matches/{target}", get(match_view::<O>))
         .route("/v1/matches/{target}/end", post(end_match::<O>))
         .route("/v1/matches/{target}/kick", post(kick::<O>))
+        .route("/v1/matches/{target}/move", post(move_match::<O>))
+        // A zone's name has a slash, which not everybody writes as %2F.
+        .route("/v1/matches/{target}/{zone}", get(match_view::<O>))
+        .route("/v1/matches/{target}/{zone}/end", post(end_match::<O>))
+        .route("/v1/matches/{target}/{zone}/kick", post(kick::<O>))
+        .route("/v1/matches/{target}/{zone}/move", post(move_match::<O>))
         .route(
             "/v1/modules",
             get(modules::<O>)
@@ -121,7 +129,6 @@ pub fn router<O: Operations>(operations: Arc<O>, metrics: Arc<Metrics>, token: O
         .route("/v1/queues", get(queues::<O>))
         .route("/v1/worlds", get(worlds::<O>))
         .route("/v1/faults/cut-data-links", post(cut_data_links::<O>))
-        .route("/v1/matches/{target}/move", post(move_match::<O>))
         .route("/v1/nodes/{name}/forget", post(forget_node::<O>))
         .route("/v1/nodes/{name}/drain", post(drain::<O>))
         .route("/v1/records", get(records::<O>))
@@ -163,15 +170,15 @@ impl From<Refusal> for Failure {
     }
 }
 
-impl From<JsonRejection> for Failure {
-    fn from(rejection: JsonRejection) -> Self {
+impl From<BytesRejection> for Failure {
+    fn from(rejection: BytesRejection) -> Self {
         Self::of_body(rejection.status(), rejection.body_text())
     }
 }
 
-impl From<BytesRejection> for Failure {
-    fn from(rejection: BytesRejection) -> Self {
-        Self::of_body(rejection.status(), rejection.body_text())
+impl From<PathRejection> for Failure {
+    fn from(rejection: PathRejection) -> Self {
+        Self(Refusal::new(ErrorCode::BadMessage, rejection.body_text()))
     }
 }
 
@@ -234,6 +241,27 @@ fn status_of(code: ErrorCode) -> StatusCode {
 type Answer<T> = Result<Json<T>, Failure>;
 type Node<O> = State<Arc<O>>;
 
+/// The match that a path names, by id or name: one segment, or two for a zone whose slash is written as it is.
+struct Target(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Target {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let Path(segments) = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await?;
+        let segments: Vec<String> = segments.into_iter().map(|(_, segment)| segment).collect();
+        Ok(Self(segments.join("/")))
+    }
+}
+
+/// What an order says, as JSON whatever type it claims to be: `curl -d` claims that it is a form. Nothing is an empty object.
+fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Failure> {
+    let body = body?;
+    let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
+    let wrong = |error: serde_json::Error| Refusal::new(ErrorCode::BadMessage, error.to_string());
+    Ok(serde_json::from_slice(text).map_err(wrong)?)
+}
+
 async fn ready<O: Operations>(State(node): Node<O>) -> Response {
     match node.ready() {
         Ok(()) => "ready\n".into_response(),
@@ -258,21 +286,15 @@ async fn drain<O: Operations>(
     Path(name): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer<DrainOrdered> {
-    let body = body?;
-    let request = if body.is_empty() {
-        DrainRequest::default()
-    } else {
-        let wrong = |error: serde_json::Error| Refusal::new(ErrorCode::BadMessage, error.to_string());
-        serde_json::from_slice(&body).map_err(wrong)?
-    };
+    let request: DrainRequest = read(body)?;
     Ok(Json(node.drain(&name, request).await?))
 }
 
 async fn join_peer<O: Operations>(
     State(node): Node<O>,
-    request: Result<Json<JoinPeerRequest>, JsonRejection>,
+    body: Result<Bytes, BytesRejection>,
 ) -> Answer<serde_json::Value> {
-    let Json(request) = request?;
+    let request: JoinPeerRequest = read(body)?;
     node.join_peer(&request.peer).await?;
     Ok(Json(json!({})))
 }
@@ -286,7 +308,7 @@ async fn matches<O: Operations>(
     Ok(Json(node.matches(page).await?))
 }
 
-async fn match_view<O: Operations>(State(node): Node<O>, Path(target): Path<String>) -> Answer<MatchView> {
+async fn match_view<O: Operations>(State(node): Node<O>, Target(target): Target) -> Answer<MatchView> {
     Ok(Json(node.match_view(&target).await?))
 }
 
@@ -299,33 +321,27 @@ async fn records<O: Operations>(
     Ok(Json(node.records(request).await?))
 }
 
-async fn end_match<O: Operations>(State(node): Node<O>, Path(target): Path<String>) -> Answer<serde_json::Value> {
+async fn end_match<O: Operations>(State(node): Node<O>, Target(target): Target) -> Answer<serde_json::Value> {
     node.end_match(&target).await?;
     Ok(Json(json!({})))
 }
 
 async fn kick<O: Operations>(
     State(node): Node<O>,
-    Path(target): Path<String>,
-    request: Result<Json<KickRequest>, JsonRejection>,
+    Target(target): Target,
+    body: Result<Bytes, BytesRejection>,
 ) -> Answer<serde_json::Value> {
-    let Json(request) = request?;
+    let request: KickRequest = read(body)?;
     node.kick(&target, request).await?;
     Ok(Json(json!({})))
 }
 
 async fn move_match<O: Operations>(
     State(node): Node<O>,
-    Path(target): Path<String>,
+    Target(target): Target,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer<Moved> {
-    let body = body?;
-    let request = if body.is_empty() {
-        MoveRequest::default()
-    } else {
-        let wrong = |error: serde_json::Error| Refusal::new(ErrorCode::BadMessage, error.to_string());
-        serde_json::from_slice(&body).map_err(wrong)?
-    };
+    let request: MoveRequest = read(body)?;
     Ok(Json(node.move_match(&target, request).await?))
 }
 

@@ -13,6 +13,7 @@ use rookery_protocol::{MatchId, NodeLife};
 
 use crate::matches::event::EndReason;
 use crate::moving;
+use crate::owner::executor::Listing;
 use crate::session::hub::Hub;
 use crate::store::MatchStatus;
 
@@ -150,9 +151,11 @@ pub async fn answer(hub: Arc<Hub>, request: PeerRequest) -> PeerAnswer {
             Some(view) => PeerAnswer::View(Box::new(view)),
             None => PeerAnswer::NotHere,
         },
-        PeerRequest::Views { after, limit } => {
+        PeerRequest::Views { after, limit, module } => {
             let mut views = Vec::new();
-            for target in hub.executor().ids(after, limit.min(VIEWS_MAX) as usize) {
+            let wanted = |listing: &Listing| module.as_ref().is_none_or(|module| *module == listing.module);
+            let limit = limit.min(VIEWS_MAX) as usize;
+            for target in hub.executor().ids(after, limit, wanted) {
                 views.extend(hub.executor().view(target).await);
             }
             PeerAnswer::Views(views)

@@ -269,6 +269,9 @@ pub enum PeerRequest {
     Views {
         after: Option<MatchId>,
         limit: u32,
+        /// Only matches of this module.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        module: Option<String>,
     },
     End {
         target: MatchId,

@@ -152,7 +152,7 @@ async fn matches_here(hub: &Hub) -> (Vec<MatchId>, Vec<MatchId>) {
     let (mut bound, mut movable) = (Vec::new(), Vec::new());
     let mut after = None;
     loop {
-        let ids = hub.executor().ids(after, MATCHES_AT_ONCE);
+        let ids = hub.executor().ids(after, MATCHES_AT_ONCE, |_| true);
         let Some(last) = ids.last().copied() else {
             return (bound, movable);
         };

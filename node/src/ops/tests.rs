@@ -135,6 +135,7 @@ impl Operations for Node {
             node: name.into(),
             generation: 7,
             deadline_ms,
+            told_by: "node-1".into(),
         })
     }
 
@@ -326,13 +327,18 @@ async fn refusals_carry_code_message_and_details_under_a_fitting_status() {
 #[tokio::test]
 async fn orders_reach_the_node() {
     let listener = Listener::start(None).await;
-    for (path, body) in [
-        ("/v1/matches/village%2Fsquare/end", ""),
-        ("/v1/matches/square/kick", r#"{"player": "ana"}"#),
-        ("/v1/nodes/rook-3/forget", "{}"),
-        ("/v1/cluster/join", r#"{"peer": "10.0.0.1:7701"}"#),
+    // What `curl -d` says of every body.
+    const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+    for (path, body, claimed) in [
+        ("/v1/matches/village%2Fsquare/end", "", JSON),
+        ("/v1/matches/square/kick", r#"{"player": "ana"}"#, JSON),
+        ("/v1/nodes/rook-3/forget", "{}", JSON),
+        ("/v1/cluster/join", r#"{"peer": "10.0.0.1:7701"}"#, JSON),
+        ("/v1/matches/village/mill/end", "", JSON),
+        ("/v1/matches/village/mill/kick", r#"{"player": "ben"}"#, FORM),
+        ("/v1/cluster/join", r#"{"peer": "10.0.0.2:7701"}"#, FORM),
     ] {
-        let answer = listener.request("POST", path, &[JSON], body.as_bytes()).await;
+        let answer = listener.request("POST", path, &[claimed], body.as_bytes()).await;
         assert_eq!(answer, (200, "{}".into()), "{path}");
     }
     for (body, owner) in [(r#"{"to": "rook-2"}"#, "rook-2"), ("", "another")] {
@@ -357,6 +363,9 @@ async fn orders_reach_the_node() {
         "kick square ana \"\"",
         "forget rook-3",
         "join 10.0.0.1:7701",
+        "end village/mill",
+        "kick village/mill ben \"\"",
+        "join 10.0.0.2:7701",
         "move square Some(\"rook-2\")",
         "move square None",
         "drain rook-2 500",

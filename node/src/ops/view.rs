@@ -231,6 +231,9 @@ pub struct DrainOrdered {
     pub node: String,
     pub generation: u64,
     pub deadline_ms: u64,
+    /// The node that answers: when it is the one that leaves, its silence is the sign that it is gone.
+    #[serde(default)]
+    pub told_by: String,
 }
 
 /// `GET /v1/queues`.

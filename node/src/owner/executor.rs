@@ -90,6 +90,7 @@ pub struct Frozen {
 #[derive(Debug, Clone)]
 pub struct Listing {
     pub epoch: u64,
+    pub module: String,
     /// None for private and unlisted ones.
     pub listed: Option<ListedMatch>,
     pub digest: rookery_protocol::Digest,
@@ -360,12 +361,14 @@ impl Executor {
         leased
     }
 
-    /// Ids of the matches that are released here, after this one, in order.
-    pub fn ids(&self, after: Option<MatchId>, limit: usize) -> Vec<MatchId> {
+    /// Ids of the matches that are released here and that `wanted` takes, after this one, in order.
+    pub fn ids(&self, after: Option<MatchId>, limit: usize, wanted: impl Fn(&Listing) -> bool) -> Vec<MatchId> {
         let mut ids: Vec<MatchId> = Vec::new();
         for shard in self.shards.iter() {
             let listings = shard.listings();
-            ids.extend(listings.range(range_after(after)).take(limit).map(|(id, _)| *id));
+            let later = listings.range(range_after(after));
+            let wanted = later.filter(|(_, listing)| wanted(listing));
+            ids.extend(wanted.take(limit).map(|(id, _)| *id));
         }
         ids.sort_unstable();
         ids.truncate(limit);

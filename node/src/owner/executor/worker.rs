@@ -625,6 +625,7 @@ impl Worker {
                     let start = owned.room.game().part().start();
                     let listing = Listing {
                         epoch: owned.room.epoch(),
+                        module: start.module.clone(),
                         listed: listed.clone(),
                         digest: start.digest,
                         quick: start.quick_play,

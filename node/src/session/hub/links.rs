@@ -156,7 +156,7 @@ impl Hub {
             tokio::time::sleep(wait).await;
             let mut after = None;
             loop {
-                let targets = self.executor().ids(after, DROPS_AT_ONCE);
+                let targets = self.executor().ids(after, DROPS_AT_ONCE, |_| true);
                 let Some(last) = targets.last().copied() else { break };
                 for target in targets {
                     if let Err(error) = self.drop_if_lost(target).await {
