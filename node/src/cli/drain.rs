@@ -48,6 +48,7 @@ impl Drain {
             node,
             deadline_ms,
             generation,
+            told_by,
         } = client.post(&path, request)?;
         if !self.ops.json {
             say(format!("{node} drains, within {} s", deadline_ms.div_ceil(1_000)));
@@ -61,7 +62,8 @@ impl Drain {
                         .nodes
                         .iter()
                         .find(|seen| seen.name == node && seen.generation == generation);
-                    let Some(here) = here.filter(|seen| !matches!(seen.state.as_str(), "leaving" | "dead")) else {
+                    // A node that is leaving has said goodbye and still ends; whoever starts it again needs its ports.
+                    let Some(here) = here.filter(|seen| seen.state != "dead") else {
                         break;
                     };
                     let progress = (here.state.clone(), here.sessions, here.matches);
@@ -73,8 +75,7 @@ impl Drain {
                     }
                     shown = Some(progress);
                 }
-                // It was the node itself that was asked, and it is gone.
-                Err(OpsError::Unreachable { .. }) if shown.is_some() => break,
+                Err(OpsError::Unreachable { .. }) if told_by == node => break,
                 Err(error) => return Err(error.into()),
             }
             if began.elapsed() > Duration::from_millis(deadline_ms) + GRACE {

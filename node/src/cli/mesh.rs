@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use rookery_protocol::error::Refusal;
 use serde_json::{Value, json};
 
-use super::operator::{OpsOptions, pretty};
+use super::operator::{OpsError, OpsOptions, pretty};
 use super::say;
 use super::table::{or_dash, table};
 use crate::ops::view::{ClusterView, JoinPeerRequest, NodeView, QueueView, QueuesView};
@@ -22,19 +23,30 @@ impl Status {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let client = self.ops.client()?;
         let cluster: ClusterView = client.get("/v1/cluster")?;
-        let queues: QueuesView = client.get("/v1/queues")?;
+        // Tickets are rows: while the database is away, which is when somebody asks, the rest is known all the same.
+        let queues = match client.get::<QueuesView>("/v1/queues") {
+            Ok(view) => Ok(view.queues),
+            Err(OpsError::Refused(refusal)) => Err(refusal),
+            Err(error) => return Err(error.into()),
+        };
         if self.ops.json {
             let mut both = json!(cluster);
-            both["queues"] = json!(queues.queues);
+            match queues {
+                Ok(queues) => both["queues"] = json!(queues),
+                Err(refusal) => {
+                    both["queues"] = json!(null);
+                    both["queues_why"] = json!(refusal.message);
+                }
+            }
             say(pretty(&both));
         } else {
-            say(print(&cluster, &queues.queues));
+            say(print(&cluster, &queues));
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn print(cluster: &ClusterView, queues: &[QueueView]) -> String {
+fn print(cluster: &ClusterView, queues: &Result<Vec<QueueView>, Refusal>) -> String {
     let leader = cluster.leader.as_deref().unwrap_or("none");
     let has_why = cluster.nodes.iter().any(|node| node.why.is_some());
     let mut header = vec![
@@ -61,18 +73,22 @@ fn print(cluster: &ClusterView, queues: &[QueueView]) -> String {
         cluster.cluster,
         table(&header, &rows)
     );
-    if !queues.is_empty() {
-        let row = |queue: &QueueView| {
-            let former = or_dash(queue.former.as_deref());
-            vec![
-                queue.queue.clone(),
-                queue.waiting.to_string(),
-                queue.oldest_ms.to_string(),
-                former,
-            ]
-        };
-        let rows: Vec<_> = queues.iter().map(row).collect();
-        text += &format!("\n\n{}", table(&["QUEUE", "WAITING", "OLDEST MS", "FORMER"], &rows));
+    let row = |queue: &QueueView| {
+        let former = or_dash(queue.former.as_deref());
+        vec![
+            queue.queue.clone(),
+            queue.waiting.to_string(),
+            queue.oldest_ms.to_string(),
+            former,
+        ]
+    };
+    match queues {
+        Ok(queues) if queues.is_empty() => {}
+        Ok(queues) => {
+            let rows: Vec<_> = queues.iter().map(row).collect();
+            text += &format!("\n\n{}", table(&["QUEUE", "WAITING", "OLDEST MS", "FORMER"], &rows));
+        }
+        Err(refusal) => text += &format!("\n\nqueues: not known now, {}", refusal.message),
     }
     text
 }

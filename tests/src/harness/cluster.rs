@@ -105,7 +105,7 @@ impl Builder {
             dir,
             store_url,
             settings: common.map(|(_, key, value)| (key, value)).collect(),
-            _database: database,
+            database,
         };
         cluster.settled().await;
         cluster
@@ -132,7 +132,7 @@ pub struct TestCluster {
     store_url: String,
     /// What is set on every node.
     settings: Vec<(String, String)>,
-    _database: Option<Database>,
+    database: Option<Database>,
 }
 
 impl TestCluster {
@@ -152,6 +152,20 @@ impl TestCluster {
     /// The database of all nodes, as `store.url` names it.
     pub fn store_url(&self) -> &str {
         &self.store_url
+    }
+
+    /// Lets nobody into the database any more, and puts out who is in it, until [`TestCluster::database_back`].
+    ///
+    /// # Panics
+    /// When the database is a file.
+    pub async fn database_away(&self) {
+        let database = self.database.as_ref().expect("only a server's database can be away");
+        database.close().await;
+    }
+
+    pub async fn database_back(&self) {
+        let database = self.database.as_ref().expect("only a server's database can be back");
+        database.open().await;
     }
 
     pub fn node(&self, index: usize) -> &NodeProcess {

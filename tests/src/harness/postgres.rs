@@ -45,6 +45,25 @@ impl Database {
     pub(super) fn url(&self) -> &str {
         &self.url
     }
+
+    /// Refuses every connection, and ends those that there are.
+    pub(super) async fn close(&self) {
+        run(
+            &self.server,
+            format!("alter database {} with allow_connections false", self.name),
+        )
+        .await;
+        let end = "select pg_terminate_backend(pid) from pg_stat_activity where datname";
+        run(&self.server, format!("{end} = '{}'", self.name)).await;
+    }
+
+    pub(super) async fn open(&self) {
+        run(
+            &self.server,
+            format!("alter database {} with allow_connections true", self.name),
+        )
+        .await;
+    }
 }
 
 impl Drop for Database {

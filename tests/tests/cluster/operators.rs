@@ -50,13 +50,13 @@ async fn an_operators_mistakes_are_answered_with_a_status_and_a_code() {
         ("GET", "/", 404, "unknown_type"),
         ("POST", "/v1/cluster", 405, "bad_message"),
         ("DELETE", "/v1/modules", 405, "bad_message"),
-        ("POST", "/v1/matches/nobody/kick", 415, "bad_message"),
+        ("POST", "/v1/matches/nobody/kick", 400, "bad_message"),
+        ("GET", "/v1/matches/no/body", 404, "match.not_found"),
+        ("POST", "/v1/matches/no/body/end", 404, "match.not_found"),
         ("GET", "/v1/records?player=nobody", 400, "bad_message"),
     ] {
         let (answered, body) = call(&cluster, method, path, &[]).await;
-        // A body of another type is a mistake in the body like any other.
-        let expected = if status == 415 { 400 } else { status };
-        assert_eq!(answered, expected, "{method} {path}: {body}");
+        assert_eq!(answered, status, "{method} {path}: {body}");
         assert_refusal(&body, code);
     }
     let ops = cluster.ops(0);
@@ -66,6 +66,10 @@ async fn an_operators_mistakes_are_answered_with_a_status_and_a_code() {
     }
     let (status, body) = ops.post("/v1/matches/nobody/kick", json!({"player": 7})).await;
     assert_eq!((status, &body["code"]), (400, &json!("bad_message")), "{body}");
+    for peer in ["nowhere", "127.0.0.1", ""] {
+        let (status, body) = ops.post("/v1/cluster/join", json!({"peer": peer})).await;
+        assert_eq!((status, &body["code"]), (400, &json!("bad_message")), "{peer}: {body}");
+    }
     let client = cluster.node(0).guest(Encoding::Json).await;
     let target = client.create("echo").await;
     let (status, body) = ops
@@ -197,4 +201,90 @@ async fn a_match_is_seen_alike_from_every_node_and_stays_findable_when_it_is_ove
         .post(&format!("/v1/matches/{target}/end"), json!({}))
         .await;
     assert_eq!((status, &body["code"]), (409, &json!("match.closed")), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_one_module_is_full_however_many_matches_others_have() {
+    let cluster = TestCluster::start(2).await;
+    cluster.publish("echo").await;
+    cluster.publish("ticker").await;
+    let client = cluster.node(0).guest(Encoding::Json).await;
+    let mut wanted = Vec::new();
+    for no in 0..12 {
+        let module = if no % 4 == 3 { "ticker" } else { "echo" };
+        let target = client.create(module).await;
+        if module == "ticker" {
+            wanted.push(target);
+        }
+    }
+    rookery_tests::harness::eventually("all matches run", async || {
+        let (_, page) = cluster.ops(1).get("/v1/matches").await;
+        page["matches"].as_array().is_some_and(|matches| matches.len() == 12)
+    })
+    .await;
+    wanted.sort();
+    for index in 0..2 {
+        let ops = cluster.ops(index);
+        let (_, first) = ops.get("/v1/matches?module=ticker&limit=2").await;
+        let cursor = first["cursor"].as_str().expect("there is another page");
+        let (_, second) = ops
+            .get(&format!("/v1/matches?module=ticker&limit=2&cursor={cursor}"))
+            .await;
+        assert_eq!(second["cursor"], json!(null), "{second}");
+        let pages = [&first, &second].map(|page| page["matches"].as_array().expect("a page").clone());
+        let found: Vec<&str> = pages
+            .iter()
+            .flatten()
+            .filter_map(|seen| seen["match"].as_str())
+            .collect();
+        assert_eq!(
+            (pages[0].len(), found),
+            (2, wanted.iter().map(String::as_str).collect())
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_shows_the_nodes_while_the_database_is_away() {
+    let Some(builder) = TestCluster::builder(2).postgres() else {
+        return;
+    };
+    let cluster = builder.set("queues.duel.module", "duel").start().await;
+    cluster.publish("duel").await;
+    let status = async |json: bool| {
+        let ops = format!("http://{}", cluster.node(0).ops_address());
+        let mut command = std::process::Command::new(rookery_tests::harness::rookery_binary());
+        command.args(["status", "--ops", &ops]);
+        command.args(json.then_some("--json"));
+        let ran = tokio::task::spawn_blocking(move || command.output().expect("the binary runs"));
+        let output = ran.await.expect("the command does not panic");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("it is text")
+    };
+    let before = status(false).await;
+    assert!(before.contains("QUEUE") && before.contains("duel"), "{before}");
+    cluster.database_away().await;
+    rookery_tests::harness::eventually("the nodes notice", async || {
+        let (code, why) = cluster.ops(0).get_text("/readyz").await.expect("the node answers");
+        let up = cluster.ops(1).metric("rookery_store_up").await;
+        (code, why.trim(), up) == (503, "not ready: the store does not answer", Some(0.0))
+    })
+    .await;
+    let text = status(false).await;
+    for expected in ["node-1", "node-2", "the store does not answer", "queues: not known now"] {
+        assert!(text.contains(expected), "{expected:?} is not in {text}");
+    }
+    let shown: Value = serde_json::from_str(&status(true).await).expect("it is JSON");
+    assert_eq!(shown["nodes"].as_array().map(Vec::len), Some(2), "{shown}");
+    assert_eq!(
+        (&shown["queues"], &shown["queues_why"]),
+        (&json!(null), &json!("the store does not answer"))
+    );
+    cluster.database_back().await;
+    rookery_tests::harness::eventually("all is as before", async || {
+        let (code, _) = cluster.ops(0).get_text("/readyz").await.expect("the node answers");
+        code == 200 && cluster.ops(0).get("/v1/queues").await.0 == 200
+    })
+    .await;
+    assert!(status(false).await.contains("duel"));
 }
