@@ -131,6 +131,12 @@ fn the_container_files_are_yaml_and_say_what_the_documents_say() {
     let compose = documents("compose.yaml");
     let services = compose[0]["services"].as_mapping().expect("compose has services");
     assert_eq!(services.len(), 5);
+    let token = compose[0]["x-environment"]["ROOKERY_OPS__TOKEN"].as_str();
+    assert_eq!(
+        token,
+        Some(read("prometheus/ops-token").trim()),
+        "Prometheus has the token that the nodes ask for"
+    );
     let ingress = documents("load-balancers/ingress.yaml");
     assert_eq!(ingress[0]["kind"].as_str(), Some("Ingress"));
     let image = read("Dockerfile");
