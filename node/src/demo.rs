@@ -14,8 +14,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::path::Path;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -38,6 +38,11 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Nine zones start within a second or two of their module's publication.
 const WORLDS_WITHIN: Duration = Duration::from_secs(15);
 const ASK_EVERY: Duration = Duration::from_millis(100);
+/// A node that ended is started again after this long: time to see in the picture that it is gone.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// A node that ends so many times in a row, each time before it has run for a while, will do so again.
+const LIVES_MAX: u32 = 3;
+const SETTLED_AFTER: Duration = Duration::from_secs(20);
 /// Two bots a node make an arena that moves, and leave room for people.
 const BOTS_PER_NODE: usize = 2;
 
@@ -85,7 +90,56 @@ impl Ports {
     }
 }
 
-/// Runs the demo until a signal ends it (exit code 0) or a node dies (1).
+/// The nodes' processes, and what each is started with.
+struct Nodes<'a> {
+    options: &'a Options,
+    ports: &'a [Ports],
+    secret: String,
+    directory: &'a Path,
+    config: PathBuf,
+    reports: mpsc::Sender<Report>,
+    running: BTreeMap<u16, Life>,
+}
+
+/// One node from its start to its end.
+struct Life {
+    process: NodeProcess,
+    began: Instant,
+    /// Lives before this one that were short, in a row.
+    short: u32,
+}
+
+impl Nodes<'_> {
+    fn start(&mut self, index: u16, short: u32) -> anyhow::Result<()> {
+        let mut environment = environment(self.ports, index, &self.secret, self.directory);
+        environment.push(("ROOKERY_NODE__WITHOUT", self.options.without.clone()));
+        let (level, reports) = (&self.options.log_level, self.reports.clone());
+        let process = NodeProcess::start(index, &self.config, &environment, level, reports)?;
+        let began = Instant::now();
+        self.running.insert(index, Life { process, began, short });
+        Ok(())
+    }
+
+    /// A node ended, because somebody drained or killed it: starts it again after a while.
+    ///
+    /// # Errors
+    /// It ends again and again.
+    async fn again(&mut self, index: u16, status: ExitStatus) -> anyhow::Result<()> {
+        let name = process::name(index);
+        let short = match self.running.remove(&index) {
+            Some(life) if life.began.elapsed() < SETTLED_AFTER => life.short + 1,
+            Some(_) | None => 0,
+        };
+        if short >= LIVES_MAX {
+            bail!("{name} ended: {status}, {short} times in a row");
+        }
+        eprintln!("demo: {name} ended ({status}) and is started again");
+        tokio::time::sleep(AGAIN_AFTER).await;
+        self.start(index, short)
+    }
+}
+
+/// Runs the demo until a signal ends it (exit code 0), or it goes wrong (1): nodes do not come up, or end again and again.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let ports: Vec<Ports> = (0..options.nodes).map(|index| Ports::of(options.port, index)).collect();
     ports.iter().try_for_each(|ports| check_free(*ports))?;
@@ -95,37 +149,39 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         .tempdir()
         .context("no temporary directory")?;
     let (reports, mut inbox) = mpsc::channel(process::REPORTS_MAX);
-    let secret = secret::fresh();
     let config = directory.path().join("rookery.toml");
     std::fs::write(&config, examples::WORLD).context("the nodes' configuration could not be written")?;
-    let started: anyhow::Result<Vec<NodeProcess>> = (0..options.nodes)
-        .map(|index| {
-            let mut environment = environment(&ports, index, &secret, directory.path());
-            environment.push(("ROOKERY_NODE__WITHOUT", options.without.clone()));
-            NodeProcess::start(index, &config, &environment, &options.log_level, reports.clone())
-        })
-        .collect();
-    let nodes = started?;
+    let mut nodes = Nodes {
+        options: &options,
+        ports: &ports,
+        secret: secret::fresh(),
+        directory: directory.path(),
+        config,
+        reports,
+        running: BTreeMap::new(),
+    };
+    (0..options.nodes).try_for_each(|index| nodes.start(index, 0))?;
 
     let ended = tokio::select! {
         () = stop.signalled() => Ok(ExitCode::SUCCESS),
-        ended = play(&options, &ports, &mut inbox) => ended,
+        ended = play(&mut nodes, &mut inbox) => ended,
     };
-    process::end_all(nodes).await;
+    process::end_all(nodes.running.into_values().map(|life| life.process).collect()).await;
     if let Err(error) = directory.close() {
         eprintln!("demo: the temporary directory stays behind: {error}");
     }
     ended
 }
 
-/// Brings the cluster up and waits. Ends only when something goes wrong.
-async fn play(options: &Options, ports: &[Ports], inbox: &mut mpsc::Receiver<Report>) -> anyhow::Result<ExitCode> {
+/// Brings the cluster up and keeps it up. Ends only when something goes wrong.
+async fn play(nodes: &mut Nodes<'_>, inbox: &mut mpsc::Receiver<Report>) -> anyhow::Result<ExitCode> {
+    let (options, ports) = (nodes.options, nodes.ports);
     let deadline = Instant::now() + READY_WITHIN;
     let mut not_ready = ports.len();
     while not_ready > 0 {
         match tokio::time::timeout_at(deadline, inbox.recv()).await {
             Ok(Some(Report::Ready)) => not_ready -= 1,
-            Ok(Some(Report::Exited { node, status })) => bail!("{node} ended: {status}"),
+            Ok(Some(Report::Exited { index, status })) => bail!("{} ended: {status}", process::name(index)),
             Ok(None) => bail!("all nodes are gone"),
             Err(_) => bail!("{not_ready} nodes are not ready after {} s", READY_WITHIN.as_secs()),
         }
@@ -135,23 +191,29 @@ async fn play(options: &Options, ports: &[Ports], inbox: &mut mpsc::Receiver<Rep
         died = died(inbox) => Err(died),
     };
     prepared?;
-    let bots = match options.bots {
+    let _bots = match options.bots {
         Bots::None => None,
         Bots::Some => Some(bots::Crowd::start(ports, BOTS_PER_NODE * ports.len())?),
     };
     let mut stdout = std::io::stdout();
     writeln!(stdout, "open http://127.0.0.1:{}/", options.port)?;
     stdout.flush()?;
-    let died = died(inbox).await;
-    drop(bots);
-    Err(died)
+    loop {
+        match inbox.recv().await {
+            Some(Report::Ready) => {}
+            Some(Report::Exited { index, status }) => nodes.again(index, status).await?,
+            None => bail!("all nodes are gone"),
+        }
+    }
 }
 
 async fn died(inbox: &mut mpsc::Receiver<Report>) -> anyhow::Error {
     loop {
         match inbox.recv().await {
             Some(Report::Ready) => {}
-            Some(Report::Exited { node, status }) => return anyhow::anyhow!("{node} ended: {status}"),
+            Some(Report::Exited { index, status }) => {
+                return anyhow::anyhow!("{} ended: {status}", process::name(index));
+            }
             None => return anyhow::anyhow!("all nodes are gone"),
         }
     }

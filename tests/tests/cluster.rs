@@ -7,6 +7,7 @@ mod cluster {
     mod chat;
     mod content;
     mod delivery;
+    mod demo;
     mod deploy;
     mod discovery;
     mod drain;

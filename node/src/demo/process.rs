@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Reports are two a node at most.
+/// Two for each life of a node; nobody is kept from saying more.
 pub(super) const REPORTS_MAX: usize = 64;
 
 /// From the signal to the kill. The demo promises to be gone within 5 s.
@@ -25,7 +25,7 @@ pub(super) enum Report {
     Ready,
     /// It ended and was not told to.
     Exited {
-        node: String,
+        index: u16,
         status: ExitStatus,
     },
 }
@@ -83,7 +83,7 @@ impl NodeProcess {
         Ok(Self {
             pid,
             stdin: child.stdin.take(),
-            keeper: tokio::spawn(keep(name, child, told_to_end.clone(), reports)),
+            keeper: tokio::spawn(keep(index, child, told_to_end.clone(), reports)),
             told_to_end,
         })
     }
@@ -107,12 +107,12 @@ pub(super) async fn end_all(mut nodes: Vec<NodeProcess>) {
     }
 }
 
-async fn keep(name: String, mut child: Child, told_to_end: CancellationToken, reports: mpsc::Sender<Report>) {
+async fn keep(index: u16, mut child: Child, told_to_end: CancellationToken, reports: mpsc::Sender<Report>) {
     let exited = tokio::select! {
         exited = child.wait() => exited,
         () = told_to_end.cancelled() => {
             if tokio::time::timeout(END_WITHIN, child.wait()).await.is_err() {
-                eprintln!("demo: {name} does not end, killing it");
+                eprintln!("demo: {} does not end, killing it", name(index));
                 let _ = child.kill().await;
             }
             return;
@@ -120,7 +120,7 @@ async fn keep(name: String, mut child: Child, told_to_end: CancellationToken, re
     };
     if let Ok(status) = exited {
         // Nobody listens any more when the demo is ending already.
-        let _ = reports.send(Report::Exited { node: name, status }).await;
+        let _ = reports.send(Report::Exited { index, status }).await;
     }
 }
 
