@@ -55,7 +55,9 @@ impl Demo {
         until_within(WITHIN, "the node is back", async || {
             let (_, cluster) = self.ops(0).get("/v1/cluster").await;
             let nodes = cluster["nodes"].as_array()?;
-            let mut named = nodes.iter().filter(|seen| seen["name"] == node && seen["state"] == "ready");
+            let mut named = nodes
+                .iter()
+                .filter(|seen| seen["name"] == node && seen["state"] == "ready");
             let generation = named.next()?["generation"].as_u64()?;
             (generation > after).then_some(generation)
         })
@@ -91,7 +93,10 @@ async fn a_node_of_the_demo_that_is_drained_is_back_and_the_world_with_it() {
     });
     let drained = drained.await.expect("it does not panic");
     let said = String::from_utf8_lossy(&drained.stdout).into_owned();
-    assert!(drained.status.success() && said.trim_end().ends_with("node-3 is gone"), "{said}");
+    assert!(
+        drained.status.success() && said.trim_end().ends_with("node-3 is gone"),
+        "{said}"
+    );
     demo.ready("node-3", first).await;
     demo.online().await;
 
