@@ -5,10 +5,14 @@
 //! asked of gossip, which would carry every name to everyone and has room for some hundred. What gets lost on the way is found
 //! by comparing with the store: after a break, and every five seconds.
 //!
+//! A `dm:` has no members: its two players hear it wherever they are. Its lines go to the nodes of which the directory says that
+//! they have sessions of one of them.
+//!
 //! Parts: `name`* what channels are called, `order`* lines in order, `crowd`* who is in a channel, `board` what is open here and
-//! who wants it, `requests` what clients ask, `task` the clock. A `dm:` has no members: its two players hear it wherever they are.
+//! who wants it, `conversations`* and `conversations/task` where lines of a `dm:` go, `requests` what clients ask, `task` the clock.
 
 mod board;
+mod conversations;
 mod crowd;
 mod name;
 mod order;
@@ -26,6 +30,7 @@ use rookery_protocol::{MatchId, NodeLife, NodeName};
 use tokio::sync::Notify;
 
 use self::board::{Board, Heard, Wish};
+use self::conversations::Talks;
 use self::name::ChannelName;
 use crate::metrics::RateClass;
 use crate::session::Session;
@@ -55,6 +60,7 @@ pub enum SayError {
 pub struct Chat {
     hub: Arc<Hub>,
     board: Mutex<Board>,
+    talks: Mutex<Talks>,
     /// Another node has learnt what we want to hear.
     known: Notify,
     /// Lines may have been missed: compare with the store before it is time.
@@ -66,6 +72,7 @@ impl Chat {
         let chat = Arc::new(Self {
             hub: Arc::clone(hub),
             board: Mutex::default(),
+            talks: Mutex::default(),
             known: Notify::new(),
             doubt: AtomicBool::new(false),
         });

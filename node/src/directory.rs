@@ -39,6 +39,8 @@ pub struct Directory {
     /// that began or ended meanwhile.
     registrations: Mutex<Vec<Registration>>,
     names: Mutex<Names>,
+    /// How many parts of this node watch each player: the table knows one watch of a key.
+    watching: Mutex<HashMap<PlayerId, u32>>,
     /// Something waits to be said.
     mail: Notify,
     /// Rises with everything that is heard about players.
@@ -219,14 +221,28 @@ impl Directory {
         self.mail.notify_one();
     }
 
+    /// Hears of a player until [`Directory::unwatch_player`] was called as often.
     pub fn watch_player(&self, player: PlayerId) {
-        self.table().watch(self.now(), player_key(player));
-        self.mail.notify_one();
+        let mut watching = self.watching.lock().expect("no thread panics holding it");
+        let watches = watching.entry(player).or_default();
+        *watches += 1;
+        if *watches == 1 {
+            self.table().watch(self.now(), player_key(player));
+            self.mail.notify_one();
+        }
     }
 
     pub fn unwatch_player(&self, player: PlayerId) {
-        self.table().unwatch(self.now(), player_key(player));
-        self.mail.notify_one();
+        let mut watching = self.watching.lock().expect("no thread panics holding it");
+        let Some(watches) = watching.get_mut(&player) else {
+            return;
+        };
+        *watches -= 1;
+        if *watches == 0 {
+            watching.remove(&player);
+            self.table().unwatch(self.now(), player_key(player));
+            self.mail.notify_one();
+        }
     }
 
     /// Whether every home of a watched player has told what it knows.
@@ -248,6 +264,12 @@ impl Directory {
             fact: decode(&entry.value).unwrap_or_default(),
         };
         seen.into_iter().map(sighting).collect()
+    }
+
+    /// The nodes with sessions of a player that is watched, or has sessions here.
+    pub fn nodes_of(&self, player: PlayerId) -> Vec<NodeLife> {
+        let seen = self.table().seen(player_key(player));
+        seen.iter().filter_map(life_of).collect()
     }
 
     /// Wakes whenever something was heard about players.

@@ -53,6 +53,8 @@ struct Member {
 struct Visitor {
     session: Arc<Session>,
     joined: BTreeSet<ChannelName>,
+    /// Conversations that it asked to join from a line on: it is served what it missed, so it hears nothing of them before that.
+    catching_up: BTreeSet<ChannelName>,
     waiting: VecDeque<Wish>,
     /// Whether a task is at its wishes.
     served: bool,
@@ -105,11 +107,21 @@ impl Board {
         let visitor = self.visitors.entry(session.id()).or_insert_with(|| Visitor {
             session: Arc::clone(session),
             joined: BTreeSet::new(),
+            catching_up: BTreeSet::new(),
             waiting: VecDeque::new(),
             served: false,
         });
         if visitor.waiting.len() >= waiting_max {
             return Err(wish);
+        }
+        if let ChannelRequest::Join {
+            channel,
+            since: Some(_),
+        } = &wish.request
+            && let Ok(name) = ChannelName::read(channel, session.player())
+            && name.players().is_some()
+        {
+            visitor.catching_up.insert(name);
         }
         visitor.waiting.push_back(wish);
         Ok(!std::mem::replace(&mut visitor.served, true))
@@ -126,6 +138,13 @@ impl Board {
             .collect();
         visitor.served = !wishes.is_empty();
         visitor.served.then_some(wishes)
+    }
+
+    /// A session hears of a conversation again, whether or not it has caught up.
+    pub(super) fn caught_up(&mut self, session: SessionId, name: &ChannelName) {
+        if let Some(visitor) = self.visitors.get_mut(&session) {
+            visitor.catching_up.remove(name);
+        }
     }
 
     /// The session is gone, from every channel too.
@@ -189,6 +208,7 @@ impl Board {
             return false;
         };
         let is_new = visitor.joined.insert(name.clone());
+        visitor.catching_up.remove(name);
         if let Some(open) = self.channels.get_mut(name) {
             let session = Arc::clone(session);
             let player = session.player();
@@ -374,7 +394,7 @@ impl Board {
             self.holed.remove(name);
         }
         for line in lines {
-            say_line(hub, name, &open.members, &line);
+            say_line(hub, name, &open.members, &self.visitors, &line);
         }
     }
 
@@ -597,7 +617,13 @@ fn all_members(name: &ChannelName, open: &Open) -> ChatWord {
 }
 
 /// Says a line to everybody here who is to hear it, encoded once for each encoding.
-fn say_line(hub: &Hub, name: &ChannelName, members: &BTreeMap<SessionId, Member>, line: &ChatLine) {
+fn say_line(
+    hub: &Hub,
+    name: &ChannelName,
+    members: &BTreeMap<SessionId, Member>,
+    visitors: &HashMap<SessionId, Visitor>,
+    line: &ChatLine,
+) {
     let message = |channel: String| {
         ServerMessage::Channel(ChannelMessage::Line {
             channel,
@@ -616,7 +642,9 @@ fn say_line(hub: &Hub, name: &ChannelName, members: &BTreeMap<SessionId, Member>
                 let (message, mut frames) = (message(name.seen_by(player)), Frames::default());
                 for session in hub.sessions_of(player) {
                     let floor = members.get(&session.id()).map_or(0, |member| member.floor);
-                    if floor < line.message {
+                    let visitor = visitors.get(&session.id());
+                    let is_served = visitor.is_some_and(|visitor| visitor.catching_up.contains(name));
+                    if floor < line.message && !is_served {
                         session.push(frames.of(&message, session.encoding()));
                     }
                 }

@@ -62,7 +62,15 @@ impl Chat {
             | ChannelRequest::Leave { channel } => channel.clone(),
         };
         let answer = match request {
-            ChannelRequest::Join { channel, since } => self.join(session, id, &channel, since).await,
+            ChannelRequest::Join { channel, since } => {
+                let answer = self.join(session, id, &channel, since).await;
+                if since.is_some()
+                    && let Ok(name) = ChannelName::read(&channel, session.player())
+                {
+                    self.board().caught_up(session.id(), &name);
+                }
+                answer
+            }
             ChannelRequest::Send { channel, text } => self.send(session, &channel, text).await,
             ChannelRequest::History { channel, before, limit } => self.history(session, &channel, before, limit).await,
             ChannelRequest::Leave { channel } => self.leave(session, &channel),

@@ -5,9 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rookery_protocol::client::ChatLine;
-use rookery_protocol::peer::PeerRequest;
-
 use super::Chat;
 use super::name::ChannelName;
 use super::order::Hole;
@@ -40,10 +37,6 @@ const SWEPT_CHANNELS: u32 = 200;
 const BEFORE_FIRST_MS: u64 = 10_000;
 const BEFORE_FIRST: u64 = 50;
 
-/// How often and how long a node is asked to take a line of a `dm:` while it may live.
-const TELL_TRIES: usize = 5;
-const TELL_WITHIN: Duration = Duration::from_secs(2);
-
 pub(super) fn start(chat: &Arc<Chat>) {
     chat.hub.spawn(Arc::clone(chat).look());
     chat.hub.spawn(Arc::clone(chat).compare());
@@ -59,6 +52,7 @@ impl Chat {
         loop {
             clock.tick().await;
             looks += 1;
+            self.wake_talks();
             let holes = {
                 let mut board = self.board();
                 if looks.is_multiple_of(CROWDS_EVERY_LOOKS) {
@@ -189,29 +183,6 @@ impl Chat {
         board.open(&self.hub, &name, heard);
         for line in before {
             board.hear(&self.hub, &name, line);
-        }
-    }
-
-    /// Tells the other nodes of a line that two players may hear there. It is asked and answered, because nobody would miss the
-    /// only line of a conversation.
-    pub(super) fn tell_players(self: &Arc<Self>, name: &ChannelName, line: &ChatLine) {
-        for life in self.reachable() {
-            let chat = Arc::clone(self);
-            let request = PeerRequest::Lines {
-                channel: name.to_string(),
-                lines: vec![line.clone()],
-            };
-            self.hub.metrics().chat_copies.inc();
-            self.hub.spawn(async move {
-                for _ in 0..TELL_TRIES {
-                    let answer = chat.hub.ask(&life.name, &request, TELL_WITHIN).await;
-                    if answer.is_ok() || chat.hub.is_gone(&life) {
-                        return;
-                    }
-                    tokio::time::sleep(LOOK_EVERY).await;
-                }
-                tracing::debug!(node = %life.name, "a line of a conversation was not taken");
-            });
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Carries the directory's messages: collects them for a moment, sends them on a channel of their own, and hands to presence what was
-//! heard about players.
+//! Carries the directory's messages: collects them for a moment, sends them on a channel of their own, and hands to presence and to
+//! chat what was heard about players.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -33,6 +33,7 @@ impl Directory {
             table: Mutex::new(rookery_gossip::Directory::new(local, KEPT_MAX)),
             registrations: Mutex::default(),
             names: Mutex::default(),
+            watching: Mutex::default(),
             mail: Notify::new(),
             heard: watch::Sender::new(0),
         });
@@ -143,6 +144,7 @@ impl Directory {
             .collect();
         if !changed.is_empty() {
             self.hub.services().presence.heard(&changed);
+            self.hub.services().chat.heard(&changed);
             self.heard.send_modify(|count| *count += 1);
         }
     }

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use rookery_tests::harness::{Account, Builder, Client, Encoding, PATIENCE, TestCluster, eventually};
+use rookery_tests::harness::{Account, Builder, Client, Encoding, PATIENCE, TestCluster, eventually, until};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -277,6 +278,139 @@ async fn a_conversation_is_heard_by_its_two_players_wherever_they_are() {
     assert_eq!(heard(&eve).await.0, 1);
 }
 
+/// Copies of lines that a node sent to others.
+async fn copies(cluster: &TestCluster, node: usize) -> f64 {
+    let copies = cluster.ops(node).metric("rookery_chat_copies_total").await;
+    copies.expect("the metric is there from the start")
+}
+
+/// Lines that `writer` says, until one goes to as many other nodes as it should: the directory has heard of everybody then.
+async fn say_until_copied(cluster: &TestCluster, writer: &Client, channel: &str, nodes: u32) -> u64 {
+    until("a line goes where the players are", async || {
+        let before = copies(cluster, 0).await;
+        let number = say(writer, channel, "x").await;
+        // What is not known where yet is told a quarter of a second later, to everyone at worst.
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        (copies(cluster, 0).await - before == f64::from(nodes)).then_some(number)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_of_a_conversation_goes_once_to_each_node_where_its_players_are() {
+    let cluster = talkative(3).start().await;
+    let ana = cluster.node(0).guest(Encoding::Json).await;
+    let account = Account::guest(cluster.node(1).client_address()).await;
+    let to_ben = format!("dm:{}", account.player);
+
+    // Ben is nowhere: nobody else hears, and nothing is lost.
+    let mut last = say_until_copied(&cluster, &ana, &to_ben, 0).await;
+    let ben = Client::open(cluster.node(2).client_address(), Encoding::MsgPack, &account).await;
+    let to_ana = format!("dm:{}", ana.player());
+    let history = ben
+        .ask("channel.history", json!({"channel": to_ana, "limit": 200}))
+        .await
+        .unwrap();
+    let numbers = history["messages"].as_array().unwrap().iter();
+    assert!(numbers.map(|line| line["message"].as_u64().unwrap()).eq(1..=last));
+    let joined = ben
+        .ask("channel.join", json!({"channel": to_ana, "since": 0}))
+        .await
+        .unwrap();
+    assert_eq!(joined["last"], json!(last));
+    ben.push_where("the last of the missed lines", |push| push["message"] == json!(last))
+        .await;
+
+    // One node of two others, five sessions.
+    let mut sessions = vec![ben];
+    for _ in 0..4 {
+        sessions.push(Client::open(cluster.node(2).client_address(), Encoding::Json, &account).await);
+    }
+    last = say_until_copied(&cluster, &ana, &to_ben, 1).await;
+    let before = copies(&cluster, 0).await;
+    const LINES: u64 = 50;
+    for number in last + 1..=last + LINES {
+        assert_eq!(say(&ana, &to_ben, "x").await, number);
+    }
+    for session in &sessions {
+        session
+            .push_where("the first of many lines", |push| push["message"] == json!(last + 1))
+            .await;
+        for number in last + 2..=last + LINES {
+            assert_eq!(heard(session).await.0, number);
+        }
+    }
+    assert_eq!(copies(&cluster, 0).await - before, LINES as f64, "one copy a line");
+    let began = Instant::now();
+    say(&ana, &to_ben, "now").await;
+    assert_eq!(heard(&sessions[0]).await.1["text"], json!("now"));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+
+    // Both other nodes, and none when all have gone.
+    let beside = Client::open(cluster.node(1).client_address(), Encoding::Json, &account).await;
+    last = say_until_copied(&cluster, &ana, &to_ben, 2).await;
+    beside
+        .push_where("the last line", |push| push["message"] == json!(last))
+        .await;
+    drop(beside);
+    drop(sessions);
+    say_until_copied(&cluster, &ana, &to_ben, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_opens_while_a_conversation_goes_on_misses_nothing_and_hears_nothing_twice() {
+    let cluster = Arc::new(talkative(3).start().await);
+    let account = Account::guest(cluster.node(1).client_address()).await;
+    let ana = cluster.node(0).guest(Encoding::Json).await;
+    let (to_ben, to_ana) = (format!("dm:{}", account.player), format!("dm:{}", ana.player()));
+    // Lines that were begun, and whether they go on.
+    let begun = Arc::new(AtomicU64::new(0));
+    let over = Arc::new(AtomicBool::new(false));
+    let writing = tokio::spawn({
+        let (begun, over) = (Arc::clone(&begun), Arc::clone(&over));
+        async move {
+            while !over.load(Ordering::SeqCst) {
+                let number = begun.fetch_add(1, Ordering::SeqCst) + 1;
+                assert_eq!(say(&ana, &to_ben, "x").await, number);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    });
+
+    // A client that joins nothing hears every line that is begun after it was let in.
+    let mut token = Value::Null;
+    for round in 0..6 {
+        let address = cluster.node(1 + round % 2).client_address();
+        let ben = Client::open(address, BOTH[round % 2], &account).await;
+        let after = begun.load(Ordering::SeqCst) + 1;
+        let (first, _) = heard(&ben).await;
+        assert!(
+            first <= after,
+            "{first} was the first line heard, {after} was written after it came"
+        );
+        for number in first + 1..=first + 20 {
+            assert_eq!(heard(&ben).await.0, number);
+        }
+        token = ben.opened()["resume_token"].clone();
+    }
+
+    // One that says where it stood is served what it missed, and goes on from there.
+    let mut last = begun.load(Ordering::SeqCst);
+    for round in 0..12 {
+        let address = cluster.node(1 + round % 2).client_address();
+        let resume = json!({"token": token, "matches": {}, "channels": {to_ana.clone(): last}});
+        let fields = json!({"token": account.access_token, "resume": resume});
+        let ben = Client::open_with(address, BOTH[round % 2], fields).await;
+        token = ben.opened()["resume_token"].clone();
+        for _ in 0..20 {
+            last += 1;
+            assert_eq!(heard(&ben).await.0, last, "round {round}");
+        }
+    }
+    over.store(true, Ordering::SeqCst);
+    writing.await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_goes_once_to_each_node_that_wants_to_hear_it() {
     let cluster = talkative(3).start().await;
@@ -287,8 +421,7 @@ async fn a_line_goes_once_to_each_node_that_wants_to_hear_it() {
         join(&listener, "room:a").await;
         listeners.push(listener);
     }
-    let copies = async || cluster.ops(0).metric("rookery_chat_copies_total").await.unwrap();
-    let before = copies().await;
+    let before = copies(&cluster, 0).await;
     const LINES: u64 = 50;
     for _ in 0..LINES {
         say(&writer, "room:a", "x").await;
@@ -299,7 +432,7 @@ async fn a_line_goes_once_to_each_node_that_wants_to_hear_it() {
         }
     }
     assert_eq!(
-        copies().await - before,
+        copies(&cluster, 0).await - before,
         LINES as f64,
         "five listeners on one of two other nodes"
     );
@@ -310,9 +443,9 @@ async fn a_line_goes_once_to_each_node_that_wants_to_hear_it() {
             .unwrap();
     }
     eventually("no node wants to hear it", async || {
-        let before = copies().await;
+        let before = copies(&cluster, 0).await;
         say(&writer, "room:a", "x").await;
-        copies().await == before
+        copies(&cluster, 0).await == before
     })
     .await;
     assert_eq!(cluster.ops(0).metric("rookery_chat_healed_total").await, Some(0.0));
