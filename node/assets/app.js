@@ -121,14 +121,17 @@ async function reach(base) {
     opening.close();
     throw error;
   }
-  connection?.close();
+  const before = connection;
   connection = opening;
+  before?.close();
   body.dataset.node = node.name;
   document.title = `${node.name} · Rookery arena`;
   body.dataset.player = player.player;
   cluster.place({ base, node: node.name });
   lobby.use(connection, player);
   duel.use(connection);
+  // What was pushed right behind the answer is for the parts that know the new connection now.
+  connection.begin();
 }
 
 async function open(opening, base) {

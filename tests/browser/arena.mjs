@@ -1,62 +1,16 @@
 // Plays the demo page in headless Chromium, as people would: two desktop tabs on two nodes and a phone on one of them, in a real
 // cluster that is already running. Usage: node arena.mjs URL_OF_A_NODE URL_OF_ANOTHER OUT_DIR
 //
-// What the page shows is read from the data attributes of <body> (see app.js), never from its variables. The last line says how
-// many checks passed; the exit code is 1 if any failed.
+// What the page shows is read from the data attributes of <body> (see app.js), never from its variables.
 
-import { mkdir } from "node:fs/promises";
 import path from "node:path";
-import { chromium } from "playwright-core";
+import { ARRIVE_MS, compose, eventually, expect, play, Tab } from "./stage.mjs";
 
-const ARRIVE_MS = 30000;
-const SETTLE_MS = 10000;
 // A tenth of the field's width: more than a bump moves anyone, less than a second of flight.
 const FLOWN = 60;
 
-const [first, second, out] = process.argv.slice(2);
-if (!out) {
-  console.error("usage: node arena.mjs URL_OF_A_NODE URL_OF_ANOTHER OUT_DIR");
-  process.exit(64);
-}
-
-let passed = 0;
-let failed = 0;
-
-async function check(sentence, body) {
-  try {
-    await body();
-    passed += 1;
-    console.log(`ok    ${sentence}`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAIL  ${sentence}\n      ${String(error.message ?? error).split("\n").join("\n      ")}`);
-  }
-}
-
-function expect(condition, otherwise) {
-  if (!condition) throw new Error(otherwise);
-}
-
-async function eventually(what, probe, within = SETTLE_MS) {
-  const until = Date.now() + within;
-  for (;;) {
-    const value = await probe();
-    if (value) return value;
-    if (Date.now() > until) throw new Error(`not within ${within / 1000} s: ${typeof what === "string" ? what : await what()}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-
-/** One tab, and what it has complained about. */
-class Tab {
-  constructor(name, page) {
-    this.name = name;
-    this.page = page;
-    this.complaints = [];
-    page.on("console", (line) => ["error", "warning"].includes(line.type()) && this.complaints.push(line.text()));
-    page.on("pageerror", (error) => this.complaints.push(String(error)));
-  }
-
+/** One tab in the arena. */
+class Arena extends Tab {
   async open(url) {
     await this.page.goto(url);
     return this.plays();
@@ -103,27 +57,10 @@ async function fly(pilot, seat, watchers) {
   }
 }
 
-await mkdir(out, { recursive: true });
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
-  headless: true,
-  args: [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-  ],
-});
-
-const tabs = [];
-async function tab(name, options) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
-  const made = new Tab(name, await context.newPage());
-  tabs.push(made);
-  return made;
-}
-
-try {
-  const ana = await tab("the first tab", { colorScheme: "dark" });
-  const ben = await tab("the second tab", { colorScheme: "light" });
+await play("arena.mjs", Arena, 800, async (stage, { first, second, out }) => {
+  const { check } = stage;
+  const ana = await stage.tab("the first tab", { colorScheme: "dark" });
+  const ben = await stage.tab("the second tab", { colorScheme: "light" });
   let anaSeat;
   let benSeat;
 
@@ -188,8 +125,7 @@ try {
   });
   await check("the button opens a second player, on another node, in the same match", async () => {
     const [popup] = await Promise.all([ana.page.waitForEvent("popup"), ana.page.locator("#second").click()]);
-    const cleo = new Tab("the opened tab", popup);
-    tabs.push(cleo);
+    const cleo = stage.take("the opened tab", popup);
     const opened = await cleo.plays();
     const { node, match, player } = await ana.data();
     expect(opened.node !== node, `it is on ${node} too`);
@@ -198,7 +134,7 @@ try {
     await popup.close();
   });
   await check("a tab whose connection is cut comes back to its seat, and flies on", async () => {
-    const dana = await tab("the cut tab", {});
+    const dana = await stage.tab("the cut tab", {});
     const sockets = [];
     await dana.page.routeWebSocket(/\/v1\/ws$/, (socket) => {
       socket.connectToServer();
@@ -213,11 +149,23 @@ try {
     await fly(dana, after.seat, [dana, ben]);
     await dana.page.context().close();
   });
-  // What a visitor sees: nothing focused by the checks above, nothing scrolled.
-  await ana.page.evaluate(() => {
-    document.activeElement?.blur();
-    scrollTo(0, 0);
+  await check("a match that is told of along with the session's answer is entered", async () => {
+    const emma = await stage.tab("the matched tab", {});
+    await emma.open(second);
+    const { match } = await emma.data();
+    // As for a ticket that was matched while the tab was away, in the earliest turn there is: the page knows no session yet.
+    await emma.page.routeWebSocket(/\/v1\/ws$/, (socket) => {
+      const server = socket.connectToServer();
+      server.onMessage((text) => {
+        if (JSON.parse(text).type === "session.opened") socket.send(JSON.stringify({ type: "queue.matched", ticket: "T", match, team: 0, players: [] }));
+        socket.send(text);
+      });
+    });
+    await emma.page.reload();
+    await eventually("it is entered", async () => (await emma.data()).duel === "playing");
+    await emma.page.context().close();
   });
+  await compose(ana);
   await ana.page.keyboard.down("s");
   await new Promise((resolve) => setTimeout(resolve, 350));
   await ana.page.keyboard.press("Space");
@@ -226,7 +174,7 @@ try {
   await ana.page.keyboard.up("s");
   await ben.page.screenshot({ path: path.join(out, "desktop-light.png") });
 
-  const phone = await tab("the phone", { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true });
+  const phone = await stage.tab("the phone", { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true });
   await check("the page fits a phone: no sideways scrolling, the field in sight", async () => {
     await phone.open(second);
     const seen = await phone.page.evaluate(() => {
@@ -256,13 +204,7 @@ try {
     }
   });
   await phone.page.screenshot({ path: path.join(out, "phone-whole.png"), fullPage: true });
-  await check("everything that can be pressed has a name", async () => {
-    const nameless = await ana.page.evaluate(() =>
-      [...document.querySelectorAll("button:not([hidden]), a[href]:not([hidden]), input")]
-        .filter((one) => !(one.getAttribute("aria-label") || one.textContent.trim()))
-        .map((one) => one.outerHTML));
-    expect(nameless.length === 0, nameless.join("\n"));
-  });
+  await stage.everythingHasAName(ana);
   await check("bytes of the arena that are cut short are refused, not guessed at", async () => {
     const wrong = await ana.page.evaluate(async () => {
       const { readWorld, readEvent } = await import("/app/world.js");
@@ -302,16 +244,5 @@ try {
     const wanted = "new 1:a 2:b 3:c, acknowledged 2:b 3:c, restored from less 1:b 2:c, next 3:d, seated again 10:e, held , released 10:e 11:f";
     expect(sent === wanted, `sent   ${sent}\nwanted ${wanted}`);
   });
-  await check("no tab complained", async () => {
-    const all = tabs.flatMap(({ name, complaints }) => complaints.map((line) => `${name}: ${line}`));
-    expect(all.length === 0, all.join("\n"));
-  });
-} catch (error) {
-  failed += 1;
-  console.log(`FAIL  the test itself: ${error.stack ?? error}`);
-} finally {
-  await browser.close();
-}
-
-console.log(`${passed} passed, ${failed} failed`);
-process.exit(failed ? 1 : 0);
+  await stage.nobodyComplained();
+});

@@ -2,14 +2,10 @@
 // cluster that is already running. Usage: node village.mjs URL_OF_A_NODE URL_OF_ANOTHER OUT_DIR
 //
 // What the page shows is read from the data attributes of <body> (see village.js) and from its elements, never from its variables.
-// The last line says how many checks passed; the exit code is 1 if any failed.
 
-import { mkdir } from "node:fs/promises";
 import path from "node:path";
-import { chromium } from "playwright-core";
+import { ARRIVE_MS, compose, eventually, expect, play, Tab } from "./stage.mjs";
 
-const ARRIVE_MS = 30000;
-const SETTLE_MS = 10000;
 // As examples/village/src/map.rs draws it: from the green to the out-of-doors room of every other zone.
 const WAYS = {
   chapel: ["north"], smithy: ["east"], market: ["south"], mill: ["west"],
@@ -17,50 +13,8 @@ const WAYS = {
 };
 const BACK = { north: "south", south: "north", east: "west", west: "east" };
 
-const [first, second, out] = process.argv.slice(2);
-if (!out) {
-  console.error("usage: node village.mjs URL_OF_A_NODE URL_OF_ANOTHER OUT_DIR");
-  process.exit(64);
-}
-
-let passed = 0;
-let failed = 0;
-
-async function check(sentence, body) {
-  try {
-    await body();
-    passed += 1;
-    console.log(`ok    ${sentence}`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAIL  ${sentence}\n      ${String(error.message ?? error).split("\n").join("\n      ")}`);
-  }
-}
-
-function expect(condition, otherwise) {
-  if (!condition) throw new Error(otherwise);
-}
-
-async function eventually(what, probe, within = SETTLE_MS) {
-  const until = Date.now() + within;
-  for (;;) {
-    const value = await probe();
-    if (value) return value;
-    if (Date.now() > until) throw new Error(`not within ${within / 1000} s: ${typeof what === "string" ? what : await what()}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-
-/** One tab in the village, and what it has complained about. */
-class Tab {
-  constructor(name, page) {
-    this.name = name;
-    this.page = page;
-    this.complaints = [];
-    page.on("console", (line) => ["error", "warning"].includes(line.type()) && this.complaints.push(line.text()));
-    page.on("pageerror", (error) => this.complaints.push(String(error)));
-  }
-
+/** One tab in the village. */
+class Village extends Tab {
   async open(url) {
     await this.page.goto(`${url}village`);
     return this.stands("square");
@@ -110,27 +64,10 @@ class Tab {
   }
 }
 
-await mkdir(out, { recursive: true });
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
-  headless: true,
-  args: [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-  ],
-});
-
-const tabs = [];
-async function tab(name, options) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, ...options });
-  const made = new Tab(name, await context.newPage());
-  tabs.push(made);
-  return made;
-}
-
-try {
-  const ana = await tab("the first tab", { colorScheme: "dark" });
-  const ben = await tab("the second tab", { colorScheme: "light" });
+await play("village.mjs", Village, 860, async (stage, { first, second, out }) => {
+  const { check } = stage;
+  const ana = await stage.tab("the first tab", { colorScheme: "dark" });
+  const ben = await stage.tab("the second tab", { colorScheme: "light" });
   let anaName;
   let benName;
   let third;
@@ -194,7 +131,8 @@ try {
     await ben.press(`go ${BACK[WAYS[third].at(-1)]}`);
     await eventually("the second player is elsewhere", async () => (await ben.data()).zone !== third);
     await eventually("the first tab knows of both", async () => Number((await ana.data()).inVillage) >= 2);
-    await eventually("the word arrives", async () => {
+    const silence = async () => `the word arrives; ${anaName} read ${JSON.stringify(await ana.log())}`;
+    await eventually(silence, async () => {
       await ana.type(`tell ${benName} wait for me`);
       await new Promise((resolve) => setTimeout(resolve, 500));
       return (await ben.log()).some((line) => line.includes(`${anaName} tells you: wait for me`));
@@ -220,18 +158,12 @@ try {
     await eventually("the first tab is back", async () => (await ana.data()).state === "playing" && (await ana.data()).zone);
     expect((await ana.data()).player === before.player, "a new player was made");
   });
-  await ana.page.evaluate(() => {
-    document.activeElement?.blur();
-    scrollTo(0, 0);
-  });
-  await ben.page.evaluate(() => {
-    document.activeElement?.blur();
-    scrollTo(0, 0);
-  });
+  await compose(ana);
+  await compose(ben);
   await ana.page.screenshot({ path: path.join(out, "village-dark.png") });
   await ben.page.screenshot({ path: path.join(out, "village-light.png") });
 
-  const phone = await tab("the phone", { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true });
+  const phone = await stage.tab("the phone", { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true });
   await check("the village fits a phone, and is walked by its buttons", async () => {
     await phone.open(second);
     const wide = await phone.page.evaluate(() => document.documentElement.scrollWidth);
@@ -240,22 +172,6 @@ try {
     await eventually("the phone is in the hall", async () => (await phone.data()).room === "hall");
     await phone.page.screenshot({ path: path.join(out, "village-phone.png") });
   });
-  await check("everything that can be pressed has a name", async () => {
-    const nameless = await ana.page.evaluate(() =>
-      [...document.querySelectorAll("button:not([hidden]), a[href]:not([hidden]), input")]
-        .filter((one) => !(one.getAttribute("aria-label") || one.textContent.trim()))
-        .map((one) => one.outerHTML));
-    expect(nameless.length === 0, nameless.join("\n"));
-  });
-  await check("no tab complained", async () => {
-    const all = tabs.flatMap(({ name, complaints }) => complaints.map((line) => `${name}: ${line}`));
-    expect(all.length === 0, all.join("\n"));
-  });
-} catch (error) {
-  failed += 1;
-  console.log(`FAIL  the test itself: ${error.stack ?? error}`);
-} finally {
-  await browser.close();
-}
-
-console.log(`${passed} passed, ${failed} failed`);
+  await stage.everythingHasAName(ana);
+  await stage.nobodyComplained();
+});

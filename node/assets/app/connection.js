@@ -23,11 +23,16 @@ export class Connection {
   #onPing;
   #waiting = new Map();
   #lastId = 0;
+  // Pushes that came before the page was ready for them; none are kept once it is.
+  #held = [];
   #timer = null;
   #heardAt = performance.now();
   #ended = false;
 
-  /** `onPush(frame)` hears every push in order; `onEnd(code, reason)` is called once; `onPing(ms)` after every round trip. */
+  /**
+   * `onPush(frame)` hears every push in order, once `begin` was called; `onEnd(code, reason)` is called once; `onPing(ms)` after every
+   * round trip.
+   */
   constructor(base, { onPush, onEnd, onPing }) {
     this.base = base;
     this.#onPush = onPush;
@@ -68,6 +73,13 @@ export class Connection {
     this.#send({ type, ...fields });
   }
 
+  /** The session is open and whoever hears its pushes is ready: those that came right behind the answer are heard now. */
+  begin() {
+    const held = this.#held;
+    this.#held = null;
+    for (const frame of held ?? []) this.#onPush(frame);
+  }
+
   /** Measures one round trip now; an open session does so by itself every two seconds. */
   measure() {
     const sentAt = performance.now();
@@ -86,7 +98,8 @@ export class Connection {
     this.#heardAt = performance.now();
     const frame = JSON.parse(text);
     if (frame.id === undefined || frame.id === null) {
-      this.#onPush(frame);
+      if (this.#held) this.#held.push(frame);
+      else this.#onPush(frame);
       return;
     }
     const waiting = this.#waiting.get(frame.id);

@@ -37,7 +37,10 @@ export class Visit {
         await pause(error.details?.retry_ms ?? RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)]);
       }
     }
+    const opened = this.connection;
     this.#hooks.onOpen(this);
+    // What was pushed right behind the answer is for those whom `onOpen` has told of the new session.
+    opened?.begin();
   }
 
   async #reach(base) {
@@ -50,20 +53,14 @@ export class Visit {
     let opened;
     try {
       await opening.ready;
-      // What is pushed right behind the answer is for the new session already.
-      const before = this.connection;
-      this.connection = opening;
-      try {
-        opened = await this.#open(opening, base);
-      } catch (error) {
-        this.connection = before;
-        throw error;
-      }
-      if (before !== opening) before?.close();
+      opened = await this.#open(opening, base);
     } catch (error) {
       opening.close();
       throw error;
     }
+    const before = this.connection;
+    this.connection = opening;
+    before?.close();
     this.node = { base, name: opened.node };
     this.#known = [...new Set([...(opened.nodes ?? []).map(sameNode), ...this.#known])];
     this.player = { ...this.player, player: opened.player };
