@@ -18,7 +18,7 @@ mod socket;
 
 pub use binary::rookery_binary;
 pub use client::{Account, Client, Refused, Trouble};
-pub use cluster::{Builder, TestCluster};
+pub use cluster::{Builder, Outage, TestCluster};
 pub use eventually::{PATIENCE, eventually, until, until_within};
 pub use modules::{bundled, counter, courier, hostile, ledger, lobby};
 pub use ops::Ops;

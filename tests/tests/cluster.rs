@@ -20,6 +20,7 @@ mod cluster {
     mod presence;
     mod records;
     mod registry;
+    mod saying;
     mod seats;
     mod sockets;
     mod starting;

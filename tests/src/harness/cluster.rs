@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use sqlx::Connection;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -124,6 +125,31 @@ fn sqlite_url(dir: &Path) -> String {
     format!("sqlite://{}", dir.join("shared.db").display())
 }
 
+/// While this is there, the cluster's store takes nothing. On PostgreSQL nobody reads either; on SQLite another process has the
+/// file for writing, and reads go on.
+#[derive(Debug)]
+#[must_use = "the outage ends when this is dropped, or is told to"]
+pub enum Outage<'a> {
+    Sqlite(sqlx::SqliteConnection),
+    Postgres(&'a Database),
+}
+
+impl Outage<'_> {
+    /// Gives the store back.
+    ///
+    /// # Panics
+    /// When the store does not take it.
+    pub async fn end(self) {
+        match self {
+            Self::Sqlite(mut connection) => {
+                let done = sqlx::raw_sql("rollback").execute(&mut connection).await;
+                done.expect("the transaction is ours");
+            }
+            Self::Postgres(database) => database.open().await,
+        }
+    }
+}
+
 /// A running cluster. Dropping it kills its nodes and removes its files and its database, in this order.
 #[derive(Debug)]
 pub struct TestCluster {
@@ -154,18 +180,23 @@ impl TestCluster {
         &self.store_url
     }
 
-    /// Lets nobody into the database any more, and puts out who is in it, until [`TestCluster::database_back`].
+    /// Takes the store away from all nodes.
     ///
     /// # Panics
-    /// When the database is a file.
-    pub async fn database_away(&self) {
-        let database = self.database.as_ref().expect("only a server's database can be away");
-        database.close().await;
-    }
-
-    pub async fn database_back(&self) {
-        let database = self.database.as_ref().expect("only a server's database can be back");
-        database.open().await;
+    /// When it cannot be had.
+    pub async fn take_store(&self) -> Outage<'_> {
+        if let Some(database) = &self.database {
+            database.close().await;
+            return Outage::Postgres(database);
+        }
+        let opened = sqlx::SqliteConnection::connect(&self.store_url).await;
+        let mut connection = opened.expect("the file can be opened");
+        // Waits for its turn, as the nodes do.
+        let taken = sqlx::raw_sql("pragma busy_timeout = 30000; begin immediate")
+            .execute(&mut connection)
+            .await;
+        taken.expect("the file can be had for writing");
+        Outage::Sqlite(connection)
     }
 
     pub fn node(&self, index: usize) -> &NodeProcess {

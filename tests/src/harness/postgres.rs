@@ -23,7 +23,7 @@ pub(super) fn server() -> Option<String> {
 
 /// A database that nobody else uses.
 #[derive(Debug)]
-pub(super) struct Database {
+pub struct Database {
     server: String,
     name: String,
     url: String,

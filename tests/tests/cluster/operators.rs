@@ -263,7 +263,7 @@ async fn status_shows_the_nodes_while_the_database_is_away() {
     };
     let before = status(false).await;
     assert!(before.contains("QUEUE") && before.contains("duel"), "{before}");
-    cluster.database_away().await;
+    let outage = cluster.take_store().await;
     rookery_tests::harness::eventually("the nodes notice", async || {
         let (code, why) = cluster.ops(0).get_text("/readyz").await.expect("the node answers");
         let up = cluster.ops(1).metric("rookery_store_up").await;
@@ -280,7 +280,7 @@ async fn status_shows_the_nodes_while_the_database_is_away() {
         (&shown["queues"], &shown["queues_why"]),
         (&json!(null), &json!("the store does not answer"))
     );
-    cluster.database_back().await;
+    outage.end().await;
     rookery_tests::harness::eventually("all is as before", async || {
         let (code, _) = cluster.ops(0).get_text("/readyz").await.expect("the node answers");
         code == 200 && cluster.ops(0).get("/v1/queues").await.0 == 200

@@ -1,6 +1,6 @@
 //! Players' own values over their sockets, in both encodings and on both databases.
 
-use rookery_tests::harness::{Account, Builder, Client, Encoding, TestCluster};
+use rookery_tests::harness::{Account, Builder, Client, Encoding, TestCluster, courier, until};
 use serde_json::{Value, json};
 
 const BOTH: [Encoding; 2] = [Encoding::Json, Encoding::MsgPack];
@@ -208,5 +208,155 @@ async fn a_players_values_are_the_same_on_every_node_with_postgres() {
         check_values(&cluster).await;
         check_modules_values(&cluster).await;
         check_order(&cluster).await;
+    }
+}
+
+/// The courier's next answer about what it keeps, or why it does not.
+async fn kept(player: &Client) -> Value {
+    let is_answer = |push: &Value| push["data"]["kept"].is_number() || push["data"]["answer"].is_number();
+    let push = player.push_where("an answer to the match", is_answer).await;
+    match &push["data"]["error"] {
+        Value::Null => push["data"]["values"][0].clone(),
+        error => error.clone(),
+    }
+}
+
+/// What a match wrote for a player is read by that player over the socket, and versions are compared.
+async fn check_what_a_match_wrote(cluster: &TestCluster) {
+    cluster.ops(0).publish(courier()).await;
+    for encoding in BOTH {
+        let ana = cluster.node(0).guest(encoding).await;
+        let ben = cluster.node(1).guest(encoding).await;
+        let game_match = until("a courier is placed on the other node", async || {
+            let made = ana.create("courier").await;
+            (cluster.ops(0).match_view(&made).await["owner"] == cluster.node(1).name()).then_some(made)
+        })
+        .await;
+        ana.join(&game_match).await.unwrap();
+        let keep = async |value: u64, version: Value| {
+            let order = json!({"keep": "coin", "value": value, "version": version});
+            ana.send_unnumbered(&game_match, order).await;
+            kept(&ana).await
+        };
+        let coin = json!({"collection": "keepsakes", "key": "coin", "module": "courier"});
+        let first = keep(5, json!("")).await;
+        assert_eq!((&first[0], &first[2]), (&json!("coin"), &Value::Null));
+        let got = ana.ask("storage.get", coin.clone()).await.unwrap();
+        assert_eq!((&got["value"], &got["version"]), (&json!(5), &first[1]));
+        assert_eq!(
+            code(&ben, "storage.get", coin.clone()).await,
+            "storage.not_found",
+            "it is ana's"
+        );
+
+        // Only if absent, only if unchanged, and whatever there is.
+        assert_eq!(keep(6, json!("")).await, "Conflict");
+        let second = keep(7, first[1].clone()).await;
+        assert_ne!(second[1], first[1], "every write has a version of its own");
+        assert_eq!(keep(8, first[1].clone()).await, "Conflict");
+        ana.send_unnumbered(&game_match, json!({"recall": "coin"})).await;
+        assert_eq!(kept(&ana).await, json!(["coin", second[1], 7]));
+        let third = keep(9, Value::Null).await;
+        let listed = json!({"collection": "keepsakes", "module": "courier"});
+        let listed = ana.ask("storage.list", listed).await.unwrap();
+        let values = listed["values"].as_array().unwrap();
+        assert_eq!(values.len(), 1, "{listed}");
+        assert_eq!((&values[0]["value"], &values[0]["version"]), (&json!(9), &third[1]));
+
+        // The player reads it and does not write it; a value of their own under the same key is another one.
+        let mut put = coin.clone();
+        put["value"] = 1_000.into();
+        assert_eq!(code(&ana, "storage.put", put).await, "forbidden");
+        assert_eq!(code(&ana, "storage.delete", coin.clone()).await, "forbidden");
+        let own = json!({"collection": "keepsakes", "key": "coin", "value": 1, "version": ""});
+        ana.ask("storage.put", own).await.unwrap();
+        assert_eq!(ana.ask("storage.get", coin).await.unwrap()["value"], 9);
+        ana.send_unnumbered(&game_match, json!({"recall": "coin"})).await;
+        assert_eq!(kept(&ana).await, json!(["coin", third[1], 9]));
+        ana.send_unnumbered(&game_match, json!({"recall": "hat"})).await;
+        assert_eq!(kept(&ana).await, Value::Null, "nothing is there");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_match_wrote_for_a_player_is_read_over_the_socket() {
+    check_what_a_match_wrote(&TestCluster::start(2).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_match_wrote_for_a_player_is_read_over_the_socket_with_postgres() {
+    if let Some(builder) = TestCluster::builder(2).postgres() {
+        check_what_a_match_wrote(&builder.start().await).await;
+    }
+}
+
+/// Without the store, values are `unavailable` and play goes on; with it again all is as it was. `reads`: they are served meanwhile.
+async fn check_outage(cluster: &TestCluster, reads: bool) {
+    cluster.ops(0).publish(courier()).await;
+    let ana = cluster.node(0).guest(Encoding::Json).await;
+    let ben = cluster.node(1).guest(Encoding::MsgPack).await;
+    let game_match = ana.create("courier").await;
+    ana.join(&game_match).await.unwrap();
+    let one = json!({"collection": "deck", "key": "one"});
+    let with = |value: u64| json!({"collection": "deck", "key": "one", "value": value});
+    let list = json!({"collection": "deck"});
+    for player in [&ana, &ben] {
+        player.ask("storage.put", with(1)).await.unwrap();
+    }
+    ana.send_unnumbered(&game_match, json!({"keep": "coin", "value": 5}))
+        .await;
+    let coin = kept(&ana).await;
+
+    let outage = cluster.take_store().await;
+    for player in [&ana, &ben] {
+        assert_eq!(code(player, "storage.put", with(2)).await, "unavailable");
+        assert_eq!(code(player, "storage.delete", one.clone()).await, "unavailable");
+        for (kind, fields) in [("storage.get", &one), ("storage.list", &list)] {
+            match player.ask(kind, fields.clone()).await {
+                Ok(_) => assert!(reads, "{kind} was served without the store"),
+                Err(refused) => assert!(!reads && refused.code == "unavailable", "{kind}: {refused:?}"),
+            }
+        }
+    }
+    ana.send_unnumbered(&game_match, json!({"keep": "coin", "value": 6, "version": coin[1]}))
+        .await;
+    ana.send_unnumbered(&game_match, json!({"ask": true})).await;
+    ana.push_where("the match plays on", |push| push["data"]["held"] == json!(0))
+        .await;
+    assert_eq!(kept(&ana).await, "Unavailable");
+    outage.end().await;
+
+    // What was refused may have been done all the same, but nothing between.
+    for player in [&ana, &ben] {
+        until("values are served again", async || {
+            match player.ask("storage.get", one.clone()).await {
+                Ok(got) => [json!(1), json!(2)].contains(&got["value"]).then_some(()),
+                Err(refused) => (refused.code == "storage.not_found").then_some(()),
+            }
+        })
+        .await;
+        let stored = until("values are written again", async || {
+            player.ask("storage.put", with(3)).await.ok()
+        })
+        .await;
+        let got = player.ask("storage.get", one.clone()).await.unwrap();
+        assert_eq!((&got["value"], &got["version"]), (&json!(3), &stored["version"]));
+    }
+    ana.send_unnumbered(&game_match, json!({"keep": "coin", "value": 7}))
+        .await;
+    assert_eq!(kept(&ana).await[0], "coin");
+    ana.send_unnumbered(&game_match, json!({"recall": "coin"})).await;
+    assert_eq!(kept(&ana).await[2], 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_store_values_are_unavailable_and_with_it_again_they_are_as_they_were() {
+    check_outage(&TestCluster::start(2).await, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_store_values_are_unavailable_and_with_it_again_they_are_as_they_were_with_postgres() {
+    if let Some(builder) = TestCluster::builder(2).postgres() {
+        check_outage(&builder.start().await, false).await;
     }
 }

@@ -1,8 +1,11 @@
-//! A match that writes to others and sends players there, with the number of items that each carries in the `ctx`.
+//! A match that writes to others and sends players there, with the number of items that each carries in the `ctx`; it says what it is
+//! told to in chat, and keeps for each player what they give it.
 //!
 //! Parameters: `{"refuse": 3}` refuses every third player who arrives with items; `{"claim": "name"}` claims a name. Messages:
 //! `{"take": 2}` picks up items; `{"go": target}` is a transfer; `{"tell": target, "text": …}` is mail; `{"finish": true}` ends it;
-//! `{"door": false}` closes it. What is heard is said aloud: `{"mail": text, "from": …}`, `{"answer": request, "error": …}`,
+//! `{"door": false}` closes it; `{"say": [channel, text]}` is chat; `{"keep": key, "value": 5, "version": "…"}` writes a value of the
+//! player's (any without a version, an absent one with an empty one), `{"recall": key}` reads one, and both are answered by
+//! `{"kept": request, "values": [[key, version, value]]}`. What is heard is said aloud: `{"mail": text, "from": …}`, `{"answer": request, "error": …}`,
 //! `{"here": items}` to who has sat down, `{"ask": …}` is answered with `{"held": items}`. Spectators hear who comes and goes, and how
 //! many borders they have crossed: `{"in": player, "hops": n}` and `{"out": player, "hops": n}`.
 
@@ -10,6 +13,11 @@ use std::collections::BTreeMap;
 
 use rookery_sdk::prelude::*;
 use serde::{Deserialize, Serialize};
+
+/// Requests from this one on are of storage, whose success is answered.
+const OF_STORAGE: u32 = 1_000_000;
+
+const COLLECTION: &str = "keepsakes";
 
 #[derive(Default, Serialize, Deserialize)]
 struct Courier {
@@ -50,6 +58,11 @@ struct Order {
     tell: Option<String>,
     text: String,
     door: Option<bool>,
+    say: Option<(String, String)>,
+    keep: Option<String>,
+    value: i64,
+    version: Option<String>,
+    recall: Option<String>,
     finish: bool,
     ask: bool,
 }
@@ -104,6 +117,7 @@ impl Match for Courier {
         let luggage = &mut self.carried.entry(from).or_default().luggage;
         luggage.items += order.take;
         let (items, hops) = (luggage.items, luggage.hops);
+        let player = self.carried.entry(from).or_default().player.clone();
         self.next_request += 1;
         if order.ask {
             ctx.send_json(from, &json!({ "held": items }));
@@ -119,6 +133,26 @@ impl Match for Courier {
             ctx.mail()
                 .transfer(self.next_request, from, &target, luggage.as_bytes());
         }
+        if let Some((channel, text)) = order.say {
+            ctx.mail().say(&channel, &text);
+        }
+        if let Some(key) = order.keep {
+            let condition = match order.version.as_deref() {
+                None => If::Any,
+                Some("") => If::Absent,
+                Some(version) => If::Version(version),
+            };
+            ctx.storage_of(&player, COLLECTION).write_json(
+                OF_STORAGE + self.next_request,
+                &key,
+                &order.value,
+                condition,
+            );
+        }
+        if let Some(key) = order.recall {
+            ctx.storage_of(&player, COLLECTION)
+                .read(OF_STORAGE + self.next_request, &key);
+        }
         if order.finish {
             ctx.finish_json(&json!("done"));
         }
@@ -130,9 +164,21 @@ impl Match for Courier {
     }
 
     fn answer(&mut self, ctx: &mut Context, request: u32, outcome: Result<Vec<Entry>, Failure>) {
-        if let Err(failure) = outcome {
-            let error = format!("{failure:?}");
-            ctx.send_json(To::Everyone, &json!({ "answer": request, "error": error }));
+        match outcome {
+            Err(failure) => {
+                let error = format!("{failure:?}");
+                ctx.send_json(To::Everyone, &json!({ "answer": request, "error": error }));
+            }
+            Ok(entries) if request >= OF_STORAGE => {
+                let values = entries.into_iter().map(|entry| {
+                    // The answer to a write has no value.
+                    let value = entry.data.json::<i64>().ok();
+                    (entry.key, entry.version, value)
+                });
+                let values: Vec<_> = values.collect();
+                ctx.send_json(To::Everyone, &json!({ "kept": request, "values": values }));
+            }
+            Ok(_) => {}
         }
     }
 
