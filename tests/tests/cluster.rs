@@ -13,6 +13,7 @@ mod cluster {
     mod drain;
     mod hostile;
     mod intruders;
+    mod leaving;
     mod lives;
     mod matchmaking;
     mod metrics;
