@@ -177,6 +177,14 @@ fn check_listeners(config: &Config, faults: &mut Faults) {
             faults.rule("store.url", "is neither `sqlite://path` nor `postgres://…`");
         }
     }
+    if let Some(collector) = &config.telemetry.otlp {
+        let host = collector.strip_prefix("http://").map(|rest| rest.split('/').next());
+        let is_url = host.flatten().is_some_and(|host| !host.is_empty());
+        if !is_url || collector.parse::<axum::http::Uri>().is_err() {
+            let example = "http://collector:4318";
+            faults.rule("telemetry.otlp", format!("`{collector}` is no URL such as `{example}`"));
+        }
+    }
 }
 
 fn check_files(config: &Config, faults: &mut Faults) {

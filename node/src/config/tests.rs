@@ -286,6 +286,10 @@ fn rules_over_several_keys_name_the_key_to_change() {
             "worlds.v.neighbours: `b` is no zone",
         ),
         (
+            "[telemetry]\notlp = \"collector:4318\"",
+            "telemetry.otlp: `collector:4318` is no URL",
+        ),
+        (
             "[worlds.v]\nentry = \"b\"\nzones = { a = \"m\" }",
             "worlds.v.entry: `b` is no zone",
         ),
