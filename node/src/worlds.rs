@@ -377,6 +377,7 @@ fn world_state(seen: &WorldSeen) -> WorldState {
                 target: zone.target(),
                 state: zone.state.as_str().into(),
                 players: zone.players,
+                neighbours: zone.neighbours.clone(),
             })
             .collect(),
     }
@@ -396,6 +397,7 @@ fn world_view(seen: &WorldSeen) -> WorldView {
                 owner: zone.row.as_ref().map(|row| row.owner.name.to_string()),
                 state: zone.state.as_str().into(),
                 players: zone.players,
+                neighbours: zone.neighbours.clone(),
             })
             .collect(),
     }

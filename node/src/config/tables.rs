@@ -1,6 +1,6 @@
 //! The tables that an operator names: modules, queues, worlds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::faults::Faults;
@@ -64,7 +64,7 @@ section! {
 section! {
     /// One world: zones, and which of them touch.
     World {
-        /// Pairs of zones that players may walk between.
+        /// Pairs of zones that players may walk between. Clients and operators are told them; who crosses where is the module's rule.
         neighbours: Vec<Vec<String>> = Vec::new(),
         /// The zone in which players arrive who name none. Without it the first one in the alphabet.
         entry: Option<String> = None,
@@ -78,6 +78,18 @@ impl World {
     pub fn entry_zone(&self) -> Option<&str> {
         let first = || self.zones.keys().next().map(String::as_str);
         self.entry.as_deref().or_else(first)
+    }
+
+    /// The zones that share a pair with this one.
+    pub fn neighbours_of(&self, zone: &str) -> Vec<String> {
+        let beside = |pair: &Vec<String>| match &pair[..] {
+            [one, other] if one == zone => Some(other.clone()),
+            [one, other] if other == zone => Some(one.clone()),
+            _ => None,
+        };
+        let beside = self.neighbours.iter().filter_map(beside);
+        let zones: BTreeSet<String> = beside.filter(|other| self.zones.contains_key(other)).collect();
+        zones.into_iter().collect()
     }
 }
 

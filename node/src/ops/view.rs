@@ -279,6 +279,9 @@ pub struct ZoneView {
     /// `running`, `moving` or `missing`.
     pub state: String,
     pub players: u32,
+    /// The zones that one may walk to from here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub neighbours: Vec<String>,
 }
 
 /// `GET /v1/content`: the copy of the answering node.

@@ -69,6 +69,8 @@ pub struct ZoneSeen {
     pub row: Option<ZoneRow>,
     pub state: Whereabouts,
     pub players: u32,
+    /// The zones that one may walk to from here, as the configuration has them.
+    pub neighbours: Vec<String>,
     /// Why it does not run.
     pub why: Option<String>,
 }
@@ -143,6 +145,7 @@ pub fn assemble(worlds: &BTreeMap<String, World>, facts: &Facts) -> Vec<WorldSee
                         row,
                         state,
                         players: here.map_or(0, |here| here.players),
+                        neighbours: rules.neighbours_of(zone),
                         why: why.filter(|_| state == Whereabouts::Missing),
                     }
                 })
@@ -314,5 +317,31 @@ mod tests {
         facts.unpublished.insert("v".into(), "no module v is published".into());
         facts.trouble.insert("village/mill".into(), "long ago".into());
         assert!(states(&facts).0, "what runs needs nothing more");
+    }
+
+    #[test]
+    fn a_zone_names_the_zones_beside_it() {
+        let pairs = [
+            ["square", "mill"],
+            ["well", "square"],
+            ["square", "mill"],
+            ["well", "sea"],
+        ];
+        let mut worlds = worlds();
+        worlds.get_mut("village").expect("it is there").neighbours =
+            pairs.iter().map(|pair| pair.map(str::to_owned).to_vec()).collect();
+        let seen = assemble(&worlds, &facts());
+        let beside: Vec<(&str, Vec<&str>)> = seen[0]
+            .zones
+            .iter()
+            .map(|zone| (zone.zone.as_str(), zone.neighbours.iter().map(String::as_str).collect()))
+            .collect();
+        // The sea is no zone yet.
+        let expected = [
+            ("mill", vec!["square"]),
+            ("square", vec!["mill", "well"]),
+            ("well", vec!["square"]),
+        ];
+        assert_eq!(beside, expected);
     }
 }

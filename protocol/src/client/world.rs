@@ -39,4 +39,6 @@ pub struct ZoneState {
     /// `running`, `moving` or `missing`.
     pub state: String,
     pub players: u32,
+    /// The zones that one may walk to from here.
+    pub neighbours: Vec<String>,
 }

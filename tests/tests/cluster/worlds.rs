@@ -108,10 +108,20 @@ async fn a_world_comes_online_by_itself_when_its_module_is_published() {
 async fn a_player_is_in_one_zone_of_a_world_at_a_time() {
     let cluster = with_zones(TestCluster::builder(2), 3)
         .set("worlds.w.entry", "z01")
+        .set("worlds.w.neighbours", r#"[["z01", "z00"], ["z01", "z02"]]"#)
         .start()
         .await;
     cluster.ops(0).publish(counter()).await;
     eventually("the world is online", async || is_online(&cluster.ops(0)).await).await;
+    // Clients and operators are told the map.
+    let beside = [json!(["z01"]), json!(["z00", "z02"]), json!(["z01"])];
+    let guest = cluster.node(1).guest(Encoding::MsgPack).await;
+    let listed = guest.ask("world.list", json!({})).await.expect("worlds are listed");
+    for shown in [&listed["worlds"][0], &world(&cluster.ops(1)).await] {
+        let zones = shown["zones"].as_array().expect("a list");
+        let told: Vec<Value> = zones.iter().map(|zone| zone["neighbours"].clone()).collect();
+        assert_eq!(told, beside, "{shown}");
+    }
     for encoding in [Encoding::Json, Encoding::MsgPack] {
         let account = Account::guest(cluster.node(0).client_address()).await;
         let here = Client::open(cluster.node(0).client_address(), encoding, &account).await;

@@ -239,5 +239,8 @@ impl MapWriter<'_> {
         }
         self.text("state", &zone.state);
         self.unsigned("players", zone.players.into());
+        if !zone.neighbours.is_empty() {
+            self.texts("neighbours", &zone.neighbours);
+        }
     }
 }

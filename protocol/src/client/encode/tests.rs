@@ -540,6 +540,7 @@ fn service_messages() -> Vec<(&'static str, Option<i64>, ServerMessage)> {
                             target: Some(target),
                             state: "running".into(),
                             players: 3,
+                            neighbours: Vec::new(),
                         }],
                     },
                     WorldState {
@@ -551,9 +552,28 @@ fn service_messages() -> Vec<(&'static str, Option<i64>, ServerMessage)> {
                             target: None,
                             state: "missing".into(),
                             players: 0,
+                            neighbours: Vec::new(),
                         }],
                     },
                 ],
+            }),
+        ),
+        (
+            "world_listed_neighbours",
+            Some(6),
+            ServerMessage::World(WorldMessage::Listed {
+                worlds: vec![WorldState {
+                    world: "village".into(),
+                    online: true,
+                    why: None,
+                    zones: vec![ZoneState {
+                        zone: "square".into(),
+                        target: Some(target),
+                        state: "running".into(),
+                        players: 3,
+                        neighbours: vec!["mill".into(), "well".into()],
+                    }],
+                }],
             }),
         ),
     ]
