@@ -6,7 +6,7 @@
 //! - sent: `{"event", "line"}`, where `line` is for reading, and more fields by event: `said` and `told` have `from` and `text`.
 //!
 //! Which zone a match is, its name says (`village/mill` is the mill of the world `village`), or its parameters,
-//! `{"zone": "mill"}`; without a world the roads to other zones are closed. Zones know each other only by mail:
+//! `{"zone": "mill"}`; without a world the roads to other zones are closed, and a zone that is on no map is a meadow. Zones know each other only by mail:
 //! `letter.rs` is what they write, `map.rs` where the roads lead. The rest of the rules is by subject: `walking.rs`, `things.rs`,
 //! `talk.rs`, `actors.rs`.
 
@@ -54,7 +54,7 @@ const HOUR_MS: u32 = 60_000;
 const REQUESTS_MAX: usize = 256;
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 struct Params {
     zone: Option<String>,
 }
@@ -130,10 +130,12 @@ impl Match for Village {
             Some((world, zone)) => (Some(world.to_owned()), Some(zone.to_owned())),
             None => (None, None),
         };
-        let zone = params.zone.or(named).unwrap_or_else(|| "square".to_owned());
-        let Some(map) = map::zone(&zone) else {
+        // Who asks for a zone by parameter means one of the map; a world may have zones of any name.
+        if let Some(zone) = params.zone.as_deref().filter(|zone| map::zone(zone).is_none()) {
             return Err(Refusal::new(format!("the village has no zone `{zone}`")));
-        };
+        }
+        let zone = params.zone.or(named).unwrap_or_else(|| "square".to_owned());
+        let map = map::zone(&zone).unwrap_or(&map::MEADOW);
         let floors = map.rooms.iter().map(|room| {
             let items = room.items.iter().map(|item| (*item).to_owned()).collect();
             (room.name.to_owned(), items)
@@ -277,8 +279,7 @@ impl Village {
     }
 
     fn map(&self) -> &'static map::Zone {
-        // `start` refuses names without a zone, and `load` gets what `start` made.
-        map::zone(&self.zone).unwrap_or(&map::ZONES[0])
+        map::zone(&self.zone).unwrap_or(&map::MEADOW)
     }
 
     fn room(&self, name: &str) -> &'static map::Room {

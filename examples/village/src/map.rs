@@ -119,6 +119,18 @@ pub(crate) fn zone(name: &str) -> Option<&'static Zone> {
     ZONES.iter().find(|zone| zone.name == name)
 }
 
+/// A zone that a world has and the map does not: the world's operator may call zones as they like.
+pub(crate) const MEADOW: Zone = Zone {
+    name: "meadow",
+    rooms: &[Room {
+        name: "grass",
+        title: "A meadow off the map",
+        text: "Tall grass, and a path that somebody has trodden towards the village.",
+        exits: &[("back", Way::Zone("square", "green"))],
+        items: &[],
+    }],
+};
+
 macro_rules! zones {
     ($($zone:literal {
         $($room:literal, $title:literal, $text:literal, [$($direction:literal $(to $other:literal)? at $target:literal),*], [$($item:literal),*];)*

@@ -109,8 +109,11 @@ impl Village {
         }
     }
 
-    /// Tells the other zones who is here.
+    /// Tells the other zones who is here, if they know of this one.
     pub(crate) fn announce(&mut self, ctx: &mut Context) {
+        if map::zone(&self.zone).is_none() {
+            return self.refresh_all(ctx);
+        }
         let letter = Letter::Roster {
             zone: self.zone.clone(),
             people: self.names(),

@@ -269,7 +269,19 @@ fn a_zone_is_what_its_name_or_its_parameters_say() {
         .unwrap();
     assert_eq!(chosen.game().zone, "gate");
     assert!(Host::<Village>::start(json!({ "zone": "moon" })).is_err());
-    assert!(Host::<Village>::start(json!({ "zoen": "mill" })).is_err());
+}
+
+#[test]
+fn a_zone_that_is_not_on_the_map_is_a_meadow_and_parameters_of_others_are_no_fault() {
+    let mut well = Host::<Village>::builder()
+        .name("village/well")
+        .params(json!({ "gate": "north" }))
+        .start()
+        .unwrap();
+    let ana = well.join("Ana").unwrap();
+    assert_eq!((well.game().zone.as_str(), well.label("zone")), ("well", Some("well")));
+    let view: Value = serde_json::from_slice(well.published_to(ana, "view").unwrap()).unwrap();
+    assert_eq!(view["exits"], json!([{ "go": "back", "to": "The village green", "zone": "square" }]));
 }
 
 #[test]
