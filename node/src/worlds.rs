@@ -22,6 +22,7 @@ use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::peer::{PeerAnswer, PeerRequest, ZoneHere, ZonesHere};
 use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId};
 use tokio::sync::Notify;
+use tracing::warn;
 
 use self::overview::{Owner, WorldSeen};
 use crate::modules::unavailable;
@@ -76,6 +77,11 @@ impl Worlds {
             duties: Mutex::default(),
             nudge: Notify::new(),
         });
+        for (world, configured) in &hub.config().worlds.by_name {
+            for zone in configured.strangers() {
+                warn!(world, zone, "neighbours name a zone that this world does not have");
+            }
+        }
         if !hub.config().worlds.by_name.is_empty() {
             hub.spawn(task::run(Arc::clone(&worlds)));
         }

@@ -334,12 +334,6 @@ fn check_world(at: &str, world: &World, faults: &mut Faults) {
                 format!("`{}` is not a pair of zones", pair.join(", ")),
             );
         }
-        for zone in pair.iter().filter(|zone| !world.zones.contains_key(*zone)) {
-            faults.rule(
-                &format!("{at}.neighbours"),
-                format!("`{zone}` is no zone of this world"),
-            );
-        }
     }
 }
 

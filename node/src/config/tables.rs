@@ -65,6 +65,7 @@ section! {
     /// One world: zones, and which of them touch.
     World {
         /// Pairs of zones that players may walk between. Clients and operators are told them; who crosses where is the module's rule.
+        /// A name that is no zone is warned of: it may be one to come.
         neighbours: Vec<Vec<String>> = Vec::new(),
         /// The zone in which players arrive who name none. Without it the first one in the alphabet.
         entry: Option<String> = None,
@@ -90,6 +91,12 @@ impl World {
         let beside = self.neighbours.iter().filter_map(beside);
         let zones: BTreeSet<String> = beside.filter(|other| self.zones.contains_key(other)).collect();
         zones.into_iter().collect()
+    }
+
+    /// Names among `neighbours` that are no zones of this world.
+    pub fn strangers(&self) -> BTreeSet<&str> {
+        let named = self.neighbours.iter().flatten().map(String::as_str);
+        named.filter(|zone| !self.zones.contains_key(*zone)).collect()
     }
 }
 

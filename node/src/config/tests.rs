@@ -282,8 +282,8 @@ fn rules_over_several_keys_name_the_key_to_change() {
         ),
         ("[worlds.village]\nneighbours = []", "worlds.village.zones: needed"),
         (
-            "[worlds.v]\nneighbours = [[\"a\", \"b\"]]\nzones = { a = \"m\" }",
-            "worlds.v.neighbours: `b` is no zone",
+            "[worlds.v]\nneighbours = [[\"a\", \"b\", \"c\"]]\nzones = { a = \"m\" }",
+            "worlds.v.neighbours: `a, b, c` is not a pair",
         ),
         (
             "[telemetry]\notlp = \"collector:4318\"",
@@ -306,6 +306,35 @@ fn rules_over_several_keys_name_the_key_to_change() {
             [format!("cluster.seeds: `{seed}` is not `host:port`")]
         );
     }
+}
+
+/// What an operator may have copied from there: it names a neighbour that is no zone.
+#[test]
+fn the_tables_of_the_contract_are_taken_as_they_stand() {
+    let config = load(
+        r#"
+        [queues.duel]
+        module = "duel"
+        min_players = 2
+        max_players = 2
+        teams = 1
+        match_on = ["region", "mode"]
+        skill = { property = "skill", window = 100, widen = 50, every = "5s" }
+        expires = "60s"
+
+        [worlds.village]
+        neighbours = [["square", "mill"], ["square", "well"]]
+        [worlds.village.zones]
+        square = "village"
+        mill = { module = "village", params = { gate = "north" } }
+        "#,
+        &[],
+        &[],
+    )
+    .expect("every key is known");
+    let village = &config.worlds.by_name["village"];
+    assert_eq!(village.zones.keys().collect::<Vec<_>>(), ["mill", "square"]);
+    assert_eq!(village.strangers().into_iter().collect::<Vec<_>>(), ["well"]);
 }
 
 #[test]
