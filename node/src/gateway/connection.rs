@@ -335,8 +335,13 @@ where
         }
     }
 
-    /// Nonsense is answered and counted; an unknown type is no nonsense, only a newer or a mistaken client.
+    /// Nonsense is answered and counted; an unknown type is no nonsense, only a newer or a mistaken client, and before a session
+    /// is open a request like any other.
     fn bad(&mut self, bad: BadFrame) -> Turn {
+        if bad.code == ErrorCode::UnknownType && self.session.is_none() {
+            self.refuse(bad.id, unopened());
+            return Turn::Rest;
+        }
         let nonsense = bad.code == ErrorCode::BadMessage;
         self.refuse(bad.id, bad.into_refusal());
         if nonsense && !self.limits.bad_frame(self.heard_at.into_std()) {
@@ -391,10 +396,7 @@ where
             return Turn::Rest;
         }
         let Request::SessionOpen(open) = request else {
-            self.refuse(
-                id,
-                Refusal::new(ErrorCode::Unauthenticated, "the first message must be session.open"),
-            );
+            self.refuse(id, unopened());
             return Turn::Rest;
         };
         match self.host.accepting() {
@@ -482,6 +484,10 @@ where
             Poll::Pending => None,
         }
     }
+}
+
+fn unopened() -> Refusal {
+    Refusal::new(ErrorCode::Unauthenticated, "the first message must be session.open")
 }
 
 fn class_of(request: &Request) -> Class {

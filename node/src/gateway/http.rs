@@ -62,7 +62,7 @@ pub async fn serve<H: SessionHost>(
     let server = Arc::new(Server {
         host,
         settings: Arc::new(settings),
-        routes: TowerToHyperService::new(routes),
+        routes: TowerToHyperService::new(routes.fallback(nothing_here)),
         sockets,
         tasks: TaskTracker::new(),
         stop: shutdown.clone(),
@@ -310,6 +310,11 @@ fn preflight(origin: &HeaderValue) -> Response<Body> {
         .expect("all headers are plain text");
     share(&mut response, origin);
     response
+}
+
+async fn nothing_here() -> Response<Body> {
+    let refused = Refusal::new(ErrorCode::UnknownType, "there is nothing at this path");
+    refusal(StatusCode::NOT_FOUND, &refused)
 }
 
 /// An error as the contract has it on HTTP: `{code, message, details}`.

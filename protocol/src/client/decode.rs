@@ -166,7 +166,15 @@ impl<'a> Fields<'a> {
         self.get(field).map(|value| value.unsigned(field.name())).transpose()
     }
 
-    /// Payloads keep their nulls: in a JSON frame null is a value like any other.
+    /// What a match is asked with: one that need not be there, so that null means that it is not.
+    fn maybe_payload(&self, field: Field, frame: &Bytes) -> Result<Payload, Fault> {
+        match self.get(field) {
+            Some(value) => value.payload(field.name(), frame),
+            None => Ok(Payload::Absent),
+        }
+    }
+
+    /// Payloads that must be there keep their nulls: in a JSON frame null is a value like any other.
     fn payload(&self, field: Field, frame: &Bytes) -> Result<Payload, Fault> {
         match self.values[field as usize] {
             Some(value) => value.payload(field.name(), frame),
@@ -194,7 +202,7 @@ impl<'a> Fields<'a> {
             "match.send" => self.match_send(frame)?,
             "match.join" => Request::MatchJoin {
                 target: self.text(Field::Match)?,
-                ctx: self.payload(Field::Ctx, frame)?,
+                ctx: self.maybe_payload(Field::Ctx, frame)?,
                 role: self.role()?,
                 since: self.maybe_unsigned(Field::Since)?,
             },
@@ -203,7 +211,7 @@ impl<'a> Fields<'a> {
             },
             "match.create" => Request::MatchCreate {
                 module: self.text(Field::Module)?,
-                params: self.payload(Field::Params, frame)?,
+                params: self.maybe_payload(Field::Params, frame)?,
                 private: self
                     .get(Field::Private)
                     .map_or(Ok(false), |value| value.boolean("private"))?,
@@ -212,8 +220,8 @@ impl<'a> Fields<'a> {
             "match.quick" => Request::MatchQuick {
                 module: self.text(Field::Module)?,
                 label: self.label()?,
-                params: self.payload(Field::Params, frame)?,
-                ctx: self.payload(Field::Ctx, frame)?,
+                params: self.maybe_payload(Field::Params, frame)?,
+                ctx: self.maybe_payload(Field::Ctx, frame)?,
             },
             "match.list" => Request::MatchList {
                 module: self.maybe_text(Field::Module)?,

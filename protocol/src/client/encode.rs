@@ -333,9 +333,12 @@ impl Writer {
 
     fn payload(&mut self, payload: &PayloadOut) {
         match (self.encoding, payload.codec) {
-            (Encoding::MsgPack, _) => msgpack::write_bin(&mut self.out, &payload.bytes),
-            // A module that says nothing in JSON says null; nothing at all would break the frame around it.
+            // A module that says nothing in JSON says null; nothing at all would be no JSON, and break the frame around it.
             (Encoding::Json, PayloadCodec::Json) if payload.bytes.is_empty() => self.null(),
+            (Encoding::MsgPack, PayloadCodec::Json) if payload.bytes.is_empty() => {
+                msgpack::write_bin(&mut self.out, b"null");
+            }
+            (Encoding::MsgPack, _) => msgpack::write_bin(&mut self.out, &payload.bytes),
             (Encoding::Json, PayloadCodec::Json) => self.out.extend_from_slice(&payload.bytes),
             (Encoding::Json, PayloadCodec::Binary) => {
                 self.out.push(b'"');

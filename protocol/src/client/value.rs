@@ -94,9 +94,17 @@ impl<'a> Value<'a> {
     pub(super) fn unsigned(self, field: &str) -> Result<u64, Fault> {
         let wrong = || Fault::wrong(field, "an integer from 0 up");
         match self {
-            Self::Json(text) => text.parse().map_err(|_| wrong()),
+            Self::Json(text) => match text.parse() {
+                Ok(value) => Ok(value),
+                Err(_) => whole(text.parse().ok())
+                    .and_then(|value| value.try_into().ok())
+                    .ok_or_else(wrong),
+            },
             Self::MsgPack(bytes) => match Cursor::new(bytes).head()? {
                 Head::Unsigned(value) => Ok(value),
+                Head::Float(value) => whole(Some(value))
+                    .and_then(|value| value.try_into().ok())
+                    .ok_or_else(wrong),
                 _ => Err(wrong()),
             },
         }
@@ -105,10 +113,14 @@ impl<'a> Value<'a> {
     pub(super) fn signed(self, field: &str) -> Result<i64, Fault> {
         let wrong = || Fault::wrong(field, "an integer");
         match self {
-            Self::Json(text) => text.parse().map_err(|_| wrong()),
+            Self::Json(text) => match text.parse() {
+                Ok(value) => Ok(value),
+                Err(_) => whole(text.parse().ok()).ok_or_else(wrong),
+            },
             Self::MsgPack(bytes) => match Cursor::new(bytes).head()? {
                 Head::Unsigned(value) => value.try_into().map_err(|_| wrong()),
                 Head::Negative(value) => Ok(value),
+                Head::Float(value) => whole(Some(value)).ok_or_else(wrong),
                 _ => Err(wrong()),
             },
         }
@@ -214,6 +226,14 @@ impl<'a> Value<'a> {
             }
         }
     }
+}
+
+/// The integer that a float stands for, up to where floats name each one: in some clients' languages every number is a float, and
+/// theirs write `7.0`.
+fn whole(number: Option<f64>) -> Option<i64> {
+    const WHOLE_MAX: f64 = (1_u64 << 53) as f64;
+    let number = number.filter(|number| number.fract() == 0.0 && number.abs() <= WHOLE_MAX)?;
+    Some(number as i64)
 }
 
 /// The walk over a JSON object that keeps each value as text. `RawValue` scans without recursion, so nesting is harmless.

@@ -3,7 +3,7 @@
 
 use rookery::auth::{Identity, ResumeToken, TokenKeys, Tokens};
 use rookery_protocol::{PlayerId, SessionId};
-use rookery_tests::harness::{Account, Closing, Encoding, Socket, TestCluster, hostile};
+use rookery_tests::harness::{Account, Closing, Encoding, Ops, Socket, TestCluster, hostile};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame as RawFrame;
@@ -498,9 +498,10 @@ async fn before_session_open_nothing_is_served_and_only_a_good_token_opens() {
                 );
             }
         }
+        // Before the session is open even what nobody knows is first of all that.
         assert_eq!(
             wire.ask(json!({"type": "match.fly", "id": 6})).await["code"],
-            "unknown_type"
+            "unauthenticated"
         );
         for wrong in [
             json!({"token": 7}),
@@ -599,6 +600,50 @@ async fn a_socket_that_does_not_open_in_ten_seconds_is_closed() {
     );
     assert_eq!(wire.closed().await.0, closing(1008, "auth_timeout"));
     assert!(since.elapsed().as_secs() >= 9, "closed after {:?}", since.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_is_not_served_is_answered_like_every_other_refusal() {
+    let cluster = one_node().await;
+    let http = Ops::new(cluster.node(0).client_address());
+    for path in ["/", "/v1/nothing", "/v1/auth/nothing"] {
+        let (status, answer) = http.get(path).await;
+        assert_eq!(
+            (status, &answer["code"]),
+            (404, &json!("unknown_type")),
+            "{path}: {answer}"
+        );
+        assert!(
+            answer["message"].is_string() && answer["details"] == json!({}),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn null_and_whole_floats_are_read_as_what_their_writers_mean() {
+    let cluster = one_node().await;
+    cluster.publish("arena").await;
+    let node = cluster.node(0);
+    let account = Account::guest(node.client_address()).await;
+    for encoding in BOTH {
+        let mut wire = Wire::open(node, encoding, &account).await;
+        wire.say(json!({
+            "type": "match.create", "id": 2.0, "module": "arena", "params": null, "private": null, "name": null,
+        }))
+        .await;
+        let created = wire.hear().await;
+        assert_eq!(
+            (&created["type"], &created["id"]),
+            (&json!("match.created"), &json!(2)),
+            "{created}"
+        );
+        let join = json!({
+            "type": "match.join", "id": 3, "match": created["match"], "ctx": null, "role": null, "since": 0.0,
+        });
+        let joined = wire.ask(join).await;
+        assert_eq!(joined["type"], "match.joined", "{joined}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -911,7 +956,7 @@ async fn requests_over_the_rate_are_refused_with_the_time_to_wait() {
             >= 2.0
     );
 
-    let http = rookery_tests::harness::Ops::new(node.client_address());
+    let http = Ops::new(node.client_address());
     let mut refusals = 0;
     for _ in 0..20 {
         let (status, answer) = http.post("/v1/auth/guest", json!({})).await;

@@ -91,7 +91,7 @@ impl Fields<'_> {
             "world.enter" => Request::World(WorldRequest::Enter {
                 world: self.text(Field::World)?,
                 zone: self.maybe_text(Field::Zone)?,
-                ctx: self.payload(Field::Ctx, frame)?,
+                ctx: self.maybe_payload(Field::Ctx, frame)?,
             }),
             _ => return Ok(None),
         }))

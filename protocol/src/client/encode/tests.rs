@@ -618,7 +618,6 @@ fn unwrap_payloads(tree: &mut Tree, codec: PayloadCodec) {
             for (key, value) in map.iter_mut() {
                 let payload = matches!(key.as_str(), "data" | "result" | "value");
                 match value {
-                    Tree::Bytes(bytes) if bytes.is_empty() && codec == PayloadCodec::Json => *value = Tree::Null,
                     Tree::Bytes(bytes) if codec == PayloadCodec::Json => {
                         *value = Tree::read(Encoding::Json, bytes).unwrap()
                     }
