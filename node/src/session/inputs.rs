@@ -17,13 +17,25 @@ pub const KEPT_BYTES_MAX: usize = 64 * 1_024;
 /// Counted for each kept input besides its payload, so that empty payloads are bounded too.
 const KEPT_OVERHEAD: usize = 64;
 
+/// Further requests that wait for the answer to one input. A client repeats one now and then; who does nothing else is refused.
+const REPEATS_MAX: usize = 8;
+
 /// An input that waits for its acknowledgement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     pub n: u64,
     /// The client's request number, if it wants an answer.
     pub id: Option<i64>,
+    /// The numbers of requests that repeated it meanwhile: each has its one answer.
+    repeats: Vec<i64>,
     pub data: Bytes,
+}
+
+impl Kept {
+    /// The numbers of all requests that are answered when this is applied, or when it is not.
+    pub fn ids(&self) -> impl Iterator<Item = i64> + '_ {
+        self.id.into_iter().chain(self.repeats.iter().copied())
+    }
 }
 
 /// What to do with a numbered input.
@@ -33,8 +45,10 @@ pub enum Offer {
     Taken,
     /// It was applied before.
     Applied,
-    /// It is on its way already.
+    /// It is on its way already; whoever asked again is answered with it.
     Underway,
+    /// It is on its way already, and was repeated so often that this request is not noted.
+    Repeated,
     /// Numbers before it are missing: the client is to send again from `expected`. `tell` is set the first time.
     Missing { expected: u64, tell: bool },
     /// Too much waits for acknowledgement.
@@ -79,7 +93,7 @@ impl Inputs {
             return Offer::Applied;
         }
         if n < expected {
-            return Offer::Underway;
+            return self.repeat(n, id);
         }
         if n > expected {
             return Offer::Missing {
@@ -93,8 +107,20 @@ impl Inputs {
         }
         self.asked = false;
         self.kept_bytes += bytes;
-        self.kept.push_back(Kept { n, id, data });
+        let repeats = Vec::new();
+        self.kept.push_back(Kept { n, id, repeats, data });
         Offer::Taken
+    }
+
+    fn repeat(&mut self, n: u64, id: Option<i64>) -> Offer {
+        let (Some(id), Some(kept)) = (id, self.kept.iter_mut().find(|kept| kept.n == n)) else {
+            return Offer::Underway;
+        };
+        if kept.repeats.len() == REPEATS_MAX {
+            return Offer::Repeated;
+        }
+        kept.repeats.push(id);
+        Offer::Underway
     }
 
     /// The client knows that it is to send again from [`Inputs::expected`]: no need to say so for each higher number.
@@ -120,6 +146,11 @@ impl Inputs {
     /// What the owner has not acknowledged, in order.
     pub fn kept(&self) -> impl Iterator<Item = &Kept> {
         self.kept.iter()
+    }
+
+    /// The numbers of all requests that wait for an answer.
+    pub fn ids(&self) -> impl Iterator<Item = i64> + '_ {
+        self.kept.iter().flat_map(Kept::ids)
     }
 
     /// Whether an input of this size would be taken.
@@ -179,6 +210,23 @@ mod tests {
         assert_eq!(inputs.offer(2, None, data()), Offer::Full);
         assert_eq!(inputs.acknowledge(1).count(), 1);
         assert_eq!(inputs.offer(2, None, data()), Offer::Taken);
+    }
+
+    #[test]
+    fn each_request_that_repeats_an_input_is_answered_with_it() {
+        let mut inputs = Inputs::after(0);
+        assert_eq!(inputs.offer(1, None, data()), Offer::Taken);
+        for id in 0..8 {
+            assert_eq!(inputs.offer(1, Some(id), data()), Offer::Underway);
+        }
+        assert_eq!(inputs.offer(1, Some(8), data()), Offer::Repeated);
+        assert_eq!(inputs.offer(1, None, data()), Offer::Underway);
+        assert!(inputs.ids().eq(0..8));
+        let ids: Vec<i64> = inputs
+            .acknowledge(1)
+            .flat_map(|kept| kept.ids().collect::<Vec<_>>())
+            .collect();
+        assert!(ids.into_iter().eq(0..8));
     }
 
     proptest! {

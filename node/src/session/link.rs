@@ -21,7 +21,7 @@ use rookery_protocol::{MatchId, NodeLife, NodeName, Seat};
 
 use tokio::sync::oneshot;
 
-use super::inputs::{Inputs, Offer};
+use super::inputs::{Inputs, Kept, Offer};
 use super::listener::{Listener, Moved};
 use crate::matches::part::SEQ_PER_INCARNATION;
 
@@ -411,7 +411,12 @@ impl<L: Listener> Link<L> {
                 }
             }
             Offer::Underway => {}
+            Offer::Repeated => session.refuse_input(id, "the input is on its way: wait for it", ACK_WITHIN_MS),
             Offer::Missing { expected, tell } => {
+                // Dropped, and with `id` that is said of each.
+                if id.is_some() {
+                    session.refuse(id, out_of_turn(expected));
+                }
                 if tell && seat.resend_at_ms.is_none() {
                     session.send(None, &ServerMessage::MatchResend { target, n: expected });
                 }
@@ -520,8 +525,8 @@ impl<L: Listener> Link<L> {
     /// send again, from the number that the reset names.
     fn begin_incarnation(&mut self) {
         for local in self.seats.values_mut() {
-            for kept in local.inputs.kept().filter(|kept| kept.id.is_some()) {
-                local.session.refuse(kept.id, unavailable());
+            for id in local.inputs.ids() {
+                local.session.refuse(Some(id), unavailable());
             }
             local.inputs.restart(0);
             local.ack = None;
@@ -719,8 +724,8 @@ impl<L: Listener> Link<L> {
         for (id, _) in std::mem::take(&mut local.waiting) {
             local.session.refuse(Some(id), not_joined());
         }
-        for kept in local.inputs.kept().filter(|kept| kept.id.is_some()) {
-            local.session.refuse(kept.id, not_joined());
+        for id in local.inputs.ids() {
+            local.session.refuse(Some(id), not_joined());
         }
         let seating = Seating {
             role: match local.role {
@@ -821,16 +826,7 @@ impl<L: Listener> Link<L> {
         }
         let session = &local.session;
         for kept in local.inputs.acknowledge(n) {
-            if kept.id.is_some() {
-                session.send(
-                    kept.id,
-                    &ServerMessage::MatchApplied {
-                        target,
-                        n: Some(kept.n),
-                        data: None,
-                    },
-                );
-            }
+            say_applied(&**session, target, &kept);
         }
         local.sent_at_ms = now_ms;
         let since_ms = local.ack.map_or(now_ms, |(_, _, since_ms)| since_ms);
@@ -844,6 +840,9 @@ impl<L: Listener> Link<L> {
         if local.inputs.kept().next().is_some_and(|first| first.n == n) {
             local.say_again(now_ms, seat, target, stream, from, up);
         } else if n > local.inputs.acked() + 1 || local.inputs.kept().next().is_none() {
+            for id in local.inputs.ids() {
+                local.session.refuse(Some(id), out_of_turn(n));
+            }
             local.inputs.restart(n - 1);
             local.session.send(None, &ServerMessage::MatchResend { target, n });
         }
@@ -876,10 +875,8 @@ impl<L: Listener> Link<L> {
             for (id, _) in local.waiting {
                 local.session.refuse(Some(id), closed());
             }
-            for kept in local.inputs.kept() {
-                if kept.id.is_some() {
-                    local.session.refuse(kept.id, closed());
-                }
+            for id in local.inputs.ids() {
+                local.session.refuse(Some(id), closed());
             }
         }
         self.detaching.clear();
@@ -1112,18 +1109,11 @@ impl<L: Listener> LocalSeat<L> {
     /// Tells the client that it missed something, and from where it goes on.
     fn reset(&mut self, target: MatchId, head: &MatchHead, seq: u64, n: u64, values: &[PublishedValue]) {
         for kept in self.inputs.acknowledge(n) {
-            if kept.id.is_some() {
-                let applied = ServerMessage::MatchApplied {
-                    target,
-                    n: Some(kept.n),
-                    data: None,
-                };
-                self.session.send(kept.id, &applied);
-            }
+            say_applied(&*self.session, target, &kept);
         }
         // What is above `n` is the client's to send again; whoever waits for an answer to it waits for nothing.
-        for kept in self.inputs.kept().filter(|kept| kept.id.is_some()) {
-            self.session.refuse(kept.id, unavailable());
+        for id in self.inputs.ids() {
+            self.session.refuse(Some(id), unavailable());
         }
         self.inputs.restart(n);
         self.ack = None;
@@ -1242,4 +1232,21 @@ fn unavailable() -> Refusal {
 
 fn closed() -> Refusal {
     Refusal::new(ErrorCode::MatchClosed, "the match is over")
+}
+
+/// An input that came before the one that is due, and was dropped.
+fn out_of_turn(due: u64) -> Refusal {
+    Refusal::new(
+        ErrorCode::Unavailable,
+        "inputs before it are missing: send again from `n`",
+    )
+    .with("n", due)
+}
+
+/// Answers every request for an input that was applied.
+fn say_applied(session: &impl Listener, target: MatchId, kept: &Kept) {
+    for id in kept.ids() {
+        let (n, data) = (Some(kept.n), None);
+        session.send(Some(id), &ServerMessage::MatchApplied { target, n, data });
+    }
 }

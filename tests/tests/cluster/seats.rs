@@ -1,7 +1,8 @@
 //! Seats and matches as players and operators see them from any node: found, kept, given up, and taken away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use base64::Engine as _;
 use futures_util::future::join_all;
 use rookery_tests::harness::{Account, Client, Encoding, TestCluster, eventually};
 use serde_json::{Value, json};
@@ -33,6 +34,58 @@ async fn quick_players_on_all_nodes_at_once_fill_matches_and_make_none_too_many(
             seated.values().all(|seats| *seats == players.len() / matches),
             "matches of {module}: {seated:?}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quick_players_who_would_create_differently_meet_all_the_same() {
+    let cluster = TestCluster::start(3).await;
+    cluster.publish("arena").await;
+    let players = guests(&cluster, 9).await;
+    let joining = players.iter().enumerate().map(|(no, player)| {
+        let params = base64::engine::general_purpose::STANDARD.encode([no as u8]);
+        let params = if no % 3 == 0 { Value::Null } else { json!(params) };
+        player.ask("match.quick", json!({"module": "arena", "params": params}))
+    });
+    let matches: BTreeSet<String> = join_all(joining)
+        .await
+        .into_iter()
+        .map(|joined| joined.unwrap()["match"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(matches.len(), 1, "{matches:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_numbered_input_with_an_id_has_its_answer_out_of_turn_or_repeated() {
+    let cluster = TestCluster::start(2).await;
+    cluster.publish("echo").await;
+    for encoding in [Encoding::Json, Encoding::MsgPack] {
+        let ana = cluster.node(0).guest(encoding).await;
+        let game_match = ana.create("echo").await;
+        ana.join(&game_match).await.unwrap();
+        let input = |n: u64| json!({"match": game_match, "n": n, "data": n});
+        for n in [3, 4] {
+            let refused = ana.ask("match.send", input(n)).await.unwrap_err();
+            assert_eq!(
+                (refused.code.as_str(), &refused.details),
+                ("unavailable", &json!({"n": 1}))
+            );
+        }
+        let resend = ana.expect_push().await;
+        assert_eq!(resend, json!({"type": "match.resend", "match": game_match, "n": 1}));
+        // Both requests of the second input are on their way together.
+        ana.ask("match.send", input(1)).await.unwrap();
+        let (first, second) = tokio::join!(ana.ask("match.send", input(2)), ana.ask("match.send", input(2)));
+        for applied in [first.unwrap(), second.unwrap()] {
+            assert_eq!((&applied["type"], &applied["n"]), (&json!("match.applied"), &json!(2)));
+        }
+        let mut heard = Vec::new();
+        while heard.len() < 2 {
+            heard.push(ana.push_of("match.data").await["data"].clone());
+        }
+        assert_eq!(heard, [json!(1), json!(2)], "each once");
+        ana.ask("match.send", input(3)).await.unwrap();
+        assert_eq!(ana.push_of("match.data").await["data"], 3, "each once");
     }
 }
 

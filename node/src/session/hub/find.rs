@@ -145,7 +145,7 @@ impl Hub {
             moved_from: None,
         };
         let mut full = HashSet::new();
-        let key = quick_key(&published, &wish.label, &wish.params);
+        let key = quick_key(&published, &wish.label);
         for _ in 0..QUICK_ROUNDS {
             let query = ListQuery {
                 module: Some(published.manifest.name.clone()),
@@ -302,17 +302,14 @@ fn is_taken(refusal: &Refusal) -> bool {
     )
 }
 
-/// What two callers of `match.quick` have in common when they want the same match.
-fn quick_key(published: &Published, label: &[(String, String)], params: &Payload) -> String {
-    let params: &[u8] = match params {
-        Payload::Absent => &[],
-        Payload::Json(bytes) | Payload::Raw(bytes) => bytes,
-    };
+/// What two callers of `match.quick` have in common when they want the same match. What they would create it with is not looked at,
+/// as it is not when there is one already.
+fn quick_key(published: &Published, label: &[(String, String)]) -> String {
     let mut label = label.to_vec();
     label.sort();
     let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
     let label = serde_json::to_vec(&label).expect("pairs of strings");
-    for part in [published.row.digest.0.as_slice(), &label, params] {
+    for part in [published.row.digest.0.as_slice(), &label] {
         hash.update(&(part.len() as u64).to_be_bytes());
         hash.update(part);
     }
