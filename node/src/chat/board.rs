@@ -238,15 +238,19 @@ impl Board {
         let there = open.crowd.tell_there();
         let here = open.crowd.tell();
         if !here.is_empty() {
-            let text = |players: &[PlayerId]| players.iter().map(PlayerId::to_string).collect();
-            let message = ServerMessage::Channel(ChannelMessage::Members {
-                channel: name.to_string(),
-                joined: text(&here.joined),
-                left: text(&here.left),
-            });
+            let message = members_message(name, &here);
             let mut frames = Frames::default();
             for member in open.members.values() {
-                member.session.push(frames.of(&message, member.session.encoding()));
+                let session = &member.session;
+                if !here.joined.contains(&session.player()) {
+                    session.push(frames.of(&message, session.encoding()));
+                    continue;
+                }
+                // Who came has been answered; what they have not heard is who else did.
+                let change = here.without(session.player());
+                if !change.is_empty() {
+                    session.send(None, &members_message(name, &change));
+                }
             }
         }
         if !there.is_empty() {
@@ -614,6 +618,15 @@ fn all_members(name: &ChannelName, open: &Open) -> ChatWord {
         joined: open.crowd.here(),
         left: Vec::new(),
     }
+}
+
+fn members_message(name: &ChannelName, change: &Change) -> ServerMessage {
+    let text = |players: &[PlayerId]| players.iter().map(PlayerId::to_string).collect();
+    ServerMessage::Channel(ChannelMessage::Members {
+        channel: name.to_string(),
+        joined: text(&change.joined),
+        left: text(&change.left),
+    })
 }
 
 /// Says a line to everybody here who is to hear it, encoded once for each encoding.

@@ -25,6 +25,15 @@ impl Change {
     pub(super) fn is_empty(&self) -> bool {
         self.joined.is_empty() && self.left.is_empty()
     }
+
+    /// The change as somebody hears it who came with it.
+    pub(super) fn without(&self, player: PlayerId) -> Self {
+        let others = |players: &[PlayerId]| players.iter().copied().filter(|other| *other != player).collect();
+        Self {
+            joined: others(&self.joined),
+            left: others(&self.left),
+        }
+    }
 }
 
 /// The members of one channel.

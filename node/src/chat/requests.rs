@@ -159,10 +159,11 @@ impl Chat {
             }
             newest(&mut missed, MISSED_MAX as usize);
             let truncated = since.is_some_and(|since| last - since > missed.len() as u64);
+            // Those who came before are in the answer, and nobody is told of them again after it.
+            board.tell_crowd(&self.hub, &name);
             if !board.enter(&self.hub, &name, session, last) {
                 return Ok(None);
             }
-            board.tell_crowd(&self.hub, &name);
             // Queued under the lock, hence before any line that comes later.
             session.send(
                 id,
@@ -177,6 +178,7 @@ impl Chat {
                 let channel = channel.to_owned();
                 session.send(None, &ServerMessage::Channel(ChannelMessage::Line { channel, line }));
             }
+            board.tell_crowd(&self.hub, &name);
             // Between the question whether it may and now it may have left the match.
             if let ChannelName::Match(target) = &name
                 && !session.is_seated(*target)

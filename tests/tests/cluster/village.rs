@@ -55,3 +55,27 @@ async fn a_player_carries_a_thing_to_a_zone_of_another_node_and_a_client_cannot_
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zone_of_any_name_comes_online() {
+    let cluster = TestCluster::builder(1)
+        .set("worlds.village.zones.square", "village")
+        .set("worlds.village.zones.well", "village")
+        .start()
+        .await;
+    cluster.publish("village").await;
+    let ops = cluster.ops(0);
+    eventually("the village is online", async || {
+        ops.get("/v1/worlds").await.1["worlds"][0]["online"] == json!(true)
+    })
+    .await;
+    for encoding in [Encoding::Json, Encoding::MsgPack] {
+        let ana = cluster.node(0).guest(encoding).await;
+        let (joined, view) = enter(&ana, json!({"world": "village", "zone": "well"})).await;
+        assert_eq!(view["exits"][0]["zone"], "square", "{view}");
+        let well = joined["match"].as_str().expect("a match").to_owned();
+        ana.send(&well, 1, json!("go back")).await;
+        assert_eq!(ana.push_of("match.moved").await["match"], json!(well));
+        assert_eq!(view_where(&ana, |_| true).await["zone"], "square");
+    }
+}
