@@ -47,6 +47,8 @@ pub struct Session {
     outbox: Arc<Outbox>,
     hub: Arc<Hub>,
     matches: Mutex<BTreeMap<MatchId, Sitting>>,
+    /// What this session calls matches that it asked for by name.
+    names: Mutex<BTreeMap<String, MatchId>>,
     slow: AtomicUsize,
     /// When an input without a request number was last refused aloud; 0 for never.
     complained_ms: AtomicU64,
@@ -87,6 +89,7 @@ impl Session {
             outbox,
             hub,
             matches: Mutex::new(BTreeMap::new()),
+            names: Mutex::default(),
             slow: AtomicUsize::new(0),
             complained_ms: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -140,8 +143,25 @@ impl Session {
             .is_some_and(|sitting| sitting.seat.is_some())
     }
 
+    /// The session asks for a match by this name, and may go on calling it so.
+    pub fn call(&self, name: &str, target: MatchId) {
+        let matches = self.matches();
+        let mut names = self.names.lock().expect("no thread panics holding it");
+        // No more names than matches, and one that is on its way.
+        names.retain(|_, called| matches.contains_key(called));
+        names.insert(name.to_owned(), target);
+    }
+
+    fn named(&self, name: &str) -> Option<MatchId> {
+        self.names
+            .lock()
+            .expect("no thread panics holding it")
+            .get(name)
+            .copied()
+    }
+
     fn sitting(&self, target: &str) -> Option<(MatchId, Sitting)> {
-        let target: MatchId = target.parse().ok()?;
+        let target = target.parse().ok().or_else(|| self.named(target))?;
         self.matches().get(&target).cloned().map(|sitting| (target, sitting))
     }
 

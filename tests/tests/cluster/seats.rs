@@ -178,7 +178,12 @@ async fn a_match_that_nobody_sits_in_ends_and_frees_its_name() {
     let first = ana.create_with(named.clone()).await.unwrap();
     assert_eq!(ana.join("the-attic").await.unwrap()["match"], first.as_str());
     assert_eq!(ben.create_with(named.clone()).await.unwrap_err().code, "name.taken");
-    ana.ask("match.leave", json!({"match": first})).await.unwrap();
+    // Who came by the name may go on using it; whoever did not, sits nowhere.
+    let input = json!({"match": "the-attic", "n": 1, "data": "hello"});
+    let applied = ana.ask("match.send", input.clone()).await.unwrap();
+    assert_eq!((&applied["match"], &applied["n"]), (&json!(first), &json!(1)));
+    assert_eq!(ben.ask("match.send", input).await.unwrap_err().code, "match.not_joined");
+    ana.ask("match.leave", json!({"match": "the-attic"})).await.unwrap();
     let ops = cluster.ops(1);
     eventually("the empty match ends", async || {
         ops.match_view(&first).await["status"] == "ended"

@@ -69,6 +69,7 @@ impl Hub {
                 seating: ask.seating.clone(),
                 verdict: Some(verdict),
             };
+            ask.session.call(target, found.target);
             self.join_at(found.target, known_at(found), again);
             match joined.await {
                 Err(_) | Ok(Ok(())) => return Ok(()),
@@ -85,6 +86,9 @@ impl Hub {
         };
         if !row.status.is_live() {
             return Err(Refusal::new(ErrorCode::MatchClosed, "the match is over").with("status", row.status.as_str()));
+        }
+        if known.is_none() {
+            ask.session.call(target, row.id);
         }
         let Configuration { epoch, owner, .. } = row.configuration;
         self.join_at(row.id, Route::Known { owner, epoch }, ask);
