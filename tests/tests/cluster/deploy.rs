@@ -2,10 +2,12 @@
 //! programs that read them, and a load balancer's cookie changes nothing but the way.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::process::Command;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use rookery_tests::harness::{NodeSpec, TestCluster};
+use rookery_tests::harness::{Account, Client, Encoding, NodeSpec, TestCluster, eventually, rookery_binary};
+use serde_json::json;
 
 fn deploy(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(path)
@@ -143,6 +145,202 @@ fn the_container_files_are_yaml_and_say_what_the_documents_say() {
     assert!(
         image.contains("\nUSER 10001\n") && image.contains("HEALTHCHECK") && image.contains("\"rookery\", \"health\"")
     );
+}
+
+/// Every variable that a container file sets, with a value in place of what is only known where it runs.
+fn variables_of(environment: &saphyr::Yaml<'_>) -> Vec<(String, String)> {
+    let secret = "a secret that is long enough to be one";
+    let known_there = |name: &str| match name {
+        "ROOKERY_STORE__URL" => "postgres://rookery:password@postgres/rookery",
+        "ROOKERY_NODE__NAME" => "rookery-0",
+        _ => secret,
+    };
+    if let Some(variables) = environment.as_sequence() {
+        let variable = |entry: &saphyr::Yaml<'_>| {
+            let name = entry["name"].as_str().expect("a variable has a name").to_owned();
+            let value = entry.as_mapping_get("value").and_then(|value| value.as_str());
+            let value = value.unwrap_or(known_there(&name));
+            let value = value.replace("$(POD_IP)", "10.0.0.7");
+            (name, value)
+        };
+        return variables.iter().map(variable).collect();
+    }
+    let variables = environment.as_mapping().expect("variables are a list or a map");
+    let variables = variables.iter().filter(|(name, _)| name.as_str() != Some("<<"));
+    variables
+        .map(|(name, value)| {
+            let text = |value: &saphyr::Yaml<'_>| value.as_str().expect("it is text").to_owned();
+            (text(name), text(value))
+        })
+        .collect()
+}
+
+#[test]
+fn the_container_files_set_what_the_binary_takes_and_run_commands_that_it_has() {
+    use saphyr::LoadableYamlNode;
+    let run = |arguments: &[&str], variables: &[(String, String)]| {
+        let mut command = Command::new(rookery_binary());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROOKERY_")) {
+            command.env_remove(name);
+        }
+        let done = command
+            .args(arguments)
+            .envs(variables.iter().cloned())
+            .output()
+            .expect("the binary runs");
+        let complained = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success(), "{arguments:?} with {variables:?}: {complained}");
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    };
+    let (compose, kubernetes) = (read("compose.yaml"), read("kubernetes/rookery.yaml"));
+    let compose = saphyr::Yaml::load_from_str(&compose).expect("it is YAML");
+    let kubernetes = saphyr::Yaml::load_from_str(&kubernetes).expect("it is YAML");
+    let container = &kubernetes[3]["spec"]["template"]["spec"]["containers"][0];
+
+    let shared = variables_of(&compose[0]["x-environment"]);
+    for node in ["rook-1", "rook-2", "rook-3"] {
+        let own = variables_of(&compose[0]["services"][node]["environment"]);
+        let all = [shared.clone(), own].concat();
+        assert_eq!(run(&["config", "check"], &all), "ok\n");
+        let printed = run(&["config", "print"], &all);
+        assert!(printed.contains(&format!("name = \"{node}\"")), "{printed}");
+    }
+    let variables = variables_of(&container["env"]);
+    assert_eq!(run(&["config", "check"], &variables), "ok\n");
+    // The node's deadline fits into what the pod is given, and so does the hook's.
+    let printed = run(&["config", "print"], &variables);
+    assert!(printed.contains("deadline = \"25s\""), "{printed}");
+
+    // `--help` behind a command only reads it.
+    let words = |yaml: &saphyr::Yaml<'_>| -> Vec<String> {
+        let words = yaml.as_sequence().expect("a command is a list").iter();
+        words.map(|word| word.as_str().expect("of words").to_owned()).collect()
+    };
+    let hook = words(&container["lifecycle"]["preStop"]["exec"]["command"]);
+    assert_eq!(hook[0], "rookery");
+    for mut command in [
+        hook[1..].to_vec(),
+        words(&container["args"]),
+        ["node", "--log-format", "json"].map(str::to_owned).to_vec(),
+        ["health"].map(str::to_owned).to_vec(),
+    ] {
+        command.push("--help".into());
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        assert!(run(&command, &[]).contains("Usage: "), "{command:?}");
+    }
+    let image = read("Dockerfile");
+    assert!(
+        image.contains(r#"CMD ["node", "--log-format", "json"]"#) && image.contains(r#"CMD ["rookery", "health"]"#)
+    );
+}
+
+/// A load balancer that was started for a test, ended with it.
+struct Balancer(std::process::Child);
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// One of the files, with this cluster's nodes in place of those that it names.
+fn configured_for(cluster: &TestCluster, path: &str, listen: SocketAddr) -> String {
+    let mut text = read(path)
+        .replace("listen 8080", &format!("listen {listen}"))
+        .replace("bind :8080", &format!("bind {listen}"));
+    for (node, port) in cluster.nodes().iter().zip([7700, 7710, 7720]) {
+        let ops = node.ops_address().port();
+        text = text
+            .replace(&format!("127.0.0.1:{port}"), &node.client_address().to_string())
+            .replace(&format!("check port {}", port + 2), &format!("check port {ops}"));
+    }
+    // The nodes of a test are called otherwise.
+    text.replace("rook-", "node-")
+}
+
+/// Whoever comes by the balancer gets a socket, a browser comes back to its node, and nobody is refused while a node drains.
+async fn check_balancer(program: &str, path: &str, start: impl Fn(&Path, &Path) -> Command) {
+    let cluster = TestCluster::start(3).await;
+    let probe = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let listen = probe.local_addr().expect("it is bound");
+    drop(probe);
+    let file = cluster.dir().join("balancer.conf");
+    std::fs::write(&file, configured_for(&cluster, path, listen)).expect("there is room");
+    let mut command = start(&file, cluster.dir());
+    let _balancer = match command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
+        Ok(child) => Balancer(child),
+        Err(error) => {
+            let message = format!("{program} could not be run ({error}); Debian has it");
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{message}");
+            return eprintln!("not checked: {message}");
+        }
+    };
+    eventually("the balancer listens", async || {
+        tokio::net::TcpStream::connect(listen).await.is_ok()
+    })
+    .await;
+
+    for node in cluster.nodes() {
+        let cookie = format!("cookie: rookery_node={}\r\n", node.name());
+        eventually("a browser comes back to its node", async || {
+            let head = upgrade(listen, &cookie).await;
+            head.starts_with("HTTP/1.1 101 ") && !head.to_lowercase().contains("set-cookie")
+        })
+        .await;
+    }
+    let ana = Account::guest(listen).await;
+    let ana = Client::open(listen, Encoding::Json, &ana).await;
+    assert!(
+        ana.opened()["node"]
+            .as_str()
+            .is_some_and(|node| node.starts_with("node-"))
+    );
+
+    let (status, ordered) = cluster
+        .ops(0)
+        .post("/v1/nodes/node-2/drain", json!({"deadline_ms": 8_000}))
+        .await;
+    assert_eq!(status, 200, "{ordered}");
+    // Also before the balancer has noticed: the node refuses, and the next one is asked.
+    eventually(
+        "its browsers are sent elsewhere, and get a cookie of that node",
+        async || {
+            let head = upgrade(listen, "cookie: rookery_node=node-2\r\n").await.to_lowercase();
+            head.starts_with("http/1.1 101 ")
+                && head.contains("set-cookie: rookery_node=node-")
+                && !head.contains("=node-2;")
+        },
+    )
+    .await;
+    for cookie in ["", "cookie: rookery_node=node-1\r\n", "cookie: rookery_node=node-2\r\n"] {
+        let head = upgrade(listen, cookie).await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{cookie}: {head}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_brings_players_to_nodes_that_take_them() {
+    check_balancer("nginx", "load-balancers/nginx.conf", |file, dir| {
+        let mut nginx = Command::new("nginx");
+        let own = format!(
+            "daemon off; master_process off; error_log stderr; pid {};",
+            dir.join("nginx.pid").display()
+        );
+        nginx.arg("-c").arg(file).args(["-g", &own]);
+        nginx
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn haproxy_brings_players_to_nodes_that_take_them() {
+    check_balancer("haproxy", "load-balancers/haproxy.cfg", |file, _| {
+        let mut haproxy = Command::new("haproxy");
+        haproxy.arg("-db").arg("-f").arg(file);
+        haproxy
+    })
+    .await;
 }
 
 /// Asks for an upgrade with these cookies, and returns the answer's head.
