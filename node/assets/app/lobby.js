@@ -46,11 +46,12 @@ export class Lobby {
       await connection.request("presence.set", { status: me.name ?? "guest" });
       const joined = await connection.request("channel.join", { channel: CHANNEL, since: this.#last || undefined });
       if (connection !== this.#connection) return;
+      // Before anything else is waited for: who comes meanwhile is told once.
+      this.#members = new Set([...joined.members, me.player]);
       if (!this.#last) {
         const { messages } = await connection.request("channel.history", { channel: CHANNEL, limit: 20 });
         for (const line of messages) this.#line(line);
       }
-      this.#members = new Set([...joined.members, me.player]);
       await this.#watch([...this.#members]);
       this.#say("");
     } catch (error) {
