@@ -200,7 +200,7 @@ impl Accounts {
         Ok(token)
     }
 
-    /// Whether this sign-in was ended: long-lived sessions ask now and then.
+    /// Whether this sign-in was ended. Sessions that are open already go on; no new one opens with its tokens.
     pub fn is_revoked(&self, identity: &Identity) -> bool {
         identity
             .family

@@ -408,7 +408,8 @@ where
         }
     }
 
-    /// Tells of a refusal for rate: every time to those who gave a number, else at a measured pace.
+    /// Tells of a refusal for rate: every time to those who gave a number, else at a measured pace. What happens to a line is always
+    /// said: nobody sends it again on their own, as they do inputs.
     fn limited(&self, id: Option<i64>, class: Class, refused: Refused) {
         let (counter, what) = match class {
             Class::Inputs => (&self.settings.counters.rate_limited_inputs, "too many inputs"),
@@ -416,7 +417,7 @@ where
             Class::Chat => (&self.settings.counters.rate_limited_chat, "too many lines"),
         };
         counter.inc();
-        if id.is_some() || refused.notice {
+        if id.is_some() || refused.notice || class == Class::Chat {
             self.refuse(
                 id,
                 Refusal::new(ErrorCode::RateLimited, what).with("retry_ms", refused.retry_ms),
