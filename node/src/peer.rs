@@ -192,6 +192,10 @@ pub async fn answer(hub: Arc<Hub>, request: PeerRequest) -> PeerAnswer {
                 "the player has no seat in that match",
             ))
         }
+        PeerRequest::Standing { target, player } => match hub.executor().standing(target, player).await {
+            Some(standing) => PeerAnswer::Standing(standing),
+            None => PeerAnswer::NotHere,
+        },
         PeerRequest::Zones { targets, player } => {
             let here = hub.services().worlds.here(targets, player).await;
             PeerAnswer::Zones(Box::new(here))

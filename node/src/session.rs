@@ -12,7 +12,7 @@ pub mod listener;
 #[cfg(test)]
 mod simulation;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -35,6 +35,9 @@ use crate::traces::TARGET;
 /// Requests of one session that wait for the store or another node at once.
 const SLOW_MAX: usize = 64;
 
+/// Matches that the session's player was transferred from, remembered for inputs that were under way then.
+const DEPARTED_MAX: usize = 8;
+
 /// Refusals of inputs that nobody numbered are pushed at most this often.
 const COMPLAIN_EVERY_MS: u64 = 1_000;
 
@@ -49,6 +52,8 @@ pub struct Session {
     matches: Mutex<BTreeMap<MatchId, Sitting>>,
     /// What this session calls matches that it asked for by name.
     names: Mutex<BTreeMap<String, MatchId>>,
+    /// The matches from which its player was transferred last. What the client said before it heard of that goes nowhere.
+    departed: Mutex<VecDeque<MatchId>>,
     slow: AtomicUsize,
     /// When an input without a request number was last refused aloud; 0 for never.
     complained_ms: AtomicU64,
@@ -90,6 +95,7 @@ impl Session {
             hub,
             matches: Mutex::new(BTreeMap::new()),
             names: Mutex::default(),
+            departed: Mutex::new(VecDeque::new()),
             slow: AtomicUsize::new(0),
             complained_ms: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -171,8 +177,23 @@ impl Session {
                 let mut link = link.lock().expect("no thread panics holding it");
                 link.send(self.hub.now_ms(), self, seat, link::SendAsk { id, n, data }, &*self.hub);
             }
-            Some((_, Sitting { seat: None, .. })) | None => self.refuse(id, not_joined()),
+            Some((_, Sitting { seat: None, .. })) | None => {
+                // Said by a client that cannot know yet that its player is elsewhere, and waits for no answer.
+                if id.is_some() || !self.has_departed(target) {
+                    self.refuse(id, not_joined());
+                }
+            }
         }
+    }
+
+    fn departed(&self) -> std::sync::MutexGuard<'_, VecDeque<MatchId>> {
+        self.departed.lock().expect("no thread panics holding it")
+    }
+
+    /// Whether the session's player was transferred from that match.
+    fn has_departed(&self, target: &str) -> bool {
+        let target = target.parse().ok().or_else(|| self.named(target));
+        target.is_some_and(|target| self.departed().contains(&target))
     }
 
     fn match_leave(self: &Arc<Self>, id: Option<i64>, target: &str) {
@@ -312,6 +333,14 @@ impl Listener for Session {
     }
 
     fn follow(self: &Arc<Self>, moved: Moved) {
+        let mut departed = self.departed();
+        if !departed.contains(&moved.from) {
+            if departed.len() >= DEPARTED_MAX {
+                departed.pop_front();
+            }
+            departed.push_back(moved.from);
+        }
+        drop(departed);
         let (hub, session) = (Arc::clone(&self.hub), Arc::clone(self));
         // In a task: whoever says so holds the lock of one link, and this takes another's.
         self.hub.spawn(async move { hub.follow(session, moved) });

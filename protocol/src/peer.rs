@@ -315,6 +315,11 @@ pub enum PeerRequest {
         #[serde(default)]
         player: Option<PlayerId>,
     },
+    /// Whether this player sits in that match of yours, or where they went from there.
+    Standing {
+        target: MatchId,
+        player: PlayerId,
+    },
     /// Where a match is, asked of a home of its directory entry.
     WhereIs {
         target: MatchId,
@@ -373,6 +378,9 @@ pub struct HandedSeat {
     pub since: u64,
     /// It was given up, and is owed what was said to it until then.
     pub left_at: Option<u64>,
+    /// The last input of a seat that was given up.
+    #[serde(default)]
+    pub left_n: u64,
 }
 
 /// Which live matches are wanted.
@@ -400,6 +408,18 @@ pub enum PeerAnswer {
     Zones(Box<ZonesHere>),
     /// As far as this node has heard lately.
     Whereabouts(Whereabouts),
+    Standing(Standing),
+}
+
+/// What a player is to a match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    Seated,
+    /// They are being transferred, and it is not decided yet.
+    OnTheWay,
+    /// They were transferred to that match.
+    Went(MatchId),
+    Unknown,
 }
 
 /// Where a match is, as the directory has it: soft state, proof of nothing.

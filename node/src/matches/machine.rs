@@ -143,6 +143,7 @@ impl Match {
     /// whose numbers begin above all that is in the ring.
     pub fn encode_part(&mut self, ring: RingIn) -> Bytes {
         let part = &mut self.host().part;
+        part.forget_old_forwards();
         match ring {
             RingIn::Encoding => part.encode().into(),
             RingIn::Nowhere => {
@@ -200,8 +201,11 @@ impl Match {
         let part = &mut self.host().part;
         let done = match event {
             Event::Addressed { effect, to } => part.post(*effect, *to),
-            Event::Settled { effect }
-            | Event::Answer {
+            Event::Settled { effect } => {
+                part.note_forward(*effect);
+                part.settle(*effect).is_some()
+            }
+            Event::Answer {
                 effect: Some(effect), ..
             } => part.settle(*effect).is_some(),
             _ => false,
@@ -288,10 +292,14 @@ impl Match {
                 effect,
                 outcome,
             } => self.answer(*request, *effect, outcome),
-            Event::Settled { effect } => match self.host().part.settle(*effect) {
-                Some(_) => Verdict::Done,
-                None => Verdict::Stale,
-            },
+            Event::Settled { effect } => {
+                let part = &mut self.host().part;
+                part.note_forward(*effect);
+                match part.settle(*effect) {
+                    Some(_) => Verdict::Done,
+                    None => Verdict::Stale,
+                }
+            }
             Event::Signal { topic } => self.signal(topic),
             Event::Resync { seat, attach } => self.resync(*seat, attach.as_ref()),
             Event::Unreserve { player } => {
@@ -424,12 +432,21 @@ impl Match {
             .instance
             .call(|guest, store| guest.call_join(store, &player, ctx))
             .into();
-        // The guest's share is undone in full when the event is committed.
-        if let Verdict::Failed(_) = verdict {
-            let host = self.host();
-            host.roll_back();
-            host.part.seats.remove(seat);
-            host.part.next_seat = next_seat_was;
+        match &verdict {
+            Verdict::Done => {
+                let part = &mut self.host().part;
+                if let Some(player) = part.seats.get(seat).and_then(|state| state.player) {
+                    part.forwards.remove(&player);
+                }
+            }
+            // The guest's share is undone in full when the event is committed.
+            Verdict::Failed(_) => {
+                let host = self.host();
+                host.roll_back();
+                host.part.seats.remove(seat);
+                host.part.next_seat = next_seat_was;
+            }
+            Verdict::Refused(_) | Verdict::Stale | Verdict::Ended(_) => {}
         }
         verdict
     }

@@ -46,6 +46,14 @@ const MISSED_BYTES_MAX: usize = 64 << 10;
 /// one has been silent while this many others wrote.
 pub(crate) const SENDERS_MAX: usize = 4_096;
 
+/// Players who went to another match, remembered for connections that ask late and for sessions that open again. The oldest is
+/// forgotten first.
+pub(crate) const FORWARDS_MAX: usize = 1_024;
+
+/// How long they are. Whoever asks later than this has lost the seat where they went: its connection is taken to be gone after 10 s,
+/// and then a grace runs, which is some seconds as a rule.
+pub(crate) const FORWARDED_FOR_MS: u64 = 120_000;
+
 /// The first byte of an encoded part. Fields are named in the encoding, so adding one with a default needs no new version.
 const ENCODING_VERSION: u8 = 1;
 
@@ -187,6 +195,16 @@ pub struct Posted {
     pub to: MatchId,
 }
 
+/// Where a player went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    pub to: MatchId,
+    /// When it was heard that they sit there, in match time.
+    pub at_ms: u64,
+    /// The transfer: a player may be back and gone again before the first one is heard of.
+    pub by: EffectId,
+}
+
 /// How a match is to end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Finishing {
@@ -229,6 +247,9 @@ pub struct HostPart {
     /// How many mails have been numbered.
     #[serde(default)]
     pub(crate) mailed: u64,
+    /// Players who went to another match lately, and have not come back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) forwards: BTreeMap<PlayerId, Forward>,
     /// The match is to end like this, once nobody is on the way from it.
     #[serde(default)]
     pub(crate) finishing: Option<Finishing>,
@@ -262,6 +283,7 @@ impl HostPart {
             inbox: BTreeMap::new(),
             posted: BTreeMap::new(),
             mailed: 0,
+            forwards: BTreeMap::new(),
             finishing: None,
             collections: BTreeSet::new(),
             traps: BTreeMap::new(),
@@ -461,6 +483,49 @@ impl HostPart {
             .iter()
             .find(|(_, effect)| is_theirs(effect))
             .map(|(id, _)| *id)
+    }
+
+    /// The match that a player went to from here, if that was lately.
+    pub fn forward_of(&self, player: PlayerId) -> Option<MatchId> {
+        let forward = self.forwards.get(&player)?;
+        (!self.is_old(forward)).then_some(forward.to)
+    }
+
+    fn is_old(&self, forward: &Forward) -> bool {
+        self.now_ms >= forward.at_ms + FORWARDED_FOR_MS
+    }
+
+    /// Drops what nobody may ask for any more. Nothing can tell whether it was called.
+    pub(crate) fn forget_old_forwards(&mut self) {
+        let now_ms = self.now_ms;
+        self.forwards
+            .retain(|_, forward| now_ms < forward.at_ms + FORWARDED_FOR_MS);
+    }
+
+    /// If the effect is a transfer: its player sits where they went.
+    pub(crate) fn note_forward(&mut self, effect: EffectId) {
+        let Some(Effect::Transfer { player, .. }) = self.outbox.get(&effect) else {
+            return;
+        };
+        let player = *player;
+        let Some(to) = self.posted.values().find(|posted| posted.effect == effect) else {
+            return;
+        };
+        let to = to.to;
+        let is_newer = |forward: &Forward| forward.by < effect;
+        if self.seats.seat_of(player).is_some() || !self.forwards.get(&player).is_none_or(is_newer) {
+            return;
+        }
+        self.forget_old_forwards();
+        if self.forwards.len() >= FORWARDS_MAX {
+            let oldest = self.forwards.iter().min_by_key(|(_, forward)| forward.at_ms);
+            oldest
+                .map(|(player, _)| *player)
+                .and_then(|player| self.forwards.remove(&player));
+        }
+        let at_ms = self.now_ms;
+        let by = effect;
+        self.forwards.insert(player, Forward { to, at_ms, by });
     }
 
     /// Whether somebody is on the way from here, or just coming back.

@@ -18,7 +18,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use rookery_protocol::client::ListedMatch;
 use rookery_protocol::error::{ErrorCode, Refusal};
-use rookery_protocol::peer::{HandedStream, Letter, MatchView, Receipt, Up};
+use rookery_protocol::peer::{HandedStream, Letter, MatchView, Receipt, Standing, Up};
 use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId};
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
@@ -310,6 +310,13 @@ impl Executor {
     pub async fn seats(&self, target: MatchId, player: Option<PlayerId>) -> Option<Seats> {
         let (reply, answer) = oneshot::channel();
         self.shard(target).push(Command::Seats { target, player, reply });
+        answer.await.ok().flatten()
+    }
+
+    /// What a player is to a match; none if it is not here, or not released yet.
+    pub async fn standing(&self, target: MatchId, player: PlayerId) -> Option<Standing> {
+        let (reply, answer) = oneshot::channel();
+        self.shard(target).push(Command::Standing { target, player, reply });
         answer.await.ok().flatten()
     }
 

@@ -435,13 +435,20 @@ impl Room {
     /// Takes one message of a gateway.
     pub fn up(&mut self, now_ms: u64, from: &NodeLife, up: Up, out: &mut Vec<RoomEffect>) {
         if let Phase::Over { .. } = self.phase {
-            if let UpBody::Join(request) = &up.body
-                && request.is_following
-                && self.follow(now_ms, from, up.stream, (**request).clone(), out)
-            {
+            let following = match &up.body {
+                UpBody::Join(request) if request.is_following => Some(request.clone()),
+                _ => None,
+            };
+            let req = following.as_ref().map(|request| request.req);
+            if following.is_some_and(|request| self.follow(now_ms, from, up.stream, *request, out)) {
                 return;
             }
             self.up_after_the_end(from, &up);
+            if let Some(req) = req {
+                // It waits for this answer, and the end alone is none: the player may have gone on before it.
+                let refusal = not_here();
+                self.say_of_seat(from, up.stream, Item::Refused { req, refusal });
+            }
             return;
         }
         match up.body {
@@ -522,8 +529,10 @@ impl Room {
         if request.is_following {
             let req = request.req;
             if !self.follow(now_ms, from, number, request, out) {
-                let refusal = Refusal::new(ErrorCode::MatchNotJoined, "the player is not here any more");
-                self.streams[index].item(Item::Refused { req, refusal });
+                self.streams[index].item(Item::Refused {
+                    req,
+                    refusal: not_here(),
+                });
             }
             return;
         }
@@ -593,7 +602,7 @@ impl Room {
             // The answer is in this stream already, or will be served from the ring.
             return;
         }
-        self.mail.claimed(seat);
+        self.mail.claimed(seat, request.player);
         self.unseat_from_streams(seat, &held, Some(&request.attachment));
         let since = self.game.part().last_seq();
         self.streams[index].seat(seat, role, request.req, since);
@@ -677,16 +686,20 @@ impl Room {
             self.streams[index].item(Item::Resend { seat, n: expected });
             return;
         }
+        // The answer goes before what the input caused: that may be the end of the seat, which answers what is still open.
+        let place = self.streams[index].place();
+        let mut is_applied = n > 0;
         if n == 0 || n == expected {
             self.apply(now_ms, Event::Message { seat, n, data }, out);
+            is_applied |= self.applied.record.outcome == Outcome::Applied;
             self.run_follow_ups(now_ms, out);
         }
         let seq = self.game.part().last_seq();
         if n > 0 {
             let acked = self.game.part().seat(seat).map_or(n, |seated| seated.last_n);
             self.streams[index].acknowledge(seat, acked, seq);
-        } else if let Some(id) = id {
-            self.streams[index].item(Item::Applied { seat, id });
+        } else if let Some(id) = id.filter(|_| is_applied) {
+            self.streams[index].item_at(place, Item::Applied { seat, id });
         }
     }
 
@@ -711,8 +724,8 @@ impl Room {
                 continue;
             }
             match self.standing(*seat, *attachment, players.get(index), from) {
-                Standing::Holds(attach) => self.take_back(now_ms, from, number, *seat, attach, out),
-                Standing::Replaced if is_forgotten => self.say_of_seat(
+                Claim::Holds(attach) => self.take_back(now_ms, from, number, *seat, attach, out),
+                Claim::Replaced if is_forgotten => self.say_of_seat(
                     from,
                     number,
                     Item::Replaced {
@@ -720,7 +733,7 @@ impl Room {
                         attachment: *attachment,
                     },
                 ),
-                Standing::Unknown if is_forgotten => self.say_of_seat(
+                Claim::Unknown if is_forgotten => self.say_of_seat(
                     from,
                     number,
                     Item::Gone {
@@ -728,33 +741,33 @@ impl Room {
                         attachment: *attachment,
                     },
                 ),
-                Standing::Replaced | Standing::Unknown => {}
+                Claim::Replaced | Claim::Unknown => {}
             }
         }
     }
 
     /// What a connection that a gateway says it has is to this match.
-    fn standing(&self, seat: Seat, attachment: u64, who: Option<&(PlayerId, SessionId)>, from: &NodeLife) -> Standing {
+    fn standing(&self, seat: Seat, attachment: u64, who: Option<&(PlayerId, SessionId)>, from: &NodeLife) -> Claim {
         let Some(seated) = self.game.part().seat(seat) else {
-            return Standing::Unknown;
+            return Claim::Unknown;
         };
         if who.is_some_and(|(player, _)| seated.player != Some(*player)) {
-            return Standing::Unknown;
+            return Claim::Unknown;
         }
         let Some(held) = &seated.attachment else {
-            return Standing::Unknown;
+            return Claim::Unknown;
         };
         match (attachment.cmp(&held.number), who) {
-            (Ordering::Less, _) => Standing::Replaced,
-            (Ordering::Equal, _) => Standing::Holds(held.clone()),
+            (Ordering::Less, _) => Claim::Replaced,
+            (Ordering::Equal, _) => Claim::Holds(held.clone()),
             // It took the seat after the state that we go on from.
-            (Ordering::Greater, Some((_, session))) => Standing::Holds(Attachment {
+            (Ordering::Greater, Some((_, session))) => Claim::Holds(Attachment {
                 number: attachment,
                 session: *session,
                 node: from.name.clone(),
                 generation: from.generation,
             }),
-            (Ordering::Greater, None) => Standing::Unknown,
+            (Ordering::Greater, None) => Claim::Unknown,
         }
     }
 
@@ -924,11 +937,10 @@ impl Room {
         let stream = &mut self.streams[index];
         stream.rewind(last);
         let part = self.game.part();
-        let seats: Vec<Seat> = stream.seats().collect();
-        for seat in seats {
-            if let Some(seated) = part.seat(seat).filter(|seated| seated.last_n > 0) {
-                stream.acknowledge(seat, seated.last_n, part.last_seq());
-            }
+        let here = stream.seats().filter_map(|seat| Some((seat, part.seat(seat)?.last_n)));
+        let applied: Vec<(Seat, u64)> = here.chain(stream.left()).filter(|(_, n)| *n > 0).collect();
+        for (seat, n) in applied {
+            stream.acknowledge(seat, n, part.last_seq());
         }
         match part.since(last) {
             Some(missed) => {
@@ -1279,7 +1291,10 @@ impl Room {
     /// Applies one event, and sorts what came of it.
     fn apply(&mut self, now_ms: u64, event: Event, out: &mut Vec<RoomEffect>) {
         let (left, returned) = match &event {
-            Event::Leave { seat, .. } => (Some(*seat), None),
+            Event::Leave { seat, .. } => {
+                let last_n = self.game.part().seat(*seat).map_or(0, |seated| seated.last_n);
+                (Some((*seat, last_n)), None)
+            }
             Event::Return { traveller } => (None, Some(traveller.player)),
             Event::Addressed { .. } => {
                 self.mail.is_due = true;
@@ -1292,9 +1307,11 @@ impl Room {
         for output in &self.applied.outputs {
             collect(&mut self.streams, output);
         }
-        if let Some(seat) = left {
+        if let Some((seat, last_n)) = left {
             let seq = self.game.part().last_seq();
-            self.streams.iter_mut().for_each(|stream| stream.give_up(seat, seq));
+            self.streams
+                .iter_mut()
+                .for_each(|stream| stream.give_up(seat, seq, last_n));
         }
         let record = &self.applied.record;
         let came = match &record.event {
@@ -1386,8 +1403,13 @@ impl Room {
     }
 }
 
+/// What a connection hears that follows a player of whom this match knows nothing.
+fn not_here() -> Refusal {
+    Refusal::new(ErrorCode::MatchNotJoined, "the player is not here any more")
+}
+
 /// What a connection is to the match that it says it has a seat in.
-enum Standing {
+enum Claim {
     /// It speaks for the seat, under this attachment.
     Holds(Attachment),
     /// A newer one does.

@@ -24,6 +24,8 @@ struct StreamSeat {
     since: u64,
     /// Set when the seat was given up: it still hears what was said to it up to this `seq`, until the gateway has confirmed that.
     left_at: Option<u64>,
+    /// The last of its inputs that was applied, set with it: an acknowledgement that was lost is said again.
+    left_n: u64,
 }
 
 /// The owner's end of one stream.
@@ -74,12 +76,14 @@ impl Stream {
                 req,
                 since,
                 left_at,
+                left_n,
             } = seat;
             let state = StreamSeat {
                 role,
                 req,
                 since,
                 left_at,
+                left_n,
             };
             (seat, state)
         });
@@ -100,6 +104,7 @@ impl Stream {
             req: state.req,
             since: state.since,
             left_at: state.left_at,
+            left_n: state.left_n,
         });
         HandedStream {
             gateway: self.gateway.clone(),
@@ -149,6 +154,7 @@ impl Stream {
                 req,
                 since,
                 left_at: None,
+                left_n: 0,
             },
         );
     }
@@ -158,12 +164,22 @@ impl Stream {
         self.seats.get(&seat).is_some_and(|seat| last <= seat.since)
     }
 
-    /// The seat was given up, and what it was told until `seq` is still owed.
-    pub fn give_up(&mut self, seat: Seat, seq: u64) {
+    /// Seats that are no longer here and are owed what they were told last, each with the last of its inputs that was applied.
+    pub fn left(&self) -> impl Iterator<Item = (Seat, u64)> + '_ {
+        self.seats
+            .iter()
+            .filter(|(_, seat)| seat.left_at.is_some())
+            .map(|(number, seat)| (*number, seat.left_n))
+    }
+
+    /// The seat was given up, and what it was told until `seq` is still owed. `last_n` is the last of its inputs that was applied.
+    pub fn give_up(&mut self, seat: Seat, seq: u64, last_n: u64) {
         if seq <= self.confirmed || (!self.stalled && self.collected <= self.confirmed) {
             self.seats.remove(&seat);
-        } else if let Some(seat) = self.seats.get_mut(&seat) {
-            seat.left_at.get_or_insert(seq);
+        } else if let Some(seat) = self.seats.get_mut(&seat)
+            && seat.left_at.is_none()
+        {
+            (seat.left_at, seat.left_n) = (Some(seq), last_n);
         }
     }
 
@@ -191,6 +207,18 @@ impl Stream {
     pub fn item(&mut self, item: Item) {
         if !self.stalled {
             self.items.push(item);
+        }
+    }
+
+    /// The place of whatever is said next, for [`Stream::item_at`].
+    pub fn place(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Takes something that is not an output and goes before what was said since.
+    pub fn item_at(&mut self, place: usize, item: Item) {
+        if !self.stalled {
+            self.items.insert(place.min(self.items.len()), item);
         }
     }
 
@@ -348,7 +376,7 @@ mod tests {
         stream.seat(1, Role::Player, 1, 0);
         stream.collect(&output(4, Audience::One(1)));
         frame(&mut stream).unwrap();
-        stream.give_up(1, 4);
+        stream.give_up(1, 4, 0);
         assert!(!stream.has(1));
         assert!(stream.hears(&output(4, Audience::One(1))));
         assert!(!stream.hears(&output(5, Audience::Everyone)));
@@ -363,7 +391,7 @@ mod tests {
         stream.seat(1, Role::Player, 1, 0);
         stream.collect(&output(4, Audience::One(1)));
         // Output 5 tells the others that it left, and is not in this stream.
-        stream.give_up(1, 5);
+        stream.give_up(1, 5, 0);
         frame(&mut stream).unwrap();
         assert!(!stream.is_idle());
         stream.confirm(4);

@@ -73,6 +73,8 @@ pub struct Link<L> {
     pending: BTreeMap<u64, Pending<L>>,
     detaching: BTreeMap<u64, Detaching>,
     next_req: u64,
+    /// The match has ended, and how that is said: only connections that follow their players still wait for an answer of it.
+    ending: Option<ServerMessage>,
     over: bool,
     retired: bool,
 }
@@ -84,13 +86,21 @@ struct LocalSeat<L> {
     inputs: Inputs,
     /// An acknowledgement that the client was not told yet, and since when.
     ack: Option<(u64, u64, u64)>,
-    /// Requests of inputs without a number, which wait for their answer until then.
-    waiting: Vec<(i64, u64)>,
+    /// Requests of inputs without a number, which wait for their answer.
+    waiting: Vec<Waiting>,
     /// Inputs were refused: the client is told to send again from the expected number, then.
     resend_at_ms: Option<u64>,
     sent_at_ms: u64,
     /// The match goes on from an older state, and the client was not told yet from which input.
     is_unsettled: bool,
+}
+
+/// A request of an input without a number.
+struct Waiting {
+    id: i64,
+    until_ms: u64,
+    /// The answer may have come in a frame that was lost, and is not said again.
+    is_in_doubt: bool,
 }
 
 /// A join or a leave that was not answered yet.
@@ -101,6 +111,8 @@ struct Pending<L> {
     sent_at_ms: u64,
     ask: Ask,
     verdict: Option<Verdict>,
+    /// The reason that a client hears whose player is nowhere when it follows them.
+    otherwise: &'static str,
 }
 
 impl<L: Listener> Pending<L> {
@@ -112,13 +124,29 @@ impl<L: Listener> Pending<L> {
         }
     }
 
+    /// The match has ended, and its owner says nothing of the player whom this connection follows.
+    fn end(self, target: MatchId, ending: &ServerMessage) {
+        self.session.forget_match(target);
+        if let Some(from) = self.moved_from().filter(|from| *from != target) {
+            // They had not heard yet that they left that match for this one.
+            let (seq, reason) = (0, self.otherwise.to_owned());
+            let kicked = ServerMessage::MatchKicked {
+                target: from,
+                seq,
+                reason,
+            };
+            self.session.send(None, &kicked);
+        }
+        self.session.send(None, ending);
+    }
+
     /// The join was refused.
-    fn refuse(self, target: MatchId, refusal: Refusal) {
+    fn refuse(self, target: MatchId, seq: u64, refusal: Refusal) {
         if let Some(from) = self.moved_from() {
-            // They left the match that they were transferred to before they had heard of it.
+            // They lost the seat where they are, before this connection had heard of it.
             self.session.forget_match(target);
-            let (seq, reason) = (0, "gone".to_owned());
-            let target = from;
+            let seq = if from == target { seq } else { 0 };
+            let (target, reason) = (from, self.otherwise.to_owned());
             self.session
                 .send(None, &ServerMessage::MatchKicked { target, seq, reason });
             return;
@@ -200,6 +228,7 @@ impl<L: Listener> Link<L> {
             pending: BTreeMap::new(),
             detaching: BTreeMap::new(),
             next_req: 1,
+            ending: None,
             over: false,
             retired: false,
         }
@@ -222,6 +251,16 @@ impl<L: Listener> Link<L> {
         self.retired
     }
 
+    /// Whether the owner has said what the match is.
+    pub fn is_known(&self) -> bool {
+        self.head.is_some()
+    }
+
+    /// What the match is, from elsewhere than its owner.
+    pub fn describe(&mut self, head: MatchHead) {
+        self.head.get_or_insert(Arc::new(head));
+    }
+
     /// Nobody here needs it.
     pub fn is_idle(&self) -> bool {
         self.seats.is_empty() && self.pending.is_empty() && self.detaching.is_empty()
@@ -239,7 +278,8 @@ impl<L: Listener> Link<L> {
 
     /// A session wants a seat.
     pub fn join(&mut self, now_ms: u64, ask: JoinAsk<L>, up: &impl Uplink) {
-        if self.over {
+        let asks_after_the_end = self.ending.is_some() && ask.seating.moved_from.is_none();
+        if self.over || asks_after_the_end {
             ask.session.join_refused(self.target);
             return ask.refuse(closed());
         }
@@ -262,6 +302,7 @@ impl<L: Listener> Link<L> {
                 sent_at_ms: now_ms,
                 ask: Ask::Join(seating),
                 verdict,
+                otherwise: "gone",
             },
             up,
         );
@@ -288,6 +329,7 @@ impl<L: Listener> Link<L> {
                 sent_at_ms: now_ms,
                 ask: Ask::Leave { seat },
                 verdict: None,
+                otherwise: "gone",
             },
             up,
         );
@@ -351,7 +393,11 @@ impl<L: Listener> Link<L> {
                     if seat.waiting.len() >= WAITING_MAX || owner.is_none() {
                         return session.refuse(Some(id), unavailable());
                     }
-                    seat.waiting.push((id, now_ms + HOLD_MS));
+                    seat.waiting.push(Waiting {
+                        id,
+                        until_ms: now_ms + HOLD_MS,
+                        is_in_doubt: false,
+                    });
                 }
                 // Without a number and without a way: at most once, and this is none.
                 if let Some(owner) = owner {
@@ -507,12 +553,19 @@ impl<L: Listener> Link<L> {
         }
         self.resuming_since_ms = None;
         if let Some(head) = frame.head {
+            // The stream begins here or begins anew: what was in frames that did not come, and is no output, is not said again.
+            for local in self.seats.values_mut() {
+                local.waiting.iter_mut().for_each(|waiting| waiting.is_in_doubt = true);
+            }
             self.head = Some(head);
         }
         for item in frame.items {
             self.item(now_ms, item, from, up);
         }
         self.last = self.last.max(frame.last);
+        if self.ending.is_some() && !self.has_followers() {
+            self.over = true;
+        }
         if self.over {
             // The owner may forget the match now.
             up.up(from, self.target, self.stream, UpBody::Confirm { last: self.last });
@@ -545,7 +598,7 @@ impl<L: Listener> Link<L> {
             Item::Ack { seat, n, seq } => self.acknowledged(now_ms, seat, n, seq),
             Item::Applied { seat, id } => {
                 if let Some(local) = self.seats.get_mut(&seat)
-                    && let Some(index) = local.waiting.iter().position(|(waiting, _)| *waiting == id)
+                    && let Some(index) = local.waiting.iter().position(|waiting| waiting.id == id)
                 {
                     local.waiting.swap_remove(index);
                     let applied = ServerMessage::MatchApplied {
@@ -559,7 +612,10 @@ impl<L: Listener> Link<L> {
             Item::Resend { seat, n } => self.resend(now_ms, seat, n, from, up),
             Item::Refused { req, refusal } => {
                 if let Some(pending) = self.pending.remove(&req) {
-                    pending.refuse(self.target, refusal);
+                    match &self.ending {
+                        Some(ending) => pending.end(self.target, ending),
+                        None => pending.refuse(self.target, self.last, refusal),
+                    }
                 }
             }
             Item::Moved { req, to, owner, epoch } => {
@@ -582,7 +638,9 @@ impl<L: Listener> Link<L> {
                 }
             }
             Item::Left { req, seat } if self.detaching.remove(&req).is_some() => {
-                self.seats.remove(&seat);
+                if let Some(mut local) = self.seats.remove(&seat) {
+                    local.dismiss(&not_joined());
+                }
             }
             Item::Left { req, seat } => {
                 if let Some(pending) = self.pending.remove(&req) {
@@ -591,14 +649,18 @@ impl<L: Listener> Link<L> {
                         .session
                         .send(pending.id, &ServerMessage::MatchLeft { target: self.target });
                 }
-                self.seats.remove(&seat);
+                if let Some(mut local) = self.seats.remove(&seat) {
+                    local.dismiss(&not_joined());
+                }
             }
             Item::Replaced { seat, attachment } => {
                 let replaced = self
                     .seats
                     .get(&seat)
                     .is_some_and(|local| local.session.attachment().number == attachment);
-                if replaced && let Some(local) = self.seats.remove(&seat) {
+                if replaced && let Some(mut local) = self.seats.remove(&seat) {
+                    // What its inputs did is told to the connection that has the seat now.
+                    local.dismiss(&unavailable());
                     local.session.forget_match(self.target);
                     let reason = "replaced".to_owned();
                     local.session.send(
@@ -616,13 +678,9 @@ impl<L: Listener> Link<L> {
                     .seats
                     .get(&seat)
                     .is_some_and(|local| local.session.attachment().number == attachment);
-                if is_here && let Some(local) = self.seats.remove(&seat) {
-                    local.session.forget_match(self.target);
-                    let (seq, reason) = (self.last, "restored".to_owned());
-                    let target = self.target;
-                    local
-                        .session
-                        .send(None, &ServerMessage::MatchKicked { target, seq, reason });
+                if is_here {
+                    // It may have been given up by a transfer of which nothing was heard here.
+                    self.let_go(now_ms, seat, "restored", up);
                 }
             }
             Item::Reset { seat, seq, n, values } => {
@@ -631,7 +689,7 @@ impl<L: Listener> Link<L> {
                     local.reset(self.target, head, seq, n, &values);
                 }
             }
-            Item::Over(over) => self.over(&over),
+            Item::Over(over) => self.end(&over),
         }
     }
 
@@ -698,11 +756,12 @@ impl<L: Listener> Link<L> {
             }
             Body::Transferring => {
                 let Audience::One(seat) = output.audience else { return };
-                self.let_go(now_ms, seat, up);
+                self.let_go(now_ms, seat, "gone", up);
             }
             Body::Kicked { reason } => {
                 let Audience::One(seat) = output.audience else { return };
-                if let Some(local) = self.seats.remove(&seat) {
+                if let Some(mut local) = self.seats.remove(&seat) {
+                    local.dismiss(&not_joined());
                     local.session.forget_match(target);
                     let message = ServerMessage::MatchKicked {
                         target,
@@ -715,18 +774,14 @@ impl<L: Listener> Link<L> {
         }
     }
 
-    /// The seat's player is on their way to another match: its session goes after them.
-    fn let_go(&mut self, now_ms: u64, seat: Seat, up: &impl Uplink) {
+    /// The seat's player is on their way to another match: its session goes after them. If the match knows nothing of that, they are
+    /// out of it for this reason.
+    fn let_go(&mut self, now_ms: u64, seat: Seat, otherwise: &'static str, up: &impl Uplink) {
         let Some(mut local) = self.seats.remove(&seat) else {
             return;
         };
         local.flush_ack(self.target);
-        for (id, _) in std::mem::take(&mut local.waiting) {
-            local.session.refuse(Some(id), not_joined());
-        }
-        for id in local.inputs.ids() {
-            local.session.refuse(Some(id), not_joined());
-        }
+        local.dismiss(&not_joined());
         let seating = Seating {
             role: match local.role {
                 Role::Spectator => JoinRole::Spectator,
@@ -735,13 +790,20 @@ impl<L: Listener> Link<L> {
             ctx: WirePayload::Absent,
             moved_from: Some(self.target),
         };
-        let ask = JoinAsk {
+        let pending = Pending {
             session: local.session,
             id: None,
-            seating,
+            until_ms: u64::MAX,
+            sent_at_ms: now_ms,
+            ask: Ask::Join(seating),
             verdict: None,
+            otherwise,
         };
-        self.join(now_ms, ask, up);
+        self.ask(pending, up);
+    }
+
+    fn has_followers(&self) -> bool {
+        self.pending.values().any(|pending| pending.moved_from().is_some())
     }
 
     fn is_following(&self, session: &Arc<L>) -> bool {
@@ -848,10 +910,24 @@ impl<L: Listener> Link<L> {
         }
     }
 
-    /// The match is over: everyone here hears how, and is out.
+    /// The match is over, and nobody is there to ask: everyone here hears how, and is out.
     pub fn over(&mut self, over: &Over) {
-        let target = self.target;
+        self.end(over);
+        if let Some(ending) = &self.ending {
+            for (_, pending) in std::mem::take(&mut self.pending) {
+                pending.end(self.target, ending);
+            }
+        }
         self.over = true;
+    }
+
+    /// The match is over: everyone in it hears how, and is out. Whoever follows a player still waits for the owner's answer: the
+    /// player may have gone elsewhere before the end.
+    fn end(&mut self, over: &Over) {
+        if self.ending.is_some() {
+            return;
+        }
+        let target = self.target;
         let message = match (over, &self.head) {
             (Over::Ended { result }, Some(head)) => ServerMessage::MatchEnded {
                 target,
@@ -872,25 +948,16 @@ impl<L: Listener> Link<L> {
             local.session.forget_match(target);
             let frame = shared.frame(local.session.encoding(), |encoding| message.encode(None, encoding));
             local.session.push(frame);
-            for (id, _) in local.waiting {
-                local.session.refuse(Some(id), closed());
-            }
-            for id in local.inputs.ids() {
-                local.session.refuse(Some(id), closed());
-            }
+            local.dismiss(&closed());
         }
         self.detaching.clear();
-        for (_, pending) in std::mem::take(&mut self.pending) {
-            if pending.moved_from().is_some() {
-                pending.session.forget_match(target);
-                pending.session.send(None, &message);
-                continue;
-            }
+        for (_, pending) in self.pending.extract_if(.., |_, pending| pending.moved_from().is_none()) {
             match pending.ask {
-                Ask::Join(_) => pending.refuse(target, closed()),
+                Ask::Join(_) => pending.refuse(target, self.last, closed()),
                 Ask::Leave { .. } => pending.session.send(pending.id, &ServerMessage::MatchLeft { target }),
             }
         }
+        self.ending = Some(message);
     }
 
     /// Nobody knows the match: joins are refused, and whoever sat in it has lost it.
@@ -898,10 +965,21 @@ impl<L: Listener> Link<L> {
         for (_, pending) in std::mem::take(&mut self.pending) {
             pending.refuse(
                 self.target,
+                self.last,
                 Refusal::new(ErrorCode::MatchNotFound, "there is no such match"),
             );
         }
         self.over(&Over::Lost);
+    }
+
+    /// The route may lead to a node that is gone: nobody would answer, and nobody would say so.
+    pub fn doubt(&mut self, owner: &NodeLife, up: &impl Uplink) {
+        if let Route::Known { owner: known, epoch } = &self.route
+            && known == owner
+        {
+            self.route = Route::Looking { epoch: *epoch };
+            up.locate(self.target);
+        }
     }
 
     /// The owner does not have the match (any more): find out who has.
@@ -1019,10 +1097,10 @@ impl<L: Listener> Link<L> {
                 local.session.send(None, &ServerMessage::MatchResend { target, n });
             }
             let session = &local.session;
-            local.waiting.retain(|(id, until_ms)| {
-                let waits = now_ms < *until_ms;
+            local.waiting.retain(|waiting| {
+                let waits = now_ms < waiting.until_ms;
                 if !waits {
-                    session.refuse(Some(*id), unavailable());
+                    session.refuse(Some(waiting.id), unavailable());
                 }
                 waits
             });
@@ -1042,7 +1120,8 @@ impl<L: Listener> Link<L> {
                 self.resuming_since_ms = Some(now_ms);
                 up.up(&owner, target, self.stream, UpBody::Resume { last: self.last });
             }
-            if self.confirmed < self.last {
+            // An owner may forget a match when its end is confirmed, and here is somebody who waits for its answer.
+            if self.confirmed < self.last && self.ending.is_none() {
                 self.confirmed = self.last;
                 up.up(&owner, target, self.stream, UpBody::Confirm { last: self.last });
             }
@@ -1052,7 +1131,7 @@ impl<L: Listener> Link<L> {
     /// Requests that waited too long are answered; the others are said again from time to time.
     fn wake_requests(&mut self, now_ms: u64, up: &impl Uplink) {
         for (_, pending) in self.pending.extract_if(.., |_, pending| now_ms >= pending.until_ms) {
-            pending.refuse(self.target, unavailable());
+            pending.refuse(self.target, self.last, unavailable());
         }
         self.detaching.retain(|_, detaching| now_ms < detaching.until_ms);
         let silent = |sent_at_ms: u64| now_ms >= sent_at_ms + SAY_AGAIN_MS;
@@ -1120,6 +1199,21 @@ impl<L: Listener> LocalSeat<L> {
         self.is_unsettled = false;
         self.session.send(None, &ServerMessage::MatchReset { target, seq, n });
         send_values(&*self.session, target, head, values);
+    }
+
+    /// Its seat is given up: whoever waits for an answer hears that the input was not applied, if that is sure.
+    fn dismiss(&mut self, refusal: &Refusal) {
+        for waiting in self.waiting.drain(..) {
+            let refusal = if waiting.is_in_doubt {
+                unavailable()
+            } else {
+                refusal.clone()
+            };
+            self.session.refuse(Some(waiting.id), refusal);
+        }
+        for id in self.inputs.ids() {
+            self.session.refuse(Some(id), refusal.clone());
+        }
     }
 
     /// Tells the client what was acknowledged, if it was not told yet.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rookery_protocol::error::Refusal;
-use rookery_protocol::peer::{Letter, MatchView, Receipt, Up};
+use rookery_protocol::peer::{Letter, MatchView, Receipt, Standing, Up};
 use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId};
 use tokio::sync::oneshot;
 
@@ -80,6 +80,11 @@ pub(super) enum Command {
         target: MatchId,
         player: Option<PlayerId>,
         reply: oneshot::Sender<Option<Seats>>,
+    },
+    Standing {
+        target: MatchId,
+        player: PlayerId,
+        reply: oneshot::Sender<Option<Standing>>,
     },
     End {
         target: MatchId,

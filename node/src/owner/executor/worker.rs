@@ -335,6 +335,13 @@ impl Worker {
                     });
                 let _ = reply.send(seats);
             }
+            Command::Standing { target, player, reply } => {
+                let room = self.slot(target).and_then(|slot| self.rooms[slot].as_ref());
+                let standing = room
+                    .filter(|owned| owned.room.is_open())
+                    .map(|owned| owned.room.standing_of(player));
+                let _ = reply.send(standing);
+            }
             Command::End { target, reason, reply } => match self.slot(target) {
                 Some(slot) => self.tell_room(slot, RoomCommand::End { reason, reply }),
                 None => drop(reply.send(false)),

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rookery_protocol::peer::{Item, JoinRequest, Letter, LetterBody, Receipt};
+use rookery_protocol::peer::{Item, JoinRequest, Letter, LetterBody, Receipt, Standing};
 use rookery_protocol::{MatchId, NodeLife, PlayerId, Seat};
 
 use super::{Phase, Room, RoomEffect};
@@ -27,8 +27,8 @@ const AFTER_THE_END_MS: u64 = 60_000;
 /// match that they left has heard of it.
 const CLAIMED_WITHIN_MS: u64 = 10_000;
 
-/// Players who went elsewhere from here, remembered for connections that ask late.
-const FORWARDS_MAX: usize = 1_024;
+/// Matches that players went to from here whose owners are remembered. Past this all are forgotten: whoever follows finds the way.
+const ROUTES_MAX: usize = 1_024;
 
 /// What a room keeps of its mail besides the host's part; all of it can be lost with the room.
 #[derive(Debug, Default)]
@@ -47,17 +47,10 @@ pub(super) struct Mailbox {
     again_at_ms: Option<u64>,
     /// Players who arrived, and until when their connection may follow.
     expected: BTreeMap<Seat, u64>,
-    forwards: BTreeMap<PlayerId, Forward>,
+    /// Where the matches were that players went to, when they said that the player had come.
+    routes: BTreeMap<MatchId, (NodeLife, u64)>,
     /// Connections that wait to hear where their player is.
     followers: BTreeMap<PlayerId, Follower>,
-}
-
-/// Where a player went.
-#[derive(Debug, Clone)]
-struct Forward {
-    to: MatchId,
-    owner: NodeLife,
-    epoch: u64,
 }
 
 /// A connection that waits to hear where its player is.
@@ -79,8 +72,9 @@ pub enum Absence {
 
 impl Mailbox {
     /// The seat's connection is there.
-    pub(super) fn claimed(&mut self, seat: Seat) {
+    pub(super) fn claimed(&mut self, seat: Seat, player: PlayerId) {
         self.expected.remove(&seat);
+        self.followers.remove(&player);
     }
 
     fn may_be_heard(&self, number: u64) -> bool {
@@ -278,7 +272,6 @@ impl Room {
         let seat = part.seat_of(player);
         if let Some(seat) = seat.filter(|seat| part.seat(*seat).is_some_and(|seated| seated.is_unclaimed)) {
             self.mail.expected.insert(seat, now_ms + CLAIMED_WITHIN_MS);
-            self.mail.forwards.remove(&player);
         }
     }
 
@@ -297,33 +290,27 @@ impl Room {
                 continue;
             }
             let traveller = self.game.part().outbox().get(&effect).and_then(Effect::traveller);
-            if let Some(traveller) = traveller {
-                let forward = Forward {
-                    to: receipt.from,
-                    owner: from.clone(),
-                    epoch: receipt.epoch,
-                };
-                self.has_moved(traveller.player, forward);
+            if traveller.is_some() {
+                if self.mail.routes.len() >= ROUTES_MAX {
+                    self.mail.routes.clear();
+                }
+                self.mail.routes.insert(receipt.from, (from.clone(), receipt.epoch));
             }
             self.apply(now_ms, Event::Settled { effect }, out);
             self.run_follow_ups(now_ms, out);
+            if let Some(traveller) = traveller {
+                self.tell_follower(now_ms, traveller.player, out);
+            }
         }
         // What waited for room in the window goes now.
         self.send_mail(now_ms, false, out);
     }
 
-    fn has_moved(&mut self, player: PlayerId, forward: Forward) {
-        if let Some(follower) = self.mail.followers.remove(&player) {
-            self.say_moved(&follower.gateway, follower.stream, follower.request.req, &forward);
-        }
-        if self.mail.forwards.len() >= FORWARDS_MAX {
-            self.mail.forwards.pop_first();
-        }
-        self.mail.forwards.insert(player, forward);
-    }
-
-    fn say_moved(&mut self, gateway: &NodeLife, stream: u64, req: u64, forward: &Forward) {
-        let Forward { to, owner, epoch } = forward.clone();
+    fn say_moved(&mut self, gateway: &NodeLife, stream: u64, req: u64, to: MatchId) {
+        // Where that match is may be forgotten: this one went on elsewhere since. The gateway asks itself then, as it would ask an
+        // owner that is wrong, and finds the way.
+        let known = self.mail.routes.get(&to).cloned();
+        let (owner, epoch) = known.unwrap_or_else(|| (gateway.clone(), 0));
         if let Some(index) = self.open_stream(gateway, stream) {
             self.streams[index].item(Item::Moved { req, to, owner, epoch });
         }
@@ -332,6 +319,11 @@ impl Room {
     /// A player who was refused is back: whoever waits for them finds them here.
     pub(super) fn has_returned(&mut self, now_ms: u64, player: PlayerId, out: &mut Vec<RoomEffect>) {
         self.expect(now_ms, player);
+        self.tell_follower(now_ms, player, out);
+    }
+
+    /// A transfer of this player is decided. They may have come back since, or be on another one.
+    fn tell_follower(&mut self, now_ms: u64, player: PlayerId, out: &mut Vec<RoomEffect>) {
         if let Some(Follower {
             gateway,
             stream,
@@ -369,11 +361,23 @@ impl Room {
             self.mail.followers.insert(player, follower);
             return true;
         }
-        if let Some(forward) = self.mail.forwards.get(&player).cloned() {
-            self.say_moved(gateway, stream, request.req, &forward);
+        if let Some(to) = part.forward_of(player) {
+            self.say_moved(gateway, stream, request.req, to);
             return true;
         }
         false
+    }
+
+    /// What a player is to this match.
+    pub fn standing_of(&self, player: PlayerId) -> Standing {
+        let part = self.game.part();
+        if self.verdict.is_none() && part.seat_of(player).is_some() {
+            Standing::Seated
+        } else if part.transfer_of(player).is_some() {
+            Standing::OnTheWay
+        } else {
+            part.forward_of(player).map_or(Standing::Unknown, Standing::Went)
+        }
     }
 
     /// When there is something to do for the mail.

@@ -119,9 +119,18 @@ impl Hub {
 
     fn join_at(self: &Arc<Self>, target: MatchId, route: Route, mut ask: JoinAsk<Session>) {
         let session = Arc::clone(&ask.session);
-        // A link that is retired while we take it is replaced by another one.
-        while let Err(retired) = session.ask_join(&self.link_or_insert(target, route.clone()), ask) {
-            ask = retired;
+        let link = loop {
+            let link = self.link_or_insert(target, route.clone());
+            match session.ask_join(&link, ask) {
+                Ok(()) => break link,
+                // A link that is retired while we take it is replaced by another one.
+                Err(retired) => ask = retired,
+            }
+        };
+        if let Route::Known { owner, .. } = &route
+            && !self.is_member(owner)
+        {
+            lock(&link).doubt(owner, &**self);
         }
     }
 

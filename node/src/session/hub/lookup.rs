@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rookery_gossip::MemberState;
-use rookery_protocol::peer::Over;
-use rookery_protocol::{MatchId, NodeLife, NodeName};
+use rookery_protocol::peer::{MatchHead, Over};
+use rookery_protocol::{Digest, MatchId, NodeLife, NodeName};
 use tokio::sync::mpsc;
 
 use super::links::lock;
@@ -139,6 +139,7 @@ impl Hub {
             let Some(row) = row else { return lock(&link).not_found() };
             match row.status {
                 MatchStatus::Ended => {
+                    self.describe(&link, row.digest).await;
                     return lock(&link).over(&Over::Ended {
                         result: row.outcome.unwrap_or_default(),
                     });
@@ -174,6 +175,23 @@ impl Hub {
                 warned = true;
                 tracing::warn!(%target, "a match is not where the store says it is");
             }
+        }
+    }
+
+    /// Tells a link what its match is, if it has never heard: somebody followed their player to a match that is over, and the outcome
+    /// is written as the match would have written it.
+    async fn describe(&self, link: &Mutex<Link<Session>>, digest: Digest) {
+        if lock(link).is_known() {
+            return;
+        }
+        if let Ok(module) = self.modules().load(digest).await {
+            let manifest = module.manifest();
+            let head = MatchHead {
+                module: manifest.name.clone(),
+                codec: manifest.codec,
+                tick_hz: manifest.tick_hz,
+            };
+            lock(link).describe(head);
         }
     }
 

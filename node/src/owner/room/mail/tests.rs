@@ -1,5 +1,6 @@
 //! A small world of three matches on three nodes and a post that delays, reorders, doubles and loses. Players walk between the
-//! matches and the matches write to each other; each seed is one run, and a failing one prints its number.
+//! matches and their connections follow as far as they are told; the matches write to each other, and are moved to other nodes at
+//! any time. Each seed is one run, and a failing one prints its number.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::OnceLock;
@@ -7,16 +8,17 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
-use rookery_protocol::client::JoinRole;
-use rookery_protocol::output::{Attachment, Body};
+use rookery_protocol::client::{JoinRole, Role};
+use rookery_protocol::output::{Attachment, Audience, Body};
 use rookery_protocol::peer::{Item, JoinRequest, Letter, Receipt, Up, UpBody, WirePayload};
-use rookery_protocol::{MatchId, NodeLife, PlayerId, SessionId};
+use rookery_protocol::{MatchId, NodeLife, PlayerId, Seat, SessionId};
 
-use super::super::{Room, RoomConfig, RoomEffect};
+use super::super::{Resumption, Room, RoomConfig, RoomEffect};
 use super::Absence;
+use crate::matches::effect::{Effect, EffectId};
 use crate::matches::event::EndReason;
 use crate::matches::machine::Match;
-use crate::matches::part::{HostPart, StartRecord};
+use crate::matches::part::{FORWARDED_FOR_MS, FORWARDS_MAX, HostPart, StartRecord};
 use crate::wasm::{Engine, EngineConfig, Module};
 
 const SEEDS: u64 = 200;
@@ -53,13 +55,25 @@ struct Place {
     answers: Vec<String>,
     held: Vec<u64>,
     told: u64,
-    n: u64,
+    /// The highest output that the gateway has of it: whoever goes on with the match says some again.
+    last: u64,
+}
+
+/// A player's connection: what it was told of where its player is.
+#[derive(Debug, Clone, Copy)]
+struct Connection {
+    at: usize,
+    /// None while it asks.
+    seat: Option<Seat>,
 }
 
 struct World {
     rng: Xoshiro256PlusPlus,
     now_ms: u64,
     places: Vec<Place>,
+    connections: Vec<Connection>,
+    /// How often a match was moved.
+    moves: usize,
     /// When, to which place, from which node.
     post: VecDeque<(u64, usize, NodeLife, Word)>,
     /// When the last of what is on its way from one place to another arrives: most things stay in their order.
@@ -73,17 +87,7 @@ impl World {
             let mut start = StartRecord::new(MatchId::from_u128(index as u128 + 1), courier(), seed, 0);
             start.params = Bytes::from(format!("{{\"refuse\":{}}}", if index == 2 { 3 } else { 0 }));
             let life = life(["a", "b", "c"][index]);
-            let config = RoomConfig {
-                epoch: 1,
-                node: life.name.clone(),
-                empty_after_ms: None,
-                private: false,
-                version: "1.0.0".into(),
-                leased: false,
-                save_every_ms: None,
-                reserve_ms: 30_000,
-            };
-            let mut room = Room::new(Match::create(courier(), start).unwrap(), config);
+            let mut room = Room::new(Match::create(courier(), start).unwrap(), config(&life, 1));
             room.start(0, &mut Vec::new()).unwrap();
             room.release(0, &mut Vec::new());
             Place {
@@ -93,7 +97,7 @@ impl World {
                 answers: Vec::new(),
                 held: Vec::new(),
                 told: 0,
-                n: 0,
+                last: 0,
             }
         });
         let places = places.collect();
@@ -101,6 +105,13 @@ impl World {
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             now_ms: 0,
             places,
+            connections: (0..PLAYERS as usize)
+                .map(|player| Connection {
+                    at: player % 2,
+                    seat: None,
+                })
+                .collect(),
+            moves: 0,
             post: VecDeque::new(),
             last_ms: BTreeMap::new(),
             faults: false,
@@ -109,7 +120,7 @@ impl World {
             // The third turns some away.
             let place = (player % 2) as usize;
             let request = JoinRequest {
-                req: player as u64 + 1,
+                req: player as u64,
                 player: PlayerId::from_u128(player + 100),
                 name: format!("p{player}"),
                 role: JoinRole::Player,
@@ -163,16 +174,46 @@ impl World {
     }
 
     fn listen(&mut self, place: usize) {
+        let ids: Vec<MatchId> = self.places.iter().map(|place| place.room.id()).collect();
+        let connections = &mut self.connections;
         let Place {
             room,
             heard,
             answers,
             held,
+            last,
             ..
         } = &mut self.places[place];
         room.flush(|_, frame| {
             for item in frame.items {
+                match &item {
+                    Item::Moved { req, to, .. } => {
+                        let at = ids.iter().position(|id| id == to).expect("one of the three");
+                        connections[*req as usize] = Connection { at, seat: None };
+                    }
+                    Item::Refused { req, refusal } => panic!("nobody knows where player {req} is: {refusal:?}"),
+                    _ => {}
+                }
                 let Item::Output(output) = item else { continue };
+                if output.seq <= *last {
+                    continue;
+                }
+                *last = output.seq;
+                match (&output.body, &output.audience) {
+                    (Body::Joined(joined), _) => {
+                        let player = joined.attachment.session.to_u128() - 1;
+                        let seat = Some(joined.seat);
+                        connections[player as usize] = Connection { at: place, seat };
+                    }
+                    (Body::Transferring, Audience::One(seat)) => {
+                        let sat =
+                            |connection: &&mut Connection| connection.at == place && connection.seat == Some(*seat);
+                        if let Some(connection) = connections.iter_mut().find(sat) {
+                            connection.seat = None;
+                        }
+                    }
+                    _ => {}
+                }
                 let Body::Data { data } = &output.body else { continue };
                 let said: serde_json::Value = serde_json::from_slice(data).unwrap();
                 if let Some(text) = said["mail"].as_str() {
@@ -261,22 +302,22 @@ impl World {
                 self.say(place, player, format!("{{\"tell\":\"{target}\",\"text\":\"{text}\"}}"));
             }
         }
+        self.follow();
+    }
+
+    /// Connections that have no seat ask where they were told last that their player is.
+    fn follow(&mut self) {
         for player in 0..PLAYERS {
-            if let [place] = self.where_is(player)[..] {
-                self.follow(place, player);
-            }
+            let Connection { at, seat: None } = self.connections[player as usize] else {
+                continue;
+            };
+            self.ask_for(at, player);
         }
     }
 
-    fn follow(&mut self, place: usize, player: u128) {
-        let part = self.places[place].room.game().part();
-        let seat = part.seat_of(PlayerId::from_u128(player + 100)).unwrap();
-        if !part.seat(seat).unwrap().is_unclaimed {
-            return;
-        }
-        self.places[place].n += 1;
+    fn ask_for(&mut self, place: usize, player: u128) {
         let request = JoinRequest {
-            req: 1_000 + self.places[place].n,
+            req: player as u64,
             player: PlayerId::from_u128(player + 100),
             name: format!("p{player}"),
             role: JoinRole::Player,
@@ -290,12 +331,39 @@ impl World {
     fn heal(&mut self) {
         for _ in 0..400 {
             self.step(false);
+            self.follow();
         }
-        for player in 0..PLAYERS {
-            if let [place] = self.where_is(player)[..] {
-                self.follow(place, player);
-            }
-        }
+    }
+
+    /// The match goes on on another node, with what its owner hands over; what is said to it meanwhile is lost.
+    fn move_place(&mut self, place: usize) {
+        self.moves += 1;
+        let (now_ms, mut out) = (self.now_ms, Vec::new());
+        let Place { room, life, .. } = &mut self.places[place];
+        let handed = room.hand_over(now_ms, &mut out).expect("it runs");
+        assert!(out.is_empty(), "{out:?}");
+        life.generation += 1;
+        let part = HostPart::decode(&handed.part).unwrap().resumed(0, 0);
+        let epoch = room.epoch() + 1;
+        *room = Room::new(Match::restore(courier(), part).unwrap(), config(life, epoch));
+        room.take_streams(handed.streams);
+        let loaded = room.load(now_ms, Resumption::Moved, "1.0.0".into(), handed.state, &mut out);
+        loaded.unwrap();
+        self.post.retain(|(_, to, ..)| *to != place);
+        self.step_room(place, |room, out| room.release(now_ms, out));
+    }
+}
+
+fn config(life: &NodeLife, epoch: u64) -> RoomConfig {
+    RoomConfig {
+        epoch,
+        node: life.name.clone(),
+        empty_after_ms: None,
+        private: false,
+        version: "1.0.0".into(),
+        leased: false,
+        save_every_ms: None,
+        reserve_ms: 30_000,
     }
 }
 
@@ -317,17 +385,27 @@ fn seeds() -> Vec<u64> {
 
 #[test]
 fn whatever_the_post_does_mail_is_heard_once_and_in_order_and_nobody_is_lost() {
-    let mut refused = 0;
+    let (mut refused, mut moves) = (0, 0);
     for seed in seeds() {
         let mut world = World::new(seed);
         for _ in 0..300 {
             world.step(true);
             world.live();
+            if world.below(60) == 0 {
+                let place = world.below(3) as usize;
+                world.move_place(place);
+            }
         }
         world.heal();
+        moves += world.moves;
         for player in 0..PLAYERS {
             let places = world.where_is(player);
             assert_eq!(places.len(), 1, "seed {seed}: player {player} is in {places:?}");
+            let Connection { at, seat } = world.connections[player as usize];
+            assert!(
+                places[0] == at && seat.is_some(),
+                "seed {seed}: player {player} is in {places:?}, and their connection is at {at} with the seat {seat:?}"
+            );
             world.places[places[0]].held.clear();
             world.say(places[0], player, "{\"ask\":true}".into());
             let held = &world.places[places[0]].held;
@@ -358,8 +436,8 @@ fn whatever_the_post_does_mail_is_heard_once_and_in_order_and_nobody_is_lost() {
         }
     }
     assert!(
-        refused > 0 || std::env::var("ROOKERY_SEED").is_ok(),
-        "nobody was turned away"
+        (refused > 0 && moves > 0) || std::env::var("ROOKERY_SEED").is_ok(),
+        "nobody was turned away, or no match was moved"
     );
 }
 
@@ -406,6 +484,138 @@ fn letters_on_their_way_are_part_of_the_match_and_go_on_elsewhere() {
         world.places[1].heard.values().flatten().copied().collect::<Vec<_>>(),
         [1]
     );
+}
+
+#[test]
+fn a_connection_that_asks_late_is_told_where_its_player_is_though_the_match_was_moved_meanwhile() {
+    let mut world = World::new(5);
+    let target = world.places[1].room.id();
+    world.say(0, 0, format!("{{\"go\":\"{target}\"}}"));
+    for _ in 0..20 {
+        world.step(false);
+    }
+    assert!(world.places[0].room.game().part().outbox().is_empty(), "it is settled");
+    world.move_place(0);
+    assert_eq!(world.connections[0].seat, None, "it has not asked yet");
+    world.follow();
+    assert_eq!(world.connections[0].at, 1);
+    world.follow();
+    assert!(world.connections[0].seat.is_some());
+
+    // Who has come back is nowhere else, and later nobody asks any more.
+    let here = world.places[0].room.id();
+    world.say(1, 0, format!("{{\"go\":\"{here}\"}}"));
+    for _ in 0..20 {
+        world.step(false);
+        world.follow();
+    }
+    let player = PlayerId::from_u128(100);
+    let went = |world: &World, place: usize| world.places[place].room.game().part().forward_of(player);
+    assert_eq!((went(&world, 0), went(&world, 1)), (None, Some(here)));
+    for _ in 0..FORWARDED_FOR_MS / STEP_MS {
+        world.step(false);
+    }
+    world.say(1, 1, "{\"ask\":true}".into());
+    assert_eq!(went(&world, 1), None);
+}
+
+#[test]
+fn the_oldest_of_too_many_players_who_went_is_forgotten_first() {
+    let world = World::new(6);
+    let part = world.places[0].room.game().part();
+    let mut part = HostPart::decode(&part.encode()).unwrap();
+    let target = world.places[1].room.id();
+    for who in 0..=FORWARDS_MAX as u128 {
+        // The newest have the lowest ids.
+        let player = PlayerId::from_u128(10_000 - who);
+        let at_ms = who as u64;
+        part.now_ms = at_ms;
+        let effect = EffectId {
+            incarnation: 0,
+            event: at_ms,
+            index: 0,
+        };
+        part.outbox.insert(effect, transfer(player));
+        assert!(part.post(effect, target));
+        part.note_forward(effect);
+        part.settle(effect);
+    }
+    assert_eq!(part.forwards.len(), FORWARDS_MAX);
+    assert_eq!(part.forward_of(PlayerId::from_u128(10_000)), None);
+    assert_eq!(part.forward_of(PlayerId::from_u128(9_999)), Some(target));
+}
+
+fn transfer(player: PlayerId) -> Effect {
+    Effect::Transfer {
+        request: 1,
+        seat: 1,
+        player,
+        name: String::new(),
+        role: Role::Player,
+        team: None,
+        attachment: None,
+        is_away: false,
+        target: String::new(),
+        ctx: Bytes::new(),
+    }
+}
+
+#[test]
+fn an_input_that_sends_its_player_away_is_answered_before_the_player_is_gone() {
+    for n in [0, 1] {
+        let mut world = World::new(7);
+        let target = world.places[1].room.id();
+        let room = &mut world.places[0].room;
+        let seat = room.game().part().seat_of(PlayerId::from_u128(100)).unwrap();
+        let up = Up {
+            target: room.id(),
+            stream: 1,
+            body: UpBody::Input {
+                seat,
+                attachment: 1,
+                n,
+                id: (n == 0).then_some(9),
+                data: format!("{{\"go\":\"{target}\"}}").into(),
+            },
+        };
+        room.up(0, &life("gateway"), up, &mut Vec::new());
+        let items = said(room);
+        let answered = items.iter().position(|item| match item {
+            Item::Applied { id, .. } => *id == 9,
+            Item::Ack { n: acked, .. } => *acked == n,
+            _ => false,
+        });
+        let is_away = |item: &Item| matches!(item, Item::Output(output) if output.body == Body::Transferring);
+        let gone = items.iter().position(is_away);
+        assert!(answered.is_some() && answered < gone, "{n}: {items:?}");
+
+        // The frame is lost: what has a number is acknowledged again, before the seat is gone again.
+        let (target, body) = (room.id(), UpBody::Resume { last: 0 });
+        room.up(
+            0,
+            &life("gateway"),
+            Up {
+                target,
+                stream: 1,
+                body,
+            },
+            &mut Vec::new(),
+        );
+        let again = said(room);
+        let acked = again.iter().position(|item| matches!(item, Item::Ack { n: 1, .. }));
+        assert_eq!(acked.is_some(), n == 1, "{again:?}");
+        assert!(acked.is_none() || acked < again.iter().position(is_away), "{again:?}");
+    }
+}
+
+/// What the gateway is told now.
+fn said(room: &mut Room) -> Vec<Item> {
+    let mut items = Vec::new();
+    room.flush(|_, frame| {
+        items.extend(frame.items);
+        true
+    });
+    items
 }
 
 #[test]
