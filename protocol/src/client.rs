@@ -366,6 +366,8 @@ pub struct GoneMatch {
     pub target: String,
     pub why: String,
     pub result: Option<PayloadOut>,
+    /// Where the player is instead.
+    pub to: Option<MatchId>,
 }
 
 /// One line of `match.listed`.

@@ -1,14 +1,16 @@
 //! Opens sessions for sockets: checks who it is, takes an attachment number, and says where the session stands.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rookery_protocol::SessionId;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
 use rookery_protocol::client::{GoneMatch, ServerMessage, SessionOpen};
 use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::output::Attachment;
+use rookery_protocol::{MatchId, PlayerId, SessionId};
 
-use super::hub::Hub;
+use super::hub::{Found, Hub};
 use super::listener::Listener;
 use super::{Identity, Session};
 use crate::auth::{self, Accounts, ResumeToken};
@@ -16,6 +18,13 @@ use crate::gateway::connection::{SessionHost, SocketInfo};
 
 /// What clients are told of how long a seat is kept; each module's manifest has its own, and this is the SDK's default.
 const GRACE: Duration = Duration::from_secs(15);
+
+/// How long the answer to `session.open` may wait to hear where the player is. An owner that does not answer in time, or is not
+/// found, says nothing against joining again.
+const FOUND_WITHIN: Duration = Duration::from_secs(1);
+
+/// Matches of one `session.open` that are looked for: as many as a session may be in as things are.
+const LOOKED_FOR_MAX: usize = 64;
 
 /// What opens this node's sessions.
 pub struct Host {
@@ -31,6 +40,35 @@ impl Host {
             accounts,
             heartbeat,
         }
+    }
+
+    /// What became of the matches that the client names. Sessions do not outlive their socket yet, so it has a seat in none of them:
+    /// it joins again, each where its player is.
+    async fn gone(&self, player: PlayerId, named: Vec<(String, u64)>) -> Vec<GoneMatch> {
+        let by = Instant::now() + FOUND_WITHIN;
+        let mut finding = FuturesOrdered::new();
+        for (index, (target, _)) in named.into_iter().enumerate() {
+            finding.push_back(async move {
+                let known = target.parse::<MatchId>().ok().filter(|_| index < LOOKED_FOR_MAX);
+                let found = match known {
+                    Some(target) => self.hub.where_player_is(target, player, by).await,
+                    None => Found::There,
+                };
+                let (why, to) = match found {
+                    Found::There => ("join_again", None),
+                    Found::OnTheWay => ("moving", None),
+                    Found::Elsewhere(to) => ("moved", Some(to)),
+                };
+                let (why, result) = (why.to_owned(), None);
+                GoneMatch {
+                    target,
+                    why,
+                    result,
+                    to,
+                }
+            });
+        }
+        finding.collect().await
     }
 
     /// Who the token stands for. A valid resume token suffices when the access token has expired.
@@ -69,7 +107,6 @@ impl SessionHost for Host {
             .max(hub.unix_ms());
         let attachment = Attachment {
             number,
-            // Sessions do not outlive their socket yet: what was resumed is answered in `gone`, and joined again.
             session: SessionId::from_parts(hub.unix_ms(), rand::random()),
             node: hub.local().name.clone(),
             generation: hub.local().generation,
@@ -91,12 +128,8 @@ impl SessionHost for Host {
         );
         let session = Arc::new(session);
         let resume = open.resume.unwrap_or_default();
+        let gone = self.gone(session.player(), resume.matches).await;
         hub.session_opened(&session, resume.channels);
-        let gone = resume.matches.into_iter().map(|(target, _)| GoneMatch {
-            target,
-            why: "join_again".into(),
-            result: None,
-        });
         let opened = ServerMessage::SessionOpened {
             session: session.id(),
             player: session.player(),
@@ -105,7 +138,7 @@ impl SessionHost for Host {
             resume_token,
             resumed: false,
             matches: Vec::new(),
-            gone: gone.collect(),
+            gone,
             grace_ms: GRACE.as_millis() as u64,
             heartbeat_ms: self.heartbeat.as_millis() as u64,
         };

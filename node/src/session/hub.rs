@@ -1,5 +1,5 @@
 //! The gateway's centre: what a node is made of, its sessions, and in files of their own the links of all matches that these
-//! sessions are in (`links`, `lookup`), what sessions ask that concerns more than one match (`create`, `start`, `find`), and
+//! sessions are in (`links`, `lookup`), what sessions ask that concerns more than one match (`create`, `start`, `find`, `player`), and
 //! questions to other nodes (`peers`).
 //!
 //! It owns no rule of a match; those are `link` (here) and `owner::room` (there). Nothing on the message path waits for the
@@ -10,6 +10,7 @@ mod find;
 mod links;
 mod lookup;
 mod peers;
+mod player;
 mod start;
 mod zone;
 
@@ -27,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::create::CreateWish;
 pub use self::find::QuickWish;
+pub use self::player::Found;
 use super::Session;
 use super::link::Link;
 use super::listener::Listener;

@@ -558,6 +558,9 @@ impl MapWriter<'_> {
         if let Some(result) = &gone.result {
             self.payload("result", result);
         }
+        if let Some(to) = &gone.to {
+            self.display("to", to);
+        }
     }
 
     fn listed(&mut self, listed: &ListedMatch) {

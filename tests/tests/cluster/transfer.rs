@@ -1,6 +1,8 @@
 //! Mail between matches on different nodes, and players who are transferred from one to another: in order, once, and nobody is in
 //! two places or lost, though connections between the nodes are cut. The courier (tests/guests/courier) writes and carries.
 
+mod corners;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

@@ -2,7 +2,8 @@
 //! told to in chat, and keeps for each player what they give it.
 //!
 //! Parameters: `{"refuse": 3}` refuses every third player who arrives with items; `{"claim": "name"}` claims a name. Messages:
-//! `{"take": 2}` picks up items; `{"go": target}` is a transfer; `{"tell": target, "text": …}` is mail; `{"finish": true}` ends it;
+//! `{"take": 2}` picks up items; `{"go": target}` is a transfer, of whoever sits in the seat `who` if that is named too;
+//! `{"tell": target, "text": …}` is mail; `{"finish": true}` ends it;
 //! `{"door": false}` closes it; `{"say": [channel, text]}` is chat; `{"keep": key, "value": 5, "version": "…"}` writes a value of the
 //! player's (any without a version, an absent one with an empty one), `{"recall": key}` reads one, and both are answered by
 //! `{"kept": request, "values": [[key, version, value]]}`. What is heard is said aloud: `{"mail": text, "from": …}`, `{"answer": request, "error": …}`,
@@ -55,6 +56,7 @@ struct Luggage {
 struct Order {
     take: u32,
     go: Option<String>,
+    who: Option<u32>,
     tell: Option<String>,
     text: String,
     door: Option<bool>,
@@ -114,7 +116,8 @@ impl Match for Courier {
             Ok(order) => order,
             Err(error) => return ctx.send_json(from, &json!({ "error": error.to_string() })),
         };
-        let luggage = &mut self.carried.entry(from).or_default().luggage;
+        let who = order.who.map_or(from, Seat);
+        let luggage = &mut self.carried.entry(who).or_default().luggage;
         luggage.items += order.take;
         let (items, hops) = (luggage.items, luggage.hops);
         let player = self.carried.entry(from).or_default().player.clone();
@@ -131,7 +134,7 @@ impl Match for Courier {
         if let Some(target) = order.go {
             let luggage = json!({ "items": items, "hops": hops + 1, "from": self.id }).to_string();
             ctx.mail()
-                .transfer(self.next_request, from, &target, luggage.as_bytes());
+                .transfer(self.next_request, who, &target, luggage.as_bytes());
         }
         if let Some((channel, text)) = order.say {
             ctx.mail().say(&channel, &text);
