@@ -1,8 +1,8 @@
 //! Performing what a match asks of the world outside: its module's durable values, and the names it claims. Each effect carries
 //! an id, and the store applies it once and under the epoch it left the match with.
 //!
-//! What this version does not serve (mail between matches, transfers) is answered `unavailable`: that is
-//! certain, and a match may try again later.
+//! Not here: mail and transfers, which the post carries (`post.rs`). What this node was told to do without (`node.without`) is
+//! answered `unavailable`: that is certain, and a match may try again later.
 
 use rookery_protocol::PlayerId;
 
