@@ -151,7 +151,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let is_usage = error.is::<Faults>()
         || error.is::<LevelError>()
         || error.is::<operator::BadUrl>()
-        || error.is::<call::BadStep>();
+        || error.is::<call::BadStep>()
+        || error.is::<call::BadUrl>()
+        || error.is::<crate::load::BadUrl>();
     if is_usage { EXIT_USAGE } else { 1 }
 }
 

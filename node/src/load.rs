@@ -28,6 +28,7 @@ pub use echo::Echo;
 pub use fanout::Fanout;
 pub use idle::Idle;
 pub use report::Report;
+pub use swarm::BadUrl;
 pub use wire::Wire;
 
 use swarm::Target;

@@ -19,6 +19,7 @@ use super::say;
 use session::{Heard, Socket};
 use step::{Known, Step};
 
+pub(super) use session::BadUrl;
 pub(super) use step::BadStep;
 
 /// Frames that wait to be printed; a full queue makes the socket wait, and the server in the end.

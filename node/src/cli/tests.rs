@@ -68,6 +68,12 @@ fn the_commands_of_this_version_are_there() {
         "match show",
         "match end",
         "match kick",
+        "match move",
+        "node forget",
+        "drain",
+        "health",
+        "records",
+        "content put",
     ] {
         assert!(
             paths.contains(&format!("rookery {command}")),
@@ -93,6 +99,8 @@ fn what_is_wrong_with_the_usage_or_the_configuration_exits_64() {
         "rookery status --ops https://example.org",
         "rookery call world",
         "rookery call 2:wait:hello",
+        "rookery call --url ftp://127.0.0.1:1 world.list",
+        "rookery load echo --url 127.0.0.1:1",
     ] {
         assert_eq!(exit(line), usage, "{line}");
     }

@@ -26,6 +26,13 @@ const OTHER_FILES: u64 = 64;
 /// Room for what one read takes; a server that bursts is read in few calls.
 const SCRATCH_BYTES: usize = 256 * 1024;
 
+/// The URL is of nothing that the generator can speak to; nobody was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{url} is not an http:// URL; the generator does not speak TLS")]
+pub struct BadUrl {
+    url: String,
+}
+
 /// Where to connect: one node.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
@@ -37,7 +44,7 @@ impl Target {
     /// Reads `http://host:port`.
     pub(crate) fn parse(url: &str) -> anyhow::Result<Self> {
         let Some(rest) = url.strip_prefix("http://") else {
-            bail!("{url} is not an http:// URL; the generator does not speak TLS");
+            return Err(BadUrl { url: url.into() }.into());
         };
         let host = rest.trim_end_matches('/');
         let with_port = if host.contains(':') {

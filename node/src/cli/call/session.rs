@@ -119,11 +119,20 @@ fn is_full<T>(error: &mpsc::error::TrySendError<T>) -> bool {
     matches!(error, mpsc::error::TrySendError::Full(_))
 }
 
+/// The URL leads to no client listener; nobody was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadUrl {
+    #[error("`{0}://` is not spoken here; give ws://host:port of a node's client listener")]
+    Scheme(String),
+    #[error("`{0}` has no host and port; give ws://host:port of a node's client listener")]
+    Host(String),
+}
+
 /// `host:port` of a URL as people write it.
-fn host(url: &str) -> anyhow::Result<String> {
+fn host(url: &str) -> Result<String, BadUrl> {
     let rest = match url.split_once("://") {
         Some(("ws" | "http", rest)) => rest,
-        Some((scheme, _)) => bail!("`{scheme}://` is not spoken here; give ws://host:port of a node's client listener"),
+        Some((scheme, _)) => return Err(BadUrl::Scheme(scheme.into())),
         None => url,
     };
     let host = rest.split('/').next().unwrap_or_default();
@@ -132,7 +141,7 @@ fn host(url: &str) -> anyhow::Result<String> {
     }
     match host.rsplit_once(':') {
         Some((name, port)) if !name.is_empty() && port.parse::<u16>().is_ok() => Ok(host.to_owned()),
-        _ => bail!("`{url}` has no host and port; give ws://host:port of a node's client listener"),
+        _ => Err(BadUrl::Host(url.into())),
     }
 }
 
