@@ -3,7 +3,10 @@
 
 use std::sync::OnceLock;
 
-use rookery_protocol::peer::{HandedSeat, WirePayload};
+use rookery_protocol::SessionId;
+use rookery_protocol::client::JoinRole;
+use rookery_protocol::output::Attachment;
+use rookery_protocol::peer::{HandedSeat, Item, JoinRequest, Up, UpBody, WirePayload};
 
 use super::*;
 use crate::matches::part::{HostPart, StartRecord};
