@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use super::inputs::{Inputs, Kept, Offer};
 use super::listener::{Listener, Moved};
+use crate::matches::event::TrapKind;
 use crate::matches::part::SEQ_PER_INCARNATION;
 
 /// How long joins and inputs without a number are held while the owner cannot be reached: the bound of a take-over (10 s) and 5 s.
@@ -942,13 +943,17 @@ impl<L: Listener> Link<L> {
                 reason: reason.clone(),
             },
         };
+        let unanswered = match over {
+            Over::Failed { reason } if TrapKind::ALL.iter().any(|kind| kind.as_str() == reason) => input_failed(reason),
+            Over::Failed { .. } | Over::Ended { .. } | Over::Lost => closed(),
+        };
         let mut shared = SharedFrame::default();
         for (_, mut local) in std::mem::take(&mut self.seats) {
             local.flush_ack(target);
             local.session.forget_match(target);
             let frame = shared.frame(local.session.encoding(), |encoding| message.encode(None, encoding));
             local.session.push(frame);
-            local.dismiss(&closed());
+            local.dismiss(&unanswered);
         }
         self.detaching.clear();
         for (_, pending) in self.pending.extract_if(.., |_, pending| pending.moved_from().is_none()) {
@@ -1326,6 +1331,15 @@ fn unavailable() -> Refusal {
 
 fn closed() -> Refusal {
     Refusal::new(ErrorCode::MatchClosed, "the match is over")
+}
+
+/// An input that failed the match, or that the match did not live to see.
+fn input_failed(reason: &str) -> Refusal {
+    Refusal::new(
+        ErrorCode::MatchInputFailed,
+        "the match failed, and the input had no effect",
+    )
+    .with("reason", reason)
 }
 
 /// An input that came before the one that is due, and was dropped.

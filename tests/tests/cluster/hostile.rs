@@ -31,6 +31,28 @@ const CALLS: [&str; 9] = [
 /// The matches beside it: 20 ticks a second each.
 const TICKERS: usize = 200;
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_fails_its_match_is_answered_so_with_a_number_or_without() {
+    let cluster = TestCluster::start(2).await;
+    cluster.ops(0).publish(hostile()).await;
+    for encoding in [Encoding::Json, Encoding::MsgPack] {
+        let ana = cluster.node(0).guest(encoding).await;
+        for n in [json!(null), json!(1)] {
+            let target = ana.create("hostile").await;
+            ana.join(&target).await.unwrap();
+            let input = json!({"match": target, "n": n, "data": {"do": "trap"}});
+            let refused = ana.ask("match.send", input).await.unwrap_err();
+            assert_eq!(
+                (refused.code.as_str(), &refused.details),
+                ("match.input_failed", &json!({"reason": "trap"})),
+                "n: {n}"
+            );
+            let failed = ana.push_of("match.failed").await;
+            assert_eq!((&failed["match"], &failed["reason"]), (&json!(target), &json!("trap")));
+        }
+    }
+}
+
 /// One abuse: creates the match, makes the call happen, and returns the reason with which it ended.
 async fn abuse(cluster: &TestCluster, ana: &Client, account: &Account, deed: &str, call: &str) -> String {
     let what = format!("{deed} in {call}");

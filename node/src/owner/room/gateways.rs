@@ -285,17 +285,19 @@ impl Room {
         }
         // The answer goes before what the input caused: that may be the end of the seat, which answers what is still open.
         let place = self.streams[index].place();
-        let mut is_applied = n > 0;
+        // One that was said again was applied before.
+        let mut is_applied = true;
         if n == 0 || n == expected {
             self.apply(now_ms, Event::Message { seat, n, data }, out);
-            is_applied |= self.applied.record.outcome == Outcome::Applied;
+            is_applied = self.applied.record.outcome == Outcome::Applied;
             self.run_follow_ups(now_ms, out);
         }
         let seq = self.game.part().last_seq();
-        if n > 0 {
+        // What trapped is not acknowledged: the match ends with it, and that is its answer.
+        if n > 0 && is_applied {
             let acked = self.game.part().seat(seat).map_or(n, |seated| seated.last_n);
             self.streams[index].acknowledge(seat, acked, seq);
-        } else if let Some(id) = id.filter(|_| is_applied) {
+        } else if let Some(id) = id.filter(|_| is_applied && n == 0) {
             self.streams[index].item_at(place, Item::Applied { seat, id });
         }
     }
