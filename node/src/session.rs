@@ -17,10 +17,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use rookery_protocol::client::{Encoding, Payload, Request, ServerMessage};
+use rookery_protocol::client::{Encoding, JoinRole, Payload, Request, ServerMessage};
 use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::output::Attachment;
-use rookery_protocol::{MatchId, PlayerId, Seat, SessionId};
+use rookery_protocol::{MatchId, NodeLife, PlayerId, Seat, SessionId};
 
 use tracing::Instrument;
 
@@ -74,6 +74,16 @@ impl std::fmt::Debug for Session {
             .field("player", &self.player)
             .finish()
     }
+}
+
+/// A player's session hears from the match itself that they are in it.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// The match that they left.
+    pub from: MatchId,
+    pub to: MatchId,
+    pub owner: NodeLife,
+    pub epoch: u64,
 }
 
 /// Who a session speaks for, and through which connection.
@@ -204,6 +214,37 @@ impl Session {
         if !left {
             self.refuse(id, not_joined());
         }
+    }
+
+    /// A match says that the session's player has come to it. The session follows if it does not sit there, nor is on its way there,
+    /// and has not been seated again where they came from, which may have forgotten that they left.
+    pub fn has_arrived(self: &Arc<Self>, arrival: Arrival) {
+        let Arrival { from, to, owner, epoch } = arrival;
+        let (there, left) = {
+            let matches = self.matches();
+            (matches.contains_key(&to), matches.get(&from).cloned())
+        };
+        if there {
+            return;
+        }
+        let mut origin = from;
+        if let Some(Sitting { link, .. }) = left {
+            let mut held = link.lock().expect("no thread panics holding it");
+            match held.stop_following(self) {
+                Some(known_as) => origin = known_as,
+                None => return,
+            }
+            drop(held);
+            self.forget_match(from);
+        }
+        let role = JoinRole::Player;
+        self.follow(Moved {
+            from: origin,
+            to,
+            owner,
+            epoch,
+            role,
+        });
     }
 
     /// Asks a link for a seat, unless the session is in as many matches as it may be.

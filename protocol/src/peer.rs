@@ -155,6 +155,14 @@ pub enum Down {
         epoch: u64,
         incarnation: u64,
     },
+    /// The player of this session has come to the match from another one, and nobody has followed them here: the other one may be
+    /// unable to say where they went. Said again until somebody follows, or nobody is expected any more.
+    Arrived {
+        target: MatchId,
+        epoch: u64,
+        from: MatchId,
+        session: SessionId,
+    },
 }
 
 /// A piece of one stream.

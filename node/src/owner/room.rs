@@ -18,7 +18,7 @@ use rookery_protocol::client::{LeaveReason, ListedMatch, Role};
 use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::output::Output;
 use rookery_protocol::peer::{DownFrame, HandedStream, Letter, MatchHead, MatchView, Over, Receipt};
-use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId, Seat};
+use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId, Seat, SessionId};
 
 use self::gateways::STREAMS_MAX;
 pub use self::mail::Absence;
@@ -99,6 +99,12 @@ pub enum RoomEffect {
     Save(Box<SavedState>),
     /// The match is over: its row must say so.
     Over(Verdict),
+    /// Tell the node of this session that its player has come here from that match.
+    Call {
+        to: NodeLife,
+        from: MatchId,
+        session: SessionId,
+    },
     /// Somebody plays who did not before.
     Seated {
         player: PlayerId,

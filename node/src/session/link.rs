@@ -807,6 +807,19 @@ impl<L: Listener> Link<L> {
         self.pending.values().any(|pending| pending.moved_from().is_some())
     }
 
+    /// The session need not ask here any more where its player is: it has heard. Returns the match that they left, as the client
+    /// knows it; none when the session does not ask.
+    pub fn stop_following(&mut self, session: &L) -> Option<MatchId> {
+        let asks = |pending: &Pending<L>| pending.moved_from().is_some() && std::ptr::eq(&*pending.session, session);
+        let (req, from) = self
+            .pending
+            .iter()
+            .find(|(_, pending)| asks(pending))
+            .map(|(req, pending)| (*req, pending.moved_from()))?;
+        self.pending.remove(&req);
+        from
+    }
+
     fn is_following(&self, session: &Arc<L>) -> bool {
         let mut pending = self.pending.values();
         pending.any(|pending| pending.moved_from().is_some() && Arc::ptr_eq(&pending.session, session))

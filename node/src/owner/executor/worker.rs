@@ -234,7 +234,7 @@ impl Worker {
                 }
                 RoomEffect::Find { name } => self.outside.find(target, name),
                 // What a lapsed lease holds back is said again when it holds.
-                RoomEffect::Letter(_) | RoomEffect::Receipt { .. }
+                RoomEffect::Letter(_) | RoomEffect::Receipt { .. } | RoomEffect::Call { .. }
                     if owned.room.config().leased && !self.fence.is_open() => {}
                 RoomEffect::Letter(letter) => {
                     let number = letter.number;
@@ -243,6 +243,17 @@ impl Worker {
                     }
                 }
                 RoomEffect::Receipt { to, receipt } => self.outside.receipt(&to, receipt),
+                RoomEffect::Call { to, from, session } => {
+                    let arrived = Down::Arrived {
+                        target,
+                        epoch,
+                        from,
+                        session,
+                    };
+                    // Lost with a full queue: it is said again.
+                    self.spoke = true;
+                    self.outside.down(self.lane, &to, arrived);
+                }
                 // A match that was never released has no row that says `running`: its creator hears of it.
                 RoomEffect::Over(verdict) if released => self.outside.over(target, epoch, verdict),
                 RoomEffect::Over(_) => {}

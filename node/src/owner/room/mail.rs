@@ -27,6 +27,10 @@ const AFTER_THE_END_MS: u64 = 60_000;
 /// match that they left has heard of it.
 const CLAIMED_WITHIN_MS: u64 = 10_000;
 
+/// A connection that does not follow within this time is told where its player is, and again each time it is over: the match that
+/// they left may be gone.
+const CALL_EVERY_MS: u64 = 1_000;
+
 /// Matches that players went to from here whose owners are remembered. Past this all are forgotten: whoever follows finds the way.
 const ROUTES_MAX: usize = 1_024;
 
@@ -47,10 +51,21 @@ pub(super) struct Mailbox {
     again_at_ms: Option<u64>,
     /// Players who arrived, and until when their connection may follow.
     expected: BTreeMap<Seat, u64>,
+    /// Players who arrived from another match and whose connection has not followed, and when all of those are called.
+    arrivals: BTreeMap<Seat, Arrival>,
+    call_at_ms: Option<u64>,
     /// Where the matches were that players went to, when they said that the player had come.
     routes: BTreeMap<MatchId, (NodeLife, u64)>,
     /// Connections that wait to hear where their player is.
     followers: BTreeMap<PlayerId, Follower>,
+}
+
+/// A player who has arrived.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    /// The match that they left.
+    from: MatchId,
+    at_ms: u64,
 }
 
 /// A connection that waits to hear where its player is.
@@ -74,6 +89,7 @@ impl Mailbox {
     /// The seat's connection is there.
     pub(super) fn claimed(&mut self, seat: Seat, player: PlayerId) {
         self.expected.remove(&seat);
+        self.arrivals.remove(&seat);
         self.followers.remove(&player);
     }
 
@@ -247,7 +263,7 @@ impl Room {
                     let traveller = *traveller;
                     self.apply(now_ms, Event::Arrive { stamp, traveller }, out);
                     self.applied.refused = None;
-                    self.expect(now_ms, player);
+                    self.expect(now_ms, player, Some(sender));
                 }
             }
             self.run_follow_ups(now_ms, out);
@@ -267,11 +283,15 @@ impl Room {
     }
 
     /// A player sits whose connection has to follow.
-    fn expect(&mut self, now_ms: u64, player: PlayerId) {
+    fn expect(&mut self, now_ms: u64, player: PlayerId, from: Option<MatchId>) {
         let part = self.game.part();
         let seat = part.seat_of(player);
         if let Some(seat) = seat.filter(|seat| part.seat(*seat).is_some_and(|seated| seated.is_unclaimed)) {
             self.mail.expected.insert(seat, now_ms + CLAIMED_WITHIN_MS);
+            if let Some(from) = from {
+                self.mail.arrivals.insert(seat, Arrival { from, at_ms: now_ms });
+                self.mail.call_at_ms.get_or_insert(now_ms + CALL_EVERY_MS);
+            }
         }
     }
 
@@ -318,7 +338,7 @@ impl Room {
 
     /// A player who was refused is back: whoever waits for them finds them here.
     pub(super) fn has_returned(&mut self, now_ms: u64, player: PlayerId, out: &mut Vec<RoomEffect>) {
-        self.expect(now_ms, player);
+        self.expect(now_ms, player, None);
         self.tell_follower(now_ms, player, out);
     }
 
@@ -383,13 +403,17 @@ impl Room {
     /// When there is something to do for the mail.
     pub(super) fn mail_due_ms(&self) -> Option<u64> {
         let claimed = self.mail.expected.values().next().copied();
-        [self.mail.again_at_ms, claimed].into_iter().flatten().min()
+        let due = [self.mail.again_at_ms, self.mail.call_at_ms, claimed];
+        due.into_iter().flatten().min()
     }
 
     /// Says again what has no receipt, and gives up waiting for connections.
     pub(super) fn wake_mail(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) {
         if self.mail.again_at_ms.is_some_and(|at_ms| now_ms >= at_ms) {
             self.send_mail(now_ms, true, out);
+        }
+        if self.mail.call_at_ms.is_some_and(|at_ms| now_ms >= at_ms) {
+            self.call_connections(now_ms, out);
         }
         while let Some((seat, _)) = self
             .mail
@@ -404,6 +428,30 @@ impl Room {
                 self.go_away(now_ms, seat, out);
             }
         }
+    }
+
+    /// Tells the nodes of those who have been here for a moment without a connection that they are.
+    fn call_connections(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) {
+        let part = self.game.part();
+        let is_heard = self.phase == Phase::Running;
+        self.mail.arrivals.retain(|seat, Arrival { from, at_ms }| {
+            let seated = part.seat(*seat).filter(|seated| seated.is_unclaimed && is_heard);
+            let Some(attachment) = seated.and_then(|seated| seated.attachment.as_ref()) else {
+                return false;
+            };
+            if now_ms >= *at_ms + CALL_EVERY_MS {
+                out.push(RoomEffect::Call {
+                    to: NodeLife {
+                        name: attachment.node.clone(),
+                        generation: attachment.generation,
+                    },
+                    from: *from,
+                    session: attachment.session,
+                });
+            }
+            true
+        });
+        self.mail.call_at_ms = (!self.mail.arrivals.is_empty()).then_some(now_ms + CALL_EVERY_MS);
     }
 
     /// Until when a match that is over waits for receipts of its last letters.

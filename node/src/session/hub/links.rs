@@ -11,8 +11,8 @@ use rookery_protocol::{MatchId, NodeLife, NodeName};
 
 use super::{Hub, node_id};
 use crate::peer::UP;
-use crate::session::Session;
 use crate::session::link::{Link, Route, Uplink};
+use crate::session::{Arrival, Session};
 use crate::store::{Configuration, StoreError};
 
 /// How often links are woken that have something to do.
@@ -91,6 +91,22 @@ impl Hub {
             } => {
                 if let Some(link) = self.link(target) {
                     lock(&link).located(self.now_ms(), from.clone(), epoch, incarnation, &**self);
+                }
+            }
+            Down::Arrived {
+                target,
+                epoch,
+                from: left,
+                session,
+            } => {
+                let owner = from.clone();
+                if let Some(session) = self.session(session) {
+                    session.has_arrived(Arrival {
+                        from: left,
+                        to: target,
+                        owner,
+                        epoch,
+                    });
                 }
             }
             Down::NotHere { target, stream, epoch } => {

@@ -357,3 +357,31 @@ async fn a_match_that_ends_while_a_player_is_on_the_way_takes_them_in_or_sends_t
     }
     println!("{back} came back, {out} were there at the end");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_taken_in_before_the_match_they_left_was_lost_is_told_where_they_are_and_is_nowhere_else() {
+    for encoding in BOTH {
+        let mut cluster = couriers(3).await;
+        let ana = cluster.node(2).guest(encoding).await;
+        let ben = cluster.node(1).guest(encoding).await;
+        let from = place(&cluster, &ben, 0, "raft").await;
+        let to = place(&cluster, &ben, 1, "rock").await;
+        let seat = ana.join(&from).await.unwrap()["seat"].clone();
+        ben.join(&from).await.unwrap();
+        cluster.node_mut(2).stop();
+        ben.send_unnumbered(&from, json!({"go": to, "who": seat, "take": 5}))
+            .await;
+        eventually("she has arrived", async || players(&cluster, 1, &to).await == 1).await;
+        // With it goes all that was known of where she went.
+        cluster.node_mut(0).kill();
+        cluster.node_mut(2).cont();
+        let moved = ana.push_of("match.moved").await;
+        assert_eq!((&moved["match"], &moved["to"]), (&json!(from), &json!(to)));
+        ana.send(&to, 1, json!({"ask": true})).await;
+        assert_eq!(data_with(&ana, "held").await["held"], 5);
+        assert_eq!(ben.push_of("match.lost").await["match"], json!(from));
+        assert_eq!(players(&cluster, 1, &to).await, 1);
+        let refused = ana.ask("match.send", json!({"match": from, "data": {}})).await;
+        assert_eq!(refused.unwrap_err().code, "match.not_joined");
+    }
+}

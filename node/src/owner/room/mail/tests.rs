@@ -74,6 +74,8 @@ struct World {
     connections: Vec<Connection>,
     /// How often a match was moved.
     moves: usize,
+    /// Sessions that were called after their players.
+    calls: Vec<SessionId>,
     /// When, to which place, from which node.
     post: VecDeque<(u64, usize, NodeLife, Word)>,
     /// When the last of what is on its way from one place to another arrives: most things stay in their order.
@@ -112,6 +114,7 @@ impl World {
                 })
                 .collect(),
             moves: 0,
+            calls: Vec::new(),
             post: VecDeque::new(),
             last_ms: BTreeMap::new(),
             faults: false,
@@ -157,6 +160,12 @@ impl World {
                 RoomEffect::Letter(letter) => (letter.to, Word::Letter(letter)),
                 RoomEffect::Receipt { receipt, .. } => (receipt.to, Word::Receipt(receipt)),
                 RoomEffect::Over(_) | RoomEffect::Seated { .. } | RoomEffect::Log { .. } => continue,
+                RoomEffect::Call { to, from, session } => {
+                    let here = self.places[place].room.id();
+                    assert!(to == life("gateway") && from != here, "{to:?} is told of {from}");
+                    self.calls.push(session);
+                    continue;
+                }
                 other => panic!("nothing else is asked for: {other:?}"),
             };
             let from = self.places[place].life.clone();
@@ -629,6 +638,16 @@ fn a_player_whose_connection_does_not_follow_is_away() {
     let part = world.places[1].room.game().part();
     let seat = part.seat_of(PlayerId::from_u128(100)).unwrap();
     assert!(part.seat(seat).unwrap().away_since_ms.is_some());
+    // It is called each second, until it follows.
+    let calls = world.calls.len();
+    assert!((10..=14).contains(&calls), "{calls} calls in 14 s");
+    assert!(world.calls.iter().all(|session| *session == attachment(0).session));
+    world.ask_for(1, 0);
+    assert!(world.connections[0].seat.is_some());
+    for _ in 0..200 {
+        world.step(false);
+    }
+    assert_eq!(world.calls.len(), calls);
     world.places[1]
         .room
         .end(world.now_ms, EndReason::Operator, &mut Vec::new());
