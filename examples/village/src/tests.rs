@@ -281,7 +281,10 @@ fn a_zone_that_is_not_on_the_map_is_a_meadow_and_parameters_of_others_are_no_fau
     let ana = well.join("Ana").unwrap();
     assert_eq!((well.game().zone.as_str(), well.label("zone")), ("well", Some("well")));
     let view: Value = serde_json::from_slice(well.published_to(ana, "view").unwrap()).unwrap();
-    assert_eq!(view["exits"], json!([{ "go": "back", "to": "The village green", "zone": "square" }]));
+    assert_eq!(
+        view["exits"],
+        json!([{ "go": "back", "to": "The village green", "zone": "square" }])
+    );
 }
 
 #[test]

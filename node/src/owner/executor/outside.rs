@@ -19,11 +19,11 @@ pub trait Outside: Send + Sync + 'static {
     fn flushed(&self, lane: usize);
     /// Performs an effect of a match. False when too much waits already: the match is answered `busy`.
     fn perform(&self, wanted: EffectOf) -> bool;
-    /// Writes a state of a match into the store; [`Executor::saved`] says how it went. False when too much waits already.
+    /// Writes a state of a match into the store; [`Executor::saved`](super::Executor::saved) says how it went. False when too much waits already.
     fn save(&self, save: Save) -> bool;
-    /// Looks a name up for a match's mail; [`Executor::found`] says what it is.
+    /// Looks a name up for a match's mail; [`Executor::found`](super::Executor::found) says what it is.
     fn find(&self, sender: MatchId, name: String);
-    /// Carries a letter; false when the way is not known yet. [`Executor::target_gone`] says that there is none.
+    /// Carries a letter; false when the way is not known yet. [`Executor::target_gone`](super::Executor::target_gone) says that there is none.
     fn post(&self, letter: Letter) -> bool;
     /// Tells a node that the target of a letter is not on this one, and has not heard it here.
     fn not_here(&self, to: &NodeLife, letter: &Letter);

@@ -133,8 +133,7 @@ impl Match for Courier {
         }
         if let Some(target) = order.go {
             let luggage = json!({ "items": items, "hops": hops + 1, "from": self.id }).to_string();
-            ctx.mail()
-                .transfer(self.next_request, who, &target, luggage.as_bytes());
+            ctx.mail().transfer(self.next_request, who, &target, luggage.as_bytes());
         }
         if let Some((channel, text)) = order.say {
             ctx.mail().say(&channel, &text);
