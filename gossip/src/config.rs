@@ -1,8 +1,9 @@
 //! How a mesh is started. Every figure that an operator never sees is a constant beside the code that uses it.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::listen::Listen;
 use crate::peer::NodeId;
 use crate::secret::Secret;
 
@@ -24,7 +25,7 @@ pub struct Config {
     /// one, then every node gets it as its only one.
     pub secret_next: Option<Secret>,
     /// The bound socket. All traffic between nodes goes through this one port.
-    pub listen: UdpSocket,
+    pub listen: Listen,
     /// Where peers reach us, `host:port`. A host name is resolved once, at the start.
     pub advertise: String,
     /// Nodes to join through, `host:port`.

@@ -19,6 +19,7 @@ mod frame;
 mod group;
 mod inbound;
 mod link;
+mod listen;
 mod member;
 mod own;
 mod peer;
@@ -38,6 +39,7 @@ pub use error::{
     AdvertiseError, FactError, GroupError, JoinPeerError, NodeIdError, RequestError, SecretError, SendError, StartError,
 };
 pub use inbound::{BoxFuture, Channel, Inbound, LinkEvent};
+pub use listen::Listen;
 pub use member::{Member, MemberState, Members};
 pub use peer::{Life, NodeId, Peer};
 pub use secret::Secret;

@@ -8,7 +8,7 @@
 pub(crate) mod name;
 pub(crate) mod tls;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use tracing::debug;
 use self::tls::{Credentials, Mistrust};
 use crate::collision::Begun;
 use crate::error::StartError;
+use crate::listen::Listen;
 use crate::peer::Identity;
 use crate::refusal::{Refusal, Refusals};
 use crate::secret::Secret;
@@ -46,9 +47,6 @@ const BIDI_STREAMS_MAX: u32 = 256;
 const STREAM_WINDOW: u32 = 4 << 20;
 const RECEIVE_WINDOW: u32 = 16 << 20;
 const SEND_WINDOW: u64 = 4 << 20;
-
-/// What the kernel is asked to keep of a burst; it may grant less.
-const SOCKET_BUFFER: usize = 4 << 20;
 
 /// The first stream of the acceptor, which says that it has let the dialler in.
 const WELCOME: u8 = 1;
@@ -204,7 +202,7 @@ pub(crate) struct Quic {
 
 impl Quic {
     pub(crate) fn new(
-        socket: UdpSocket,
+        listen: Listen,
         secret: &Secret,
         secret_next: Option<&Secret>,
         cluster_name: &str,
@@ -217,11 +215,11 @@ impl Quic {
         let crypto = credentials.server_config().map_err(StartError::Certificates)?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         server.transport_config(transport.clone()).migration(false);
-        socket.set_nonblocking(true).map_err(StartError::Socket)?;
-        grow_buffers(&socket);
         let config = endpoint_config(secret, &local);
-        let endpoint =
-            Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime)).map_err(StartError::Socket)?;
+        let endpoint = listen
+            .into_socket()
+            .and_then(|socket| Endpoint::new_with_abstract_socket(config, Some(server), socket, Arc::new(TokioRuntime)))
+            .map_err(StartError::Socket)?;
         Ok(Self {
             endpoint,
             credentials,
@@ -454,13 +452,6 @@ fn endpoint_config(secret: &Secret, local: &Identity) -> EndpointConfig {
     let mut config = EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &reset_key)));
     config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
     config
-}
-
-fn grow_buffers(socket: &UdpSocket) {
-    let socket = socket2::SockRef::from(socket);
-    // Best effort: a smaller buffer costs throughput under bursts, nothing else.
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
 }
 
 #[cfg(test)]

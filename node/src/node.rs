@@ -608,7 +608,7 @@ fn mesh_config(
         cluster_name: cluster.name.clone(),
         secret,
         secret_next,
-        listen,
+        listen: listen.into(),
         advertise: config.advertised_peer(addresses.peer),
         seeds: cluster.seeds.clone(),
         dns: cluster.dns.clone(),

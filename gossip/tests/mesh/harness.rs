@@ -229,7 +229,7 @@ impl Node {
             advertise: options
                 .advertise
                 .unwrap_or_else(|| socket.local_addr().unwrap().to_string()),
-            listen: socket,
+            listen: socket.into(),
             seeds: options.seeds,
             dns: options.dns,
             poll_interval: Duration::from_secs(10),
