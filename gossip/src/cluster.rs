@@ -24,7 +24,7 @@ use crate::error::{AdvertiseError, FactError, GroupError, JoinPeerError, Request
 use crate::inbound::{Channel, Inbound};
 use crate::link::{self, Links};
 use crate::member::{Member, MemberState, Members};
-use crate::own::Own;
+use crate::own::{self, Own};
 use crate::peer::{Identity, NodeId, Peer};
 use crate::quic::{CloseCode, DialError, Kind, Quic};
 use crate::refusal::Refusals;
@@ -508,6 +508,7 @@ fn own_member(shared: &Shared) -> Member {
         peer: shared.local.peer.clone(),
         state: own.state(),
         facts: own.facts().clone(),
+        mesh_version: own::MESH_VERSION,
         rtt: None,
     }
 }

@@ -74,6 +74,8 @@ pub struct Member {
     pub state: MemberState,
     /// What the node said with `set_fact`.
     pub facts: BTreeMap<String, String>,
+    /// Up to which version the node understands what the mesh says to itself; 1 for a node that does not say.
+    pub mesh_version: u32,
     /// The round trip of the control connection; none for ourselves and for members without a connection.
     pub rtt: Option<Duration>,
 }

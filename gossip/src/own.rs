@@ -13,6 +13,10 @@ use crate::suspicion::Time;
 
 pub(crate) const STATE_KEY: &str = "st";
 pub(crate) const ADDR_KEY: &str = "addr";
+/// Up to which version the node understands what the mesh says to itself. A node that does not state it is of the first version.
+pub(crate) const VERSION_KEY: &str = "mv";
+/// The second version compares digests in the directory and keeps groups in it.
+pub(crate) const MESH_VERSION: u32 = 2;
 /// Facts and groups have a prefix each, so that no fact can pass for something else.
 pub(crate) const FACT_PREFIX: &str = "f/";
 pub(crate) const GROUP_PREFIX: &str = "g/";
@@ -114,6 +118,7 @@ impl Own {
         let mut keys = BTreeMap::from([
             (STATE_KEY.to_owned(), self.state.as_str().to_owned()),
             (ADDR_KEY.to_owned(), self.addr.clone()),
+            (VERSION_KEY.to_owned(), MESH_VERSION.to_string()),
         ]);
         keys.extend(
             self.facts

@@ -77,6 +77,7 @@ struct Entry {
     state: MemberState,
     facts: Arc<BTreeMap<String, String>>,
     groups: Vec<String>,
+    mesh_version: u32,
     keys: usize,
     /// It has been heard what the life states. A connection admits a life before gossip speaks for it.
     stated: bool,
@@ -100,6 +101,7 @@ impl Entry {
             state: MemberState::Joining,
             facts: Arc::default(),
             groups: Vec::new(),
+            mesh_version: 1,
             keys: 0,
             stated: false,
             live: false,
@@ -119,6 +121,8 @@ impl Entry {
                 self.state = MemberState::stated(&value).unwrap_or(MemberState::Joining);
             } else if key == own::ADDR_KEY {
                 self.identity.peer.addr = value;
+            } else if key == own::VERSION_KEY {
+                self.mesh_version = value.parse().unwrap_or(1);
             } else if let Some(fact) = key.strip_prefix(own::FACT_PREFIX) {
                 facts.insert(fact.to_owned(), value);
             } else if let Some(group) = key.strip_prefix(own::GROUP_PREFIX).and_then(group::decode) {
@@ -190,6 +194,7 @@ impl View {
                 peer: entry.identity.peer.clone(),
                 state: entry.shown_state(),
                 facts: (*entry.facts).clone(),
+                mesh_version: entry.mesh_version,
                 rtt: None,
             };
             by_node.insert(node.clone(), member);

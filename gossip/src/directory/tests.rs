@@ -30,6 +30,7 @@ fn member(name: &str, generation: u64, state: MemberState) -> Member {
         },
         state,
         facts: BTreeMap::new(),
+        mesh_version: 2,
         rtt: None,
     }
 }

@@ -67,6 +67,7 @@ fn members(view: &View) -> Members {
         peer,
         state: MemberState::Ready,
         facts: BTreeMap::new(),
+        mesh_version: 2,
         rtt: None,
     })
 }
@@ -94,7 +95,7 @@ fn who_connects_or_is_heard_of_alive_is_a_member() {
         &[stated(
             "a",
             1,
-            &[("st", "ready"), ("f/load", "7"), ("addr", "a.example:1")],
+            &[("st", "ready"), ("f/load", "7"), ("addr", "a.example:1"), ("mv", "2")],
         )],
     );
     let shown = members(&view);
@@ -103,6 +104,7 @@ fn who_connects_or_is_heard_of_alive_is_a_member() {
         (member.state, member.facts["load"].as_str(), member.peer.addr.as_str()),
         (MemberState::Ready, "7", "a.example:1")
     );
+    assert_eq!(member.mesh_version, 2);
     // Gossip's memory of the long dead makes no members.
     assert_eq!(
         gossip(
@@ -115,6 +117,8 @@ fn who_connects_or_is_heard_of_alive_is_a_member() {
     gossip(&mut view, &[report("b", 1, true, true)]);
     assert_eq!(state(&view, "b"), Some(MemberState::Joining));
     assert_eq!(members(&view).len(), 3);
+    let silent = members(&view).get(&"b".parse().unwrap()).unwrap().mesh_version;
+    assert_eq!(silent, 1, "who does not say is of the first version");
 }
 
 #[test]
