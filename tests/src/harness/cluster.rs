@@ -3,11 +3,11 @@
 
 use std::path::Path;
 
+use rookery_mesh_tests::LOOK_EVERY;
 use sqlx::Connection;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::eventually::LOOK_EVERY;
 use super::postgres::{self, Database};
 use super::{NodeProcess, NodeSpec, Ops, PATIENCE, bundled};
 

@@ -1,14 +1,12 @@
 //! One node as a child process: its configuration, its start, its signals, its log and its end.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rookery_mesh_tests::{Lines, Running};
 
 use super::{Account, Client, Encoding, Ops, PATIENCE, rookery_binary, until_within};
 
@@ -94,11 +92,10 @@ impl NodeSpec {
         logged.collect(child.stderr.take().expect("it is piped"));
         NodeProcess {
             spec: self.clone(),
-            child,
+            running: Running::new(child),
             said,
             logged,
             addresses: None,
-            exited: None,
         }
     }
 }
@@ -130,11 +127,10 @@ impl Addresses {
 #[derive(Debug)]
 pub struct NodeProcess {
     spec: NodeSpec,
-    child: Child,
+    running: Running,
     said: Lines,
     logged: Lines,
     addresses: Option<Addresses>,
-    exited: Option<ExitStatus>,
 }
 
 impl NodeProcess {
@@ -175,10 +171,7 @@ impl NodeProcess {
 
     /// The process's status, if it has ended.
     pub fn try_exited(&mut self) -> Option<ExitStatus> {
-        if self.exited.is_none() {
-            self.exited = self.child.try_wait().expect("our own child can be waited for");
-        }
-        self.exited
+        self.running.try_exited()
     }
 
     pub fn client_address(&self) -> SocketAddr {
@@ -223,30 +216,27 @@ impl NodeProcess {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.running.pid()
     }
 
     /// `kill -9`: the process is gone when this returns.
     pub fn kill(&mut self) {
-        if self.try_exited().is_none() {
-            self.child.kill().expect("our own child can be killed");
-            self.exited = Some(self.child.wait().expect("our own child can be waited for"));
-        }
+        self.running.kill();
     }
 
     /// SIGSTOP: the process keeps its sockets and does nothing.
     pub fn stop(&mut self) {
-        self.signal(Signal::STOP);
+        self.running.stop();
     }
 
     /// SIGCONT, after [`NodeProcess::stop`].
     pub fn cont(&mut self) {
-        self.signal(Signal::CONT);
+        self.running.cont();
     }
 
     /// SIGTERM: an orderly end.
     pub fn terminate(&mut self) {
-        self.signal(Signal::TERM);
+        self.running.terminate();
     }
 
     /// A new process with the same configuration, on the addresses that this one had. This one is killed if it lives.
@@ -261,14 +251,6 @@ impl NodeProcess {
         spec.spawn()
     }
 
-    fn signal(&mut self, signal: Signal) {
-        // Not waited for yet, so the id is still its own.
-        if self.try_exited().is_none() {
-            let pid = Pid::from_child(&self.child);
-            kill_process(pid, signal).expect("our own child can be signalled");
-        }
-    }
-
     fn listening(&self) -> &Addresses {
         self.addresses.as_ref().expect("wait for `ready` first")
     }
@@ -278,49 +260,13 @@ impl Drop for NodeProcess {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            let log = self.log();
-            let skipped = log.lines().count().saturating_sub(PRINTED_LINES);
             eprintln!(
                 "--- {} (pid {}) said: {}",
                 self.spec.name,
                 self.pid(),
                 self.said().trim_end()
             );
-            log.lines()
-                .skip(skipped)
-                .for_each(|line| eprintln!("{} | {line}", self.spec.name));
+            self.logged.print_last(PRINTED_LINES, &self.spec.name);
         }
-    }
-}
-
-/// What a process writes, line by line.
-#[derive(Debug, Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
-
-impl Lines {
-    /// Collects until the other end closes, which it does when the process ends.
-    fn collect(&self, from: impl Read + Send + 'static) {
-        let lines = Arc::clone(&self.0);
-        std::thread::spawn(move || {
-            let mut from = BufReader::new(from);
-            let mut line = Vec::new();
-            while from.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) {
-                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                lines.lock().expect("no thread panics holding it").push(text);
-                line.clear();
-            }
-        });
-    }
-
-    fn find_map<T>(&self, look: impl Fn(&str) -> Option<T>) -> Option<T> {
-        self.0
-            .lock()
-            .expect("no thread panics holding it")
-            .iter()
-            .find_map(|line| look(line))
-    }
-
-    fn text(&self) -> String {
-        self.0.lock().expect("no thread panics holding it").join("\n")
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Waits until the condition holds.
 ///

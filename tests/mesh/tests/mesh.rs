@@ -1,0 +1,5 @@
+//! What the mesh promises, checked on real processes under real faults: each module is one promise.
+
+mod mesh {
+    mod words;
+}
