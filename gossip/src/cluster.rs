@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::task::Command;
+use crate::changes::feed::{Changes, Feed};
 use crate::config::{CLUSTER_NAME_LEN_MAX, Config};
 use crate::control::{self, Control};
 use crate::discovery::dns::Resolver;
@@ -64,6 +65,8 @@ struct Shared {
     own: Mutex<Own>,
     own_changed: Notify,
     members: watch::Sender<Arc<Members>>,
+    changes: Arc<Feed>,
+    isolated: watch::Sender<bool>,
     /// The other nodes with members in each group.
     groups: ArcSwap<BTreeMap<String, Vec<NodeId>>>,
     discovery_status: Mutex<Vec<SourceStatus>>,
@@ -217,6 +220,8 @@ impl Cluster {
         .await?;
         let shared = Arc::new(Shared {
             members: watch::Sender::new(Arc::new(Members::default())),
+            changes: Feed::new(stop.clone()),
+            isolated: watch::Sender::new(false),
             local,
             started_at,
             quic,
@@ -236,7 +241,9 @@ impl Cluster {
         });
         let itself = own_member(&shared);
         let by_node = BTreeMap::from([(itself.peer.node.clone(), itself)]);
-        shared.members.send_replace(Arc::new(Members { by_node }));
+        let members = Members { by_node };
+        shared.changes.publish(members.clone());
+        shared.members.send_replace(Arc::new(members));
         task::spawn(
             shared.clone(),
             gossip,
@@ -257,6 +264,35 @@ impl Cluster {
     /// Returns the members and every later change of them. Round trips are refreshed without being announced as a change.
     pub fn members(&self) -> watch::Receiver<Arc<Members>> {
         self.shared.members.subscribe()
+    }
+
+    /// Returns a stream of what becomes of the members, this node included. It begins with what is there (`Arrived` for each member,
+    /// `Remembered` for each life that has departed and is still listed), so that no second look at `members` is needed; then every
+    /// transition comes once, in order for each node, and what `members` shows is in the stream already. Folding it gives the members
+    /// as they are shown, round trips aside.
+    ///
+    /// A subscriber that is more than 512 changes behind is told the difference between what it was told last and what is so now: no
+    /// net effect is lost and nothing wrong is told, but what came and went meanwhile is passed over. Nothing waits for a subscriber.
+    pub fn changes(&self) -> Changes {
+        self.shared.changes.subscribe()
+    }
+
+    /// Returns whether this node trusts its own view less at the moment. A verdict about others (`Dead`, `LinkEvent::Gone`) is then
+    /// rather our own fault, and whoever would take something over because of it waits until this is false and looks again. It is so
+    /// - after this node was late (its timer ran more than a second late: it was stopped, starved, or its clock jumped), until every
+    ///   member has given a sign of life since, or has been judged by probes that began since;
+    /// - while, of two members or more, more than half are suspect or died within the last five seconds;
+    /// - while the only other member is suspect.
+    ///
+    /// Each of these counts for at most five seconds from its beginning: then the view stands, right or wrong, because a node that is
+    /// left alone must be able to go on. So this is no fence. Whoever takes something over still needs one.
+    pub fn is_isolated(&self) -> bool {
+        *self.shared.isolated.borrow()
+    }
+
+    /// Returns [`is_isolated`](Self::is_isolated) and every later change of it.
+    pub fn isolation(&self) -> watch::Receiver<bool> {
+        self.shared.isolated.subscribe()
     }
 
     /// Says what this node does. `Suspect` and `Dead` are verdicts about others and are ignored here.
@@ -507,7 +543,8 @@ fn own_member(shared: &Shared) -> Member {
     Member {
         peer: shared.local.peer.clone(),
         state: own.state(),
-        facts: own.facts().clone(),
+        facts: Arc::clone(own.facts()),
+        departed: false,
         mesh_version: own::MESH_VERSION,
         rtt: None,
     }

@@ -8,6 +8,7 @@
 //! plaintext mode. The invariants it keeps: one generation of a node at a time, messages of one (peer, channel) in order and never
 //! doubled, every queue bounded.
 
+mod changes;
 mod cluster;
 mod collision;
 mod config;
@@ -31,6 +32,8 @@ mod suspicion;
 mod transport;
 mod view;
 
+pub use changes::feed::Changes;
+pub use changes::{Change, ChangeKind, Departure};
 pub use cluster::{Broadcast, Cluster, Fault, Membership};
 pub use config::{Config, Limits, Profile};
 pub use directory::{Directory, DirectoryStats, Entry, Key, Message, MessageError, Put, State};

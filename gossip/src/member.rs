@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::peer::{NodeId, Peer};
@@ -73,7 +74,10 @@ pub struct Member {
     /// What the node does.
     pub state: MemberState,
     /// What the node said with `set_fact`.
-    pub facts: BTreeMap<String, String>,
+    pub facts: Arc<BTreeMap<String, String>>,
+    /// Whether this life is over as far as this node can see: it is `Dead`, or it has said goodbye. A member that is `Leaving` and has
+    /// not departed is only about to.
+    pub departed: bool,
     /// Up to which version the node understands what the mesh says to itself; 1 for a node that does not say.
     pub mesh_version: u32,
     /// The round trip of the control connection; none for ourselves and for members without a connection.

@@ -4,6 +4,7 @@
 #![deny(clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::config::Limits;
 use crate::error::{FactError, GroupError};
@@ -29,7 +30,7 @@ const VALUE_LEN_MAX: usize = 1_000;
 pub(crate) struct Own {
     state: MemberState,
     addr: String,
-    facts: BTreeMap<String, String>,
+    facts: Arc<BTreeMap<String, String>>,
     groups: Groups,
     limits: Limits,
 }
@@ -39,7 +40,7 @@ impl Own {
         Self {
             state: MemberState::Joining,
             addr,
-            facts: BTreeMap::new(),
+            facts: Arc::default(),
             groups: Groups::default(),
             limits,
         }
@@ -49,7 +50,7 @@ impl Own {
         self.state
     }
 
-    pub(crate) fn facts(&self) -> &BTreeMap<String, String> {
+    pub(crate) fn facts(&self) -> &Arc<BTreeMap<String, String>> {
         &self.facts
     }
 
@@ -73,12 +74,12 @@ impl Own {
                 max: self.limits.keys_hard,
             });
         }
-        self.facts.insert(key.to_owned(), value.to_owned());
+        Arc::make_mut(&mut self.facts).insert(key.to_owned(), value.to_owned());
         Ok(())
     }
 
     pub(crate) fn remove_fact(&mut self, key: &str) {
-        self.facts.remove(key);
+        Arc::make_mut(&mut self.facts).remove(key);
     }
 
     pub(crate) fn join(&mut self, name: &str) -> Result<(), GroupError> {

@@ -9,7 +9,7 @@
 //! node woke up.
 #![deny(clippy::disallowed_methods)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -77,13 +77,21 @@ pub(crate) enum Effect {
     },
     /// This node was late.
     Late,
+    /// From now on this node trusts its own view less, or no longer less.
+    Isolated(bool),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Watched {
     Well,
     Suspect(Round),
-    Dead { probed_at: Time },
+    Dead { died_at: Time, probed_at: Time },
+}
+
+impl Watched {
+    fn is_dead(&self) -> bool {
+        matches!(self, Watched::Dead { .. })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +107,19 @@ pub(crate) struct Suspicion {
     peers: BTreeMap<NodeId, Watched>,
     woke_at: Option<Time>,
     mostly_suspect: bool,
+    isolation: Isolation,
+}
+
+/// Why this node trusts its own view less.
+#[derive(Debug, Default)]
+struct Isolation {
+    /// When the node was late last, and who has given no sign of life since.
+    late_at: Time,
+    unheard: BTreeSet<NodeId>,
+    /// Since when most members are suspect, or died lately.
+    mostly_silent_since: Option<Time>,
+    /// What was said of it.
+    is_isolated: bool,
 }
 
 impl Suspicion {
@@ -108,6 +129,7 @@ impl Suspicion {
             peers: BTreeMap::new(),
             woke_at: None,
             mostly_suspect: false,
+            isolation: Isolation::default(),
         }
     }
 
@@ -123,6 +145,7 @@ impl Suspicion {
                 self.peers.entry(node).or_insert(Watched::Well);
             }
             Input::Forget(node) => {
+                self.isolation.unheard.remove(&node);
                 self.peers.remove(&node);
             }
             Input::Doubt(node) => self.doubt(now, node, out),
@@ -131,6 +154,7 @@ impl Suspicion {
         }
         self.notice_majority(now, out);
         self.judge(now, out);
+        self.notice_isolation(now, out);
     }
 
     fn doubt(&mut self, now: Time, node: NodeId, out: &mut Vec<Effect>) {
@@ -151,13 +175,14 @@ impl Suspicion {
         let Some(watched) = self.peers.get_mut(&node) else {
             return;
         };
+        self.isolation.unheard.remove(&node);
         match (&mut *watched, sign) {
             (Watched::Well, _) => {}
             (Watched::Suspect(_), _) | (Watched::Dead { .. }, Sign::Direct) => {
                 *watched = Watched::Well;
                 out.push(Effect::Cleared(node));
             }
-            (Watched::Dead { probed_at }, Sign::Heartbeat) => {
+            (Watched::Dead { probed_at, .. }, Sign::Heartbeat) => {
                 // The heartbeat may have been on its way through others when the peer died, so it must answer for itself.
                 if now >= *probed_at + REVIVAL_INTERVAL {
                     *probed_at = now;
@@ -176,17 +201,16 @@ impl Suspicion {
             return;
         }
         self.woke_at = Some(now);
+        self.isolation.late_at = now;
+        let members = self.peers.iter().filter(|(_, watched)| !watched.is_dead());
+        self.isolation.unheard = members.map(|(node, _)| node.clone()).collect();
         out.push(Effect::Late);
         self.start_rounds_again(now, out);
     }
 
     /// When most peers fall silent together, it is more likely us. With a single peer there is no majority to speak of.
     fn notice_majority(&mut self, now: Time, out: &mut Vec<Effect>) {
-        let watched = self
-            .peers
-            .values()
-            .filter(|watched| !matches!(watched, Watched::Dead { .. }))
-            .count();
+        let watched = self.peers.values().filter(|watched| !watched.is_dead()).count();
         let suspects = self
             .peers
             .values()
@@ -221,7 +245,11 @@ impl Suspicion {
                 continue;
             };
             if now >= round.began_at + self.timeouts.confirm {
-                *watched = Watched::Dead { probed_at: now };
+                *watched = Watched::Dead {
+                    died_at: now,
+                    probed_at: now,
+                };
+                self.isolation.unheard.remove(node);
                 out.push(Effect::Died(node.clone()));
             } else if now >= round.began_at + self.timeouts.direct_probe && !round.asked_others {
                 round.asked_others = true;
@@ -233,6 +261,32 @@ impl Suspicion {
             if !helpers.is_empty() {
                 out.push(Effect::ProbeThrough { node, helpers });
             }
+        }
+    }
+
+    fn notice_isolation(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let (mut well, mut suspects, mut lately_dead) = (0, 0, 0);
+        for watched in self.peers.values() {
+            match watched {
+                Watched::Well => well += 1,
+                Watched::Suspect(_) => suspects += 1,
+                Watched::Dead { died_at, .. } if now < *died_at + POSTPONED_MAX => lately_dead += 1,
+                Watched::Dead { .. } => {}
+            }
+        }
+        // The only peer has answered nobody but us, so once it is judged there is nothing left to wait for.
+        let only_suspect = well + lately_dead == 0 && suspects == 1;
+        let members = well + suspects + lately_dead;
+        let mostly_silent = only_suspect || (members >= 2 && (suspects + lately_dead) * 2 > members);
+        let isolation = &mut self.isolation;
+        isolation.mostly_silent_since = mostly_silent.then(|| isolation.mostly_silent_since.unwrap_or(now));
+        let silent = isolation
+            .mostly_silent_since
+            .is_some_and(|since| now < since + POSTPONED_MAX);
+        let late = !isolation.unheard.is_empty() && now < isolation.late_at + POSTPONED_MAX;
+        if isolation.is_isolated != (silent || late) {
+            isolation.is_isolated = silent || late;
+            out.push(Effect::Isolated(isolation.is_isolated));
         }
     }
 

@@ -193,7 +193,8 @@ impl View {
             let member = Member {
                 peer: entry.identity.peer.clone(),
                 state: entry.shown_state(),
-                facts: (*entry.facts).clone(),
+                facts: Arc::clone(&entry.facts),
+                departed: !entry.is_present(),
                 mesh_version: entry.mesh_version,
                 rtt: None,
             };

@@ -364,6 +364,10 @@ impl Task {
     fn view(&mut self, input: view::Input) {
         let mut effects = Vec::new();
         self.view.step(input, &mut effects);
+        // Lives come and go one at a time: each is shown, although it may be over before the next turn of the loop.
+        let turned = effects
+            .iter()
+            .any(|effect| matches!(effect, view::Effect::Arrived(_) | view::Effect::Gone(_)));
         for effect in effects {
             // A sign of life changes nothing that is shown unless suspicion says so.
             self.changed |= !matches!(effect, view::Effect::Sign(..));
@@ -384,6 +388,9 @@ impl Task {
                 view::Effect::Sign(node, sign) => self.suspicion(suspicion::Input::Sign(node, sign)),
                 view::Effect::Superseded { by_generation } => self.superseded(Some(by_generation)),
             }
+        }
+        if turned {
+            self.show();
         }
     }
 
@@ -409,6 +416,14 @@ impl Task {
                 }
                 suspicion::Effect::Probe(node) => self.probe(node),
                 suspicion::Effect::ProbeThrough { node, helpers } => self.probe_through(&node, &helpers),
+                suspicion::Effect::Isolated(isolated) => {
+                    if isolated {
+                        warn!("this node hears from too few others, or was late, and trusts its view less");
+                    } else {
+                        info!("this node trusts its view again");
+                    }
+                    self.shared.isolated.send_replace(isolated);
+                }
                 suspicion::Effect::Late => {
                     warn!("this node was paused or starved for more than a second and trusts its view less");
                     self.shared.counters.self_late.add(1);
@@ -522,6 +537,7 @@ impl Task {
         let members = self.view.members(own_member(&self.shared));
         if members != self.shown {
             self.shown = members.clone();
+            self.shared.changes.publish(members.clone());
             self.shared
                 .members
                 .send_replace(Arc::new(self.with_round_trips(members)));

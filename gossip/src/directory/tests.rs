@@ -1,6 +1,7 @@
 //! The directory alone, and a small cluster of directories whose post delays, loses, and breaks.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -29,7 +30,8 @@ fn member(name: &str, generation: u64, state: MemberState) -> Member {
             addr: "10.0.0.1:1".into(),
         },
         state,
-        facts: BTreeMap::new(),
+        facts: Arc::default(),
+        departed: state == MemberState::Dead,
         mesh_version: 2,
         rtt: None,
     }

@@ -185,6 +185,70 @@ fn who_is_forgotten_is_not_judged() {
     assert_eq!(world.deaths(), []);
 }
 
+impl World {
+    fn is_isolated(&self) -> bool {
+        let said = self.said.iter().rev().find_map(|(_, effect)| match effect {
+            Effect::Isolated(isolated) => Some(*isolated),
+            _ => None,
+        });
+        assert_eq!(said.unwrap_or(false), self.suspicion.isolation.is_isolated);
+        said.unwrap_or(false)
+    }
+}
+
+#[test]
+fn a_node_that_was_late_is_isolated_until_everybody_was_heard() {
+    let mut world = World::new(3);
+    world.sleep_through(ms(2_000));
+    world.input(Input::Wake);
+    assert!(world.is_isolated());
+    world.input(Input::Sign(node(0), Sign::Heartbeat));
+    world.input(Input::Sign(node(1), Sign::Direct));
+    assert!(world.is_isolated());
+    world.input(Input::Sign(node(2), Sign::Heartbeat));
+    assert!(!world.is_isolated());
+    // Who is never heard holds it up for five seconds.
+    world.sleep_through(ms(2_000));
+    world.input(Input::Wake);
+    world.pass(ms(4_900));
+    assert!(world.is_isolated());
+    world.pass(ms(100));
+    assert!(!world.is_isolated());
+}
+
+#[test]
+fn a_node_that_misses_most_others_is_isolated_for_five_seconds_whatever_the_verdicts() {
+    let mut world = World::new(3);
+    world.input(Input::Doubt(node(0)));
+    world.pass(ms(500));
+    assert!(!world.is_isolated(), "one of three is a minority");
+    world.input(Input::Doubt(node(1)));
+    assert!(world.is_isolated());
+    world.pass(ms(4_900));
+    assert_eq!(world.deaths().len(), 2);
+    assert!(world.is_isolated());
+    world.pass(ms(100));
+    assert!(!world.is_isolated());
+    // The last of them is an only peer, by then: isolated until it is judged.
+    world.pass(ms(5_000));
+    world.input(Input::Doubt(node(2)));
+    assert!(world.is_isolated());
+    world.pass(ms(2_000));
+    assert_eq!(world.deaths().len(), 3);
+    assert!(!world.is_isolated());
+}
+
+#[test]
+fn answers_end_an_isolation_at_once() {
+    let mut world = World::new(2);
+    world.input(Input::Doubt(node(0)));
+    assert!(!world.is_isolated(), "half is no majority");
+    world.input(Input::Doubt(node(1)));
+    assert!(world.is_isolated());
+    world.input(Input::Sign(node(0), Sign::Heartbeat));
+    assert!(!world.is_isolated());
+}
+
 #[derive(Debug, Clone)]
 enum Happening {
     Doubt(usize),

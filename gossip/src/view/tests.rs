@@ -66,7 +66,8 @@ fn members(view: &View) -> Members {
     view.members(Member {
         peer,
         state: MemberState::Ready,
-        facts: BTreeMap::new(),
+        facts: Arc::default(),
+        departed: false,
         mesh_version: 2,
         rtt: None,
     })

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rookery_gossip::{
-    BoxFuture, Channel, Cluster, Config, Inbound, Limits, LinkEvent, Member, MemberState, NodeId, Peer, Profile,
-    Secret, StartError,
+    BoxFuture, Changes, Channel, Cluster, Config, Inbound, Limits, LinkEvent, Member, MemberState, Members, NodeId,
+    Peer, Profile, Secret, StartError,
 };
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -334,6 +334,17 @@ impl Node {
 
     pub(crate) fn member(&self, name: &str) -> Option<Member> {
         self.cluster.members().borrow().get(&name.parse().unwrap()).cloned()
+    }
+
+    /// Whether folding the stream up to now gives the members that are shown.
+    pub(crate) fn agrees(&self, changes: &mut Changes) -> bool {
+        while changes.try_next().is_some() {}
+        let shown = self.cluster.members().borrow().clone();
+        let of = |members: &Members| -> Vec<Member> {
+            let members = members.iter().cloned();
+            members.map(|member| Member { rtt: None, ..member }).collect()
+        };
+        of(changes.members()) == of(&shown)
     }
 
     pub(crate) fn members(&self) -> Vec<String> {

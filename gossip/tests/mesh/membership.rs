@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rookery_gossip::{FactError, MemberState, Profile, SendError, StartError};
+use rookery_gossip::{ChangeKind, FactError, MemberState, Profile, SendError, StartError};
 
 use crate::harness::{Node, NodeOptions, ONE, eventually, number, numbers};
 
@@ -157,6 +157,71 @@ async fn a_killed_node_is_suspected_and_then_dead_on_all_others() {
         );
         assert!(nodes.iter().all(|node| node.cluster.stats().suspicions_total >= 1));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_changes_of_a_member_come_each_once_and_in_order() {
+    let watcher = Node::start("n0", NodeOptions::default()).await;
+    let mut changes = watcher.cluster.changes();
+    let seeds = vec![watcher.addr()];
+    let options = |generation| NodeOptions {
+        generation,
+        seeds: seeds.clone(),
+        ..NodeOptions::default()
+    };
+    let ready = |generation| {
+        let shown = watcher.member("n1");
+        shown.is_some_and(|member| member.state == MemberState::Ready && member.peer.generation == generation)
+    };
+    let first = Node::start_apart("n1", options(1));
+    eventually(|| ready(1)).await;
+    let port = first.kill();
+    eventually(|| {
+        watcher
+            .member("n1")
+            .is_some_and(|member| member.state == MemberState::Dead)
+    })
+    .await;
+    let second = Node::start_apart("n1", NodeOptions { port, ..options(2) });
+    eventually(|| ready(2)).await;
+    // The third comes while the second lives, as it seems.
+    let port = second.kill();
+    let third = Node::start_apart("n1", NodeOptions { port, ..options(3) });
+    eventually(|| ready(3)).await;
+    third.cluster.leave().await;
+    eventually(|| watcher.member("n1").is_none()).await;
+    let mut told = Vec::new();
+    while let Some(change) = changes.try_next() {
+        let word = match change.kind {
+            ChangeKind::Arrived { .. } => "arrived".to_owned(),
+            ChangeKind::Departed { why } => format!("departed: {}", why.as_str()),
+            ChangeKind::Forgotten => "forgotten".to_owned(),
+            ChangeKind::Remembered { .. } => "remembered".to_owned(),
+            // How many of these there are depends on how gossip comes in.
+            ChangeKind::State { .. } | ChangeKind::Facts { .. } => continue,
+        };
+        if change.peer.node.as_str() == "n1" {
+            told.push((change.peer.generation, word));
+        }
+    }
+    let expected = [
+        (1, "arrived"),
+        (1, "departed: died"),
+        (1, "forgotten"),
+        (2, "arrived"),
+        (2, "departed: superseded"),
+        (3, "arrived"),
+        (3, "departed: left"),
+        (3, "forgotten"),
+    ];
+    let told: Vec<(u64, &str)> = told
+        .iter()
+        .map(|(generation, word)| (*generation, word.as_str()))
+        .collect();
+    assert_eq!(told, expected);
+    eventually(|| watcher.agrees(&mut changes)).await;
+    eventually(|| watcher.agrees(&mut watcher.cluster.changes())).await;
+    assert!(!watcher.cluster.is_isolated());
 }
 
 /// Two nodes, and one that can be paused, which has a data link to the first.

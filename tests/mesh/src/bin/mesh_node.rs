@@ -421,7 +421,7 @@ impl Node {
             let seen = Seen {
                 generation: member.peer.generation,
                 state: member.state.to_string(),
-                facts: member.facts.clone(),
+                facts: (*member.facts).clone(),
                 rtt_us: member.rtt.map(|rtt| rtt.as_micros() as u64),
             };
             (member.peer.node.to_string(), seen)
