@@ -11,7 +11,6 @@ mod modules;
 mod ops;
 mod postgres;
 mod process;
-mod relays;
 mod socket;
 
 pub use binary::rookery_binary;
@@ -20,7 +19,7 @@ pub use cluster::{Builder, Outage, TestCluster};
 pub use modules::{bundled, counter, courier, hostile, ledger, lobby};
 pub use ops::Ops;
 pub use process::{NodeProcess, NodeSpec};
-pub use relays::Relays;
+pub use rookery_mesh_tests::faults::{self, Namespaces, Network, Relays, Weather};
 pub use rookery_mesh_tests::{PATIENCE, eventually, free_udp_ports, until, until_within};
 pub use rookery_protocol::client::Encoding;
 pub use socket::{Closing, Frame, Socket};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::faults::Network;
 use crate::{LOOK_EVERY, MeshProcess, MeshSpec, PATIENCE, Pace};
 
 /// A running cluster of mesh nodes. Dropping it kills them.
@@ -18,6 +19,19 @@ impl MeshCluster {
         let specs = (0..nodes).map(|index| {
             let mut spec = MeshSpec::new(&format!("n{index}"));
             spec.setup.profile = profile;
+            spec
+        });
+        Self::start_from(specs.collect()).await
+    }
+
+    /// As `start`, with a node at each place of a network.
+    pub async fn start_on(network: &impl Network, profile: Pace) -> Self {
+        let specs = (0..network.nodes()).map(|index| {
+            let mut spec = MeshSpec::new(&format!("n{index}"));
+            spec.setup.profile = profile;
+            spec.setup.listen = network.listen(index);
+            spec.setup.advertise = Some(network.advertised(index).to_string());
+            spec.by = network.enter(index);
             spec
         });
         Self::start_from(specs.collect()).await

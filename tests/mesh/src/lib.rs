@@ -8,6 +8,7 @@ mod binary;
 mod clock;
 mod cluster;
 mod eventually;
+pub mod faults;
 mod lines;
 mod order;
 mod ports;

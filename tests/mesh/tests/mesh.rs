@@ -1,5 +1,6 @@
 //! What the mesh promises, checked on real processes under real faults: each module is one promise.
 
 mod mesh {
+    mod means;
     mod words;
 }

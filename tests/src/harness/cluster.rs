@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use rookery_mesh_tests::LOOK_EVERY;
+use rookery_mesh_tests::faults::Network;
 use sqlx::Connection;
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -52,6 +53,22 @@ impl Builder {
     pub fn set_on(mut self, node: usize, key: &str, value: impl std::fmt::Display) -> Self {
         self.settings.push((Some(node), key.into(), value.to_string()));
         self
+    }
+
+    /// Makes every node of the cluster speak to the others over this network.
+    pub fn on(self, network: &impl Network) -> Self {
+        let first = network.advertised(0);
+        (0..self.nodes).fold(self, |builder, node| {
+            let builder = builder.set_on(node, "listen.peer", network.listen(node)).set_on(
+                node,
+                "advertise.peer",
+                network.advertised(node),
+            );
+            match node {
+                0 => builder,
+                _ => builder.set_on(node, "cluster.seeds", first),
+            }
+        })
     }
 
     fn names_seeds_of(&self, index: usize) -> bool {

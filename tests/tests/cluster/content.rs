@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rookery_tests::harness::{Builder, Encoding, Ops, Relays, TestCluster, eventually, until_within};
+use rookery_tests::harness::{Builder, Encoding, Network, Ops, Relays, TestCluster, eventually, until_within};
 use serde_json::{Value, json};
 
 /// What all copies must be equal within, once every link is whole again.
@@ -203,7 +203,7 @@ async fn cut_at_random(cluster: &TestCluster, relays: &Relays) {
 
 async fn check_healing(builder: Builder) {
     let relays = Relays::start(3).await;
-    let cluster = relays.between(builder).start().await;
+    let cluster = builder.on(&relays).start().await;
     tokio::select! {
         () = write_much(&cluster) => {}
         () = cut_at_random(&cluster, &relays) => {}

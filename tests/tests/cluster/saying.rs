@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rookery_tests::harness::{Client, Encoding, Relays, TestCluster, courier, eventually, until_within};
+use rookery_tests::harness::{Client, Encoding, Network, Relays, TestCluster, courier, eventually, until_within};
 use serde_json::{Value, json};
 
 const BOTH: [Encoding; 2] = [Encoding::Json, Encoding::MsgPack];
@@ -118,7 +118,7 @@ async fn a_match_is_heard_in_rooms_and_in_its_own_channel_and_nowhere_else_with_
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_match_says_on_a_node_that_is_cut_off_is_heard_by_all_and_once() {
     let relays = Relays::start(3).await;
-    let cluster = relays.between(TestCluster::builder(3)).start().await;
+    let cluster = TestCluster::builder(3).on(&relays).start().await;
     cluster.ops(0).publish(courier()).await;
     let ana = cluster.node(2).guest(Encoding::Json).await;
     let ben = cluster.node(0).guest(Encoding::MsgPack).await;
