@@ -7,8 +7,11 @@
 //!
 //! It is soft state and best effort: nothing here proves ownership, which is the store's business. What keeps it right:
 //! - each holder numbers what it says ([`Entry::version`]), and of one holder the higher number wins everywhere;
-//! - a holder touches its entries at their homes every [`REFRESH`], by number only; a home that lacks one says so and gets it again,
-//!   so that any lost message heals by itself, and an entry that is not touched for [`ENTRY_TTL`] is gone;
+//! - a holder tells every home the sum of what that one should know every [`REFRESH`] (`digest.rs`): while both agree no entry is
+//!   named, else those of the buckets that differ are, and the home asks for what it lacks and drops what is named no longer. So any
+//!   lost message heals by itself, and what no digest or word of its holder has confirmed for [`ENTRY_TTL`] is gone;
+//! - a node that is told or asked of a key whose home it is not, in its own eyes, keeps it and passes it on to those that are. What was
+//!   passed on is never passed on again, so views that differ cost one hop and no loop;
 //! - the entries of a dead life of a node are gone at once, at homes and in the eyes of watchers;
 //! - what waits to be sent is a set of keys and not a queue of messages: it is bounded by the tables, and the newest state goes out.
 //!
@@ -16,6 +19,7 @@
 //! shows exactly what is held.
 #![deny(clippy::disallowed_methods)]
 
+mod digest;
 mod holder;
 mod home;
 mod post;
@@ -31,12 +35,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use self::digest::Sum;
 use self::holder::Holder;
 use self::home::Home;
-use self::post::Post;
+use self::post::{Outgoing, Post, Source};
 use self::rendezvous::Rendezvous;
 use self::watcher::Watcher;
-use crate::member::{MemberState, Members};
+use crate::member::{Member, MemberState, Members};
 use crate::peer::{Life, NodeId};
 use crate::suspicion::Time;
 
@@ -45,6 +50,12 @@ const REFRESH: Duration = Duration::from_secs(8);
 
 /// An entry that was not touched for this long is gone: three refreshes, of which two may be lost.
 const ENTRY_TTL: Duration = Duration::from_secs(25);
+
+/// What another node passed on stands for this long: by then the views agree, and its holder has told us itself.
+const FORWARDED_FOR: Duration = Duration::from_secs(10);
+
+/// The version of the mesh from which on nodes compare digests and pass on; one of a version before has its entries touched one by one.
+const DIGESTS_SINCE: u32 = 2;
 
 /// A watcher says that its watches stand once in this time.
 const WATCH_REFRESH: Duration = Duration::from_secs(30);
@@ -85,6 +96,19 @@ impl Key {
     fn first_of(class: u8) -> Self {
         let mut key = [0; 16];
         key[0] = class;
+        Self(key)
+    }
+
+    /// The lowest key of a class in a bucket, and the highest.
+    fn first_in(class: u8, bucket: u8) -> Self {
+        let mut key = Self::first_of(class);
+        key.0[1] = bucket << 2;
+        key
+    }
+
+    fn last_in(class: u8, bucket: u8) -> Self {
+        let mut key = [u8::MAX; 16];
+        (key[0], key[1]) = (class, (bucket << 2) | 3);
         Self(key)
     }
 
@@ -142,6 +166,33 @@ pub struct State {
     withdrawn: Vec<(Life, u64)>,
 }
 
+/// The sum of all that a holder has for one home.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest {
+    #[serde(rename = "c")]
+    count: u32,
+    #[serde(rename = "s")]
+    hash: u64,
+}
+
+/// The buckets in which a home and a holder know the same, one bit each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Same {
+    #[serde(rename = "b")]
+    buckets: u64,
+}
+
+/// Everything that a holder has for one home in one bucket, up to a number of its.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stand {
+    #[serde(rename = "b")]
+    bucket: u8,
+    #[serde(rename = "n")]
+    version: u64,
+    #[serde(rename = "k")]
+    entries: Vec<(Key, u64)>,
+}
+
 /// What one node's directory says to another's. Each is a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -159,6 +210,18 @@ pub enum Message {
     Unwatch(Vec<Key>),
     /// From a home to a watcher.
     Changed(Vec<State>),
+    /// From a holder to a home: this is the sum of what you should know of me. Answered only when it is not.
+    Digest(Digest),
+    /// From a home to a holder: these were the sums of my buckets when that digest came.
+    Differs(Vec<Sum>),
+    /// From a holder to a home: these buckets were the same.
+    Same(Same),
+    /// From a holder to a home: this is all in the buckets that were not.
+    Stand(Vec<Stand>),
+    /// From a node that is no home of these to one that is: holders told me of them. Never passed on again.
+    Forward(Vec<State>),
+    /// From a node that is no home of these to one that is: that node watches them. Never passed on again.
+    ForwardWatch(Vec<(Key, NodeId)>),
 }
 
 /// A message that is not one of ours.
@@ -191,6 +254,10 @@ pub struct DirectoryStats {
     pub refused_total: u64,
     /// Entries whose holder fell silent.
     pub expired_total: u64,
+    /// Buckets whose entries were gone through because a digest did not agree.
+    pub repaired_total: u64,
+    /// Entries, withdrawals and watches that were passed on to the nodes that this one takes for their homes.
+    pub forwarded_total: u64,
 }
 
 /// One node's part of the directory: what it holds, what it keeps for others, and what it watches.
@@ -203,6 +270,9 @@ pub struct Directory {
     home: Home,
     watcher: Watcher,
     post: Post,
+    /// The living nodes that do not compare digests.
+    without_digests: BTreeSet<NodeId>,
+    forwarded_total: u64,
     next_wake: Time,
 }
 
@@ -229,10 +299,12 @@ impl Directory {
         Self {
             rendezvous: Rendezvous::new(&local.node),
             lives: Lives::default(),
-            holder: Holder::default(),
+            holder: Holder::new(local.generation),
             home: Home::new(kept_max),
             watcher: Watcher::default(),
             post: Post::default(),
+            without_digests: BTreeSet::new(),
+            forwarded_total: 0,
             next_wake: WAKE_EVERY,
             local,
         }
@@ -240,8 +312,9 @@ impl Directory {
 
     /// Holds an entry, or changes the one that is held. The same again changes nothing.
     pub fn hold(&mut self, now: Time, key: Key, epoch: u64, value: Bytes) {
-        if self.holder.hold(key, epoch, value) {
-            for home in self.rendezvous.homes(key) {
+        let homes = self.rendezvous.homes(key);
+        if self.holder.hold(now, key, epoch, value, &homes) {
+            for home in homes {
                 self.post.to(home).put(key);
             }
             self.settle(now);
@@ -250,8 +323,9 @@ impl Directory {
 
     /// Takes an entry back.
     pub fn release(&mut self, now: Time, key: Key) {
-        if let Some(version) = self.holder.release(key) {
-            for home in self.rendezvous.homes(key) {
+        let homes = self.rendezvous.homes(key);
+        if let Some(version) = self.holder.release(now, key, &homes) {
+            for home in homes {
                 self.post.to(home).withdraw(key, version);
             }
             self.watcher.released(key);
@@ -344,8 +418,12 @@ impl Directory {
         if news {
             self.bury();
         }
+        let without = |member: &&Member| member.mesh_version < DIGESTS_SINCE;
+        let node = |member: &Member| member.peer.node.clone();
+        self.without_digests = members.iter().filter(without).map(node).collect();
         let before = self.rendezvous.clone();
         if self.rendezvous.update(members) {
+            self.holder.rehome(now, &self.rendezvous);
             for key in self.holder.keys() {
                 for home in self.rendezvous.homes_not_in(key, &before) {
                     self.post.to(home).put(key);
@@ -364,10 +442,14 @@ impl Directory {
 
     /// There is a new connection to that node, or what was sent over the one before may be lost: both ends say again what stands.
     pub fn say_again(&mut self, now: Time, node: &NodeId) {
-        for key in self.holder.keys() {
-            if self.rendezvous.homes(key).contains(node) {
-                self.post.to(node.clone()).touch(key);
+        if self.without_digests.contains(node) {
+            for key in self.holder.keys() {
+                if self.rendezvous.is_home(key, node) {
+                    self.post.to(node.clone()).touch(key);
+                }
             }
+        } else if self.holder.has_for(node) {
+            self.post.to(node.clone()).digest();
         }
         for key in self.watcher.keys() {
             if self.rendezvous.homes(key).contains(node) {
@@ -393,9 +475,18 @@ impl Directory {
         }
         let late = now.saturating_sub(self.next_wake);
         self.next_wake = now + WAKE_EVERY;
-        for key in self.holder.due(WAKE_EVERY + late) {
-            for home in self.rendezvous.homes(key) {
-                self.post.to(home).touch(key);
+        for home in self.holder.homes_due(now) {
+            if !self.without_digests.contains(&home) {
+                self.post.to(home).digest();
+            }
+        }
+        if !self.without_digests.is_empty() {
+            for key in self.holder.due(WAKE_EVERY + late) {
+                for home in self.rendezvous.homes(key) {
+                    if self.without_digests.contains(&home) {
+                        self.post.to(home).touch(key);
+                    }
+                }
             }
         }
         for key in self.watcher.due(WAKE_EVERY + late) {
@@ -436,10 +527,15 @@ impl Directory {
     /// Returns what is to be sent now, for each node at most one message of a kind; call again while `has_mail`.
     pub fn mail(&mut self, now: Time) -> Vec<(NodeId, Message)> {
         let mut mail = Vec::new();
+        let mut source = Source {
+            now,
+            rendezvous: &self.rendezvous,
+            holder: &mut self.holder,
+            home: &self.home,
+            lives: &self.lives,
+        };
         for (node, outgoing) in self.post.iter_mut() {
-            outgoing.take(now, &self.holder, &self.home, &self.lives, |message| {
-                mail.push((node.clone(), message));
-            });
+            outgoing.take(node, &mut source, |message| mail.push((node.clone(), message)));
         }
         self.post.tidy();
         mail
@@ -458,6 +554,8 @@ impl Directory {
             watches: self.home.watches() as u64,
             refused_total: self.home.refused_total(),
             expired_total: self.home.expired_total(),
+            repaired_total: self.home.repaired_total(),
+            forwarded_total: self.forwarded_total,
         }
     }
 
@@ -477,9 +575,14 @@ impl Directory {
             let mut messages = Vec::new();
             let mut outgoing = outgoing;
             while !outgoing.is_empty() {
-                outgoing.take(now, &self.holder, &self.home, &self.lives, |message| {
-                    messages.push(message)
-                });
+                let mut source = Source {
+                    now,
+                    rendezvous: &self.rendezvous,
+                    holder: &mut self.holder,
+                    home: &self.home,
+                    lives: &self.lives,
+                };
+                outgoing.take(&local.node, &mut source, |message| messages.push(message));
             }
             for message in messages {
                 self.take(now, &local, message);
@@ -489,9 +592,20 @@ impl Directory {
 
     fn take(&mut self, now: Time, from: &Life, message: Message) {
         match message {
-            Message::Put(puts) => self.home.put(now, from, puts, &mut self.post),
-            Message::Withdraw(keys) => self.home.withdraw(from, keys, &mut self.post),
-            Message::Touch(keys) => self.home.touch(now, from, keys, &mut self.post),
+            Message::Put(puts) => {
+                let keys: Vec<Key> = puts.iter().map(|put| put.key).collect();
+                self.home.put(now, from, puts, &mut self.post);
+                for key in keys {
+                    self.forward(from, key, |outgoing| outgoing.forward(key, None));
+                }
+            }
+            Message::Withdraw(keys) => {
+                for (key, version) in &keys {
+                    self.forward(from, *key, |outgoing| outgoing.forward(*key, Some((from, *version))));
+                }
+                self.home.withdraw(from, keys, &mut self.post);
+            }
+            Message::Touch(keys) => self.home.touch(now, from, &keys, &mut self.post),
             Message::Missing(keys) => {
                 for key in keys.into_iter().filter(|key| self.holder.holds(*key)) {
                     if self.rendezvous.homes(key).contains(&from.node) {
@@ -499,7 +613,12 @@ impl Directory {
                     }
                 }
             }
-            Message::Watch(keys) => self.home.watch(now, &from.node, keys, &mut self.post),
+            Message::Watch(keys) => {
+                for key in &keys {
+                    self.forward(from, *key, |outgoing| outgoing.forward_watch(*key, from.node.clone()));
+                }
+                self.home.watch(now, &from.node, keys, &mut self.post);
+            }
             Message::Unwatch(keys) => self.home.unwatch(&from.node, keys),
             Message::Changed(states) => {
                 for state in states {
@@ -514,6 +633,44 @@ impl Directory {
                         self.post.to(from.node.clone()).unwatch(key);
                     }
                 }
+            }
+            Message::Digest(digest) => self.home.digest(now, from, &digest, &mut self.post),
+            Message::Differs(sums) => {
+                let found = self.holder.compare(&from.node, &sums);
+                // What a home knows nothing of it would only ask for: it gets it at once.
+                for bucket in found.unknown {
+                    for (key, _) in self.holder.stand(&from.node, bucket, &self.rendezvous).entries {
+                        self.post.to(from.node.clone()).put(key);
+                    }
+                }
+                let outgoing = self.post.to(from.node.clone());
+                outgoing.stands(found.same, found.differing);
+            }
+            Message::Same(same) => self.home.same(now, from, &same),
+            Message::Stand(stands) => {
+                for stand in stands {
+                    self.home.stand(now, from, &stand, &self.rendezvous, &mut self.post);
+                }
+            }
+            Message::Forward(states) => self.home.forwarded(now, states, &self.lives, &mut self.post),
+            Message::ForwardWatch(watches) => {
+                for (key, watcher) in watches {
+                    self.home.watch(now, &watcher, vec![key], &mut self.post);
+                }
+            }
+        }
+    }
+
+    /// Passes on what another node told us of a key whose home we are not, in our own eyes.
+    fn forward(&mut self, from: &Life, key: Key, say: impl Fn(&mut Outgoing)) {
+        let homes = self.rendezvous.homes(key);
+        if homes.contains(&self.local.node) || from.node == self.local.node {
+            return;
+        }
+        for home in homes {
+            if home != from.node && !self.without_digests.contains(&home) {
+                self.forwarded_total += 1;
+                say(self.post.to(home));
             }
         }
     }

@@ -71,6 +71,16 @@ impl Rendezvous {
         best.into_iter().flatten().map(|(_, node)| node.clone()).collect()
     }
 
+    /// Whether a node is one of a key's homes.
+    pub(super) fn is_home(&self, key: Key, node: &NodeId) -> bool {
+        self.homes(key).contains(node)
+    }
+
+    /// The node whose view this is.
+    pub(super) fn local(&self) -> &NodeId {
+        &self.local
+    }
+
     /// The homes of a key that were none before.
     pub(super) fn homes_not_in(&self, key: Key, before: &Rendezvous) -> Vec<NodeId> {
         let mut homes = self.homes(key);

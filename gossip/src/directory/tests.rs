@@ -23,6 +23,10 @@ fn life(name: &str, generation: u64) -> Life {
 }
 
 fn member(name: &str, generation: u64, state: MemberState) -> Member {
+    member_of(name, generation, state, 2)
+}
+
+fn member_of(name: &str, generation: u64, state: MemberState, mesh_version: u32) -> Member {
     Member {
         peer: Peer {
             node: node(name),
@@ -32,7 +36,7 @@ fn member(name: &str, generation: u64, state: MemberState) -> Member {
         state,
         facts: Arc::default(),
         departed: state == MemberState::Dead,
-        mesh_version: 2,
+        mesh_version,
         rtt: None,
     }
 }
@@ -181,6 +185,61 @@ fn the_bytes_of_a_state_stay_what_they_are() {
     golden.extend(b"\xa1e\x91\x84\xa1h\x82\xa1n\xa1a\xa1g\x01\xa1e\x02\xa1n\x03\xa1v\xc4\x01v\xa1w\x90");
     assert_eq!(state.encode(), golden);
     assert_eq!(Message::decode(&golden).unwrap(), state);
+}
+
+/// What a node of this version says and one of the version before does not know, byte for byte.
+#[test]
+fn the_bytes_of_repairs_and_forwards_stay_what_they_are() {
+    let first = Key::first_of(7);
+    let golden_key = [&b"\xdc\x00\x10\x07"[..], &[0; 15]].concat();
+    let cases: [(Message, Vec<u8>); 6] = [
+        (
+            Message::Digest(Digest { count: 2, hash: 300 }),
+            b"\x81\xa6Digest\x82\xa1c\x02\xa1s\xcd\x01\x2c".to_vec(),
+        ),
+        (
+            Message::Differs(vec![(1, 5), (0, 0)]),
+            b"\x81\xa7Differs\x92\x92\x01\x05\x92\x00\x00".to_vec(),
+        ),
+        (
+            Message::Same(Same { buckets: 3 }),
+            b"\x81\xa4Same\x81\xa1b\x03".to_vec(),
+        ),
+        (
+            Message::Stand(vec![Stand {
+                bucket: 1,
+                version: 9,
+                entries: vec![(first, 4)],
+            }]),
+            [
+                &b"\x81\xa5Stand\x91\x83\xa1b\x01\xa1n\x09\xa1k\x91\x92"[..],
+                &golden_key,
+                b"\x04",
+            ]
+            .concat(),
+        ),
+        (
+            Message::Forward(vec![State {
+                key: first,
+                entries: Vec::new(),
+                withdrawn: vec![(life("a", 1), 6)],
+            }]),
+            [
+                &b"\x81\xa7Forward\x91\x83\xa1k"[..],
+                &golden_key,
+                b"\xa1e\x90\xa1w\x91\x92\x82\xa1n\xa1a\xa1g\x01\x06",
+            ]
+            .concat(),
+        ),
+        (
+            Message::ForwardWatch(vec![(first, node("a"))]),
+            [&b"\x81\xacForwardWatch\x91\x92"[..], &golden_key, b"\xa1a"].concat(),
+        ),
+    ];
+    for (message, golden) in cases {
+        assert_eq!(message.encode(), golden, "{message:?}");
+        assert_eq!(Message::decode(&golden).unwrap(), message);
+    }
 }
 
 /// Says everything that waits at once, without loss.
@@ -345,6 +404,193 @@ fn what_a_node_held_that_said_goodbye_stands_for_three_seconds_and_that_of_a_dea
     }
 }
 
+/// Two nodes of which the second is a home of everything that the first one holds: it is the only other one.
+fn pair(mesh_version: u32) -> (Directory, Directory) {
+    let shown = [("a", 2), ("b", mesh_version)].map(|(name, version)| member_of(name, 1, MemberState::Ready, version));
+    let by_node = shown.map(|member| (member.peer.node.clone(), member)).into();
+    let shown = Members { by_node };
+    let with = |name| {
+        let mut directory = Directory::new(life(name, 1), 100_000);
+        directory.members(Time::ZERO, &shown);
+        directory
+    };
+    (with("a"), with("b"))
+}
+
+/// Carries everything between two nodes, and returns the messages that the first one said and how many bytes both said.
+fn carry(now: Time, a: &mut Directory, b: &mut Directory) -> (Vec<Message>, usize) {
+    let (mut said, mut bytes) = (Vec::new(), 0);
+    while a.has_mail() || b.has_mail() {
+        for (to, message) in a.mail(now) {
+            assert_eq!(to, node("b"));
+            bytes += message.encode().len();
+            b.message(now, &life("a", 1), message.clone());
+            said.push(message);
+        }
+        for (to, message) in b.mail(now) {
+            assert_eq!(to, node("a"));
+            bytes += message.encode().len();
+            a.message(now, &life("b", 1), message);
+        }
+    }
+    (said, bytes)
+}
+
+/// Lets time pass, and returns how many bytes were said meanwhile, and the longest message of the first.
+fn pass(from: Time, until: Time, a: &mut Directory, b: &mut Directory) -> usize {
+    let (mut now, mut total) = (from, 0);
+    while now < until {
+        now += WAKE_EVERY;
+        a.wake(now);
+        b.wake(now);
+        total += carry(now, a, b).1;
+    }
+    total
+}
+
+#[test]
+fn entries_that_nobody_touches_stand_while_the_digests_agree() {
+    const ENTRIES: usize = 10_000;
+    let mut bytes_a_round = Vec::new();
+    for mesh_version in [1, 2] {
+        let (mut a, mut b) = pair(mesh_version);
+        for index in 0..ENTRIES {
+            a.hold(Time::ZERO, key(&index.to_string()), 1, bytes("0123456789abcdef"));
+        }
+        carry(Time::ZERO, &mut a, &mut b);
+        let minute = Duration::from_secs(64);
+        let total = pass(Time::ZERO, minute, &mut a, &mut b);
+        let stats = b.stats();
+        assert_eq!(
+            (stats.kept, stats.expired_total, stats.repaired_total),
+            (ENTRIES as u64, 0, 0)
+        );
+        assert_eq!(b.kept(minute, key("17")).len(), 1);
+        bytes_a_round.push(total / 8);
+    }
+    println!(
+        "bytes a refresh of {ENTRIES} entries at one home: touched {}, in sum {}",
+        bytes_a_round[0], bytes_a_round[1]
+    );
+    assert!(
+        bytes_a_round[0] > 100_000 && bytes_a_round[1] < 100,
+        "{bytes_a_round:?}"
+    );
+}
+
+#[test]
+fn a_lost_put_and_a_lost_withdrawal_are_repaired_by_naming_their_buckets_only() {
+    let (mut a, mut b) = pair(2);
+    for index in 0..1_000 {
+        a.hold(Time::ZERO, key(&index.to_string()), 1, bytes("v"));
+    }
+    carry(Time::ZERO, &mut a, &mut b);
+    a.hold(Time::ZERO, key("new"), 1, bytes("v"));
+    a.release(Time::ZERO, key("17"));
+    // Both are lost on the way.
+    assert_eq!(a.mail(Time::ZERO).len(), 2);
+    assert_eq!(
+        (
+            b.kept(Time::ZERO, key("new")).len(),
+            b.kept(Time::ZERO, key("17")).len()
+        ),
+        (0, 1)
+    );
+    let said = pass(Time::ZERO, REFRESH + WAKE_EVERY, &mut a, &mut b);
+    let now = REFRESH + WAKE_EVERY;
+    assert_eq!(b.kept(now, key("new")).len(), 1, "it was asked for again");
+    assert_eq!(b.stats().repaired_total, 2, "of 64 buckets two were gone through");
+    // Sums of 64 buckets, and the names of some 32 entries.
+    assert!(said < 4_000, "{said} bytes");
+    let later = now + FORMER_HOME_FOR + WAKE_EVERY;
+    pass(now, later, &mut a, &mut b);
+    assert!(b.kept(later, key("17")).is_empty(), "it was named no longer");
+    let stats = b.stats();
+    assert_eq!((stats.kept, stats.expired_total), (1_000, 0));
+    // And then both agree again.
+    let next = later + REFRESH * 2;
+    pass(later, next, &mut a, &mut b);
+    assert_eq!(b.stats().repaired_total, 2);
+}
+
+#[test]
+fn a_holder_that_says_no_digest_any_more_loses_its_entries_after_the_time() {
+    let (mut a, mut b) = pair(2);
+    a.hold(Time::ZERO, key("x"), 1, bytes("v"));
+    pass(Time::ZERO, REFRESH * 4, &mut a, &mut b);
+    let last = REFRESH * 4;
+    assert_eq!(b.stats().kept, 1);
+    let mut now = last;
+    while now < last + ENTRY_TTL + WAKE_EVERY {
+        now += WAKE_EVERY;
+        b.wake(now);
+        b.mail(now);
+    }
+    assert_eq!((b.stats().kept, b.stats().expired_total), (0, 1));
+}
+
+/// The holder takes a and b for the only nodes; everybody else knows of four more.
+#[test]
+fn what_a_node_is_told_or_asked_by_mistake_goes_on_once_to_those_whose_it_is() {
+    let everybody = ["a", "b", "c", "d", "e", "f"];
+    let views = |name: &str| -> &[&str] { if name == "a" { &["a", "b"] } else { &everybody } };
+    let mut nodes: BTreeMap<NodeId, Directory> = everybody
+        .iter()
+        .map(|name| {
+            let mut directory = Directory::new(life(name, 1), 1_000);
+            directory.members(Time::ZERO, &ready(views(name)));
+            (node(name), directory)
+        })
+        .collect();
+    let strange = |x: &Key| {
+        let homes = nodes[&node("c")].homes(*x);
+        !homes.contains(&node("a")) && !homes.contains(&node("b"))
+    };
+    let x = (0..).map(|index| key(&index.to_string())).find(strange).unwrap();
+    let homes = nodes[&node("c")].homes(x);
+    let reader = everybody
+        .iter()
+        .map(|name| node(name))
+        .find(|name| name.as_str() > "b" && !homes.contains(name));
+    let reader = reader.unwrap();
+    nodes.get_mut(&reader).unwrap().watch(Time::ZERO, x);
+    exchange(Time::ZERO, &mut nodes);
+    nodes.get_mut(&node("a")).unwrap().hold(Time::ZERO, x, 1, bytes("in"));
+    exchange(Time::ZERO, &mut nodes);
+    for home in &homes {
+        assert_eq!(
+            values(&nodes[home].kept(Time::ZERO, x)),
+            [("a", &b"in"[..])],
+            "at {home}"
+        );
+        assert_eq!(
+            nodes[home].stats().forwarded_total,
+            0,
+            "what was passed on goes no further"
+        );
+    }
+    assert_eq!(values(&nodes[&reader].seen(x)), [("a", &b"in"[..])]);
+    assert_eq!(nodes[&node("b")].stats().forwarded_total, 2);
+    // What is taken back goes the same way.
+    nodes.get_mut(&node("a")).unwrap().release(Time::ZERO, x);
+    exchange(Time::ZERO, &mut nodes);
+    assert!(nodes[&reader].seen(x).is_empty());
+    // And who asks the wrong ones is answered by the right ones.
+    let now = Duration::from_secs(1);
+    nodes.get_mut(&reader).unwrap().hold(now, x, 2, bytes("here"));
+    exchange(now, &mut nodes);
+    nodes.get_mut(&node("a")).unwrap().watch(now, x);
+    exchange(now, &mut nodes);
+    assert_eq!(values(&nodes[&node("a")].seen(x)), [(reader.as_str(), &b"here"[..])]);
+    // What was passed on does not stay for long.
+    nodes.get_mut(&node("a")).unwrap().hold(now, x, 1, bytes("again"));
+    exchange(now, &mut nodes);
+    let later = now + FORWARDED_FOR + WAKE_EVERY;
+    let home = nodes.get_mut(&homes[0]).unwrap();
+    home.wake(later);
+    assert_eq!(values(&home.kept(later, x)), [(reader.as_str(), &b"here"[..])]);
+}
+
 /// A generator of numbers whose whole state is the seed.
 struct Chance(u64);
 
@@ -358,6 +604,8 @@ impl Chance {
 }
 
 const NODES: [&str; 5] = ["a", "b", "c", "d", "e"];
+/// It says of itself that it is of the version before, and so it must get nothing that one would not understand.
+const ELDER: &str = "e";
 const KEYS: usize = 12;
 const STEP: Duration = Duration::from_millis(50);
 
@@ -561,7 +809,10 @@ impl World {
                 let by_node = process
                     .sees
                     .iter()
-                    .map(|(node, (generation, state))| (node.clone(), member(node.as_str(), *generation, *state)))
+                    .map(|(node, (generation, state))| {
+                        let version = if node.as_str() == ELDER { 1 } else { 2 };
+                        (node.clone(), member_of(node.as_str(), *generation, *state, version))
+                    })
                     .collect();
                 process.directory.members(self.now, &Members { by_node });
             }
@@ -578,6 +829,15 @@ impl World {
             process.directory.wake(self.now);
             let generation = process.generation;
             for (to, message) in process.directory.mail(self.now) {
+                let understood = match &message {
+                    Message::Put(_) | Message::Withdraw(_) | Message::Touch(_) | Message::Missing(_) => true,
+                    Message::Watch(_) | Message::Unwatch(_) | Message::Changed(_) => true,
+                    Message::Digest(_) | Message::Same(_) | Message::Stand(_) => to.as_str() != ELDER,
+                    Message::Forward(_) | Message::ForwardWatch(_) => to.as_str() != ELDER,
+                    // An answer to a digest, which a node of the version before does not say.
+                    Message::Differs(_) => true,
+                };
+                assert!(understood, "{to} does not know {message:?}");
                 // A full queue: it is said later.
                 if self.chance.next(12) == 0 {
                     process.directory.put_back(&to, &message);
@@ -735,7 +995,9 @@ proptest! {
             Message::Put(puts) => puts.len(),
             Message::Withdraw(keys) | Message::Touch(keys) => keys.len(),
             Message::Missing(keys) | Message::Watch(keys) | Message::Unwatch(keys) => keys.len(),
-            Message::Changed(states) => states.len(),
+            Message::Changed(states) | Message::Forward(states) => states.len(),
+            Message::ForwardWatch(watches) => watches.len(),
+            Message::Digest(_) | Message::Differs(_) | Message::Same(_) | Message::Stand(_) => 1,
         }).sum();
         // Two homes, six keys, of each at most: taken back, put, watched or not.
         prop_assert!(said <= 2 * 6 * 3, "{said}");
