@@ -335,8 +335,15 @@ impl View {
 
     fn gossip(&mut self, reports: Vec<Report>, out: &mut Vec<Effect>) {
         let remembered: BTreeSet<Life> = reports.iter().map(|report| report.life.clone()).collect();
+        let mut fallen_silent = Vec::new();
         for report in reports {
-            self.report(report, out);
+            fallen_silent.extend(self.report(report, out));
+        }
+        // Only now, because the same reports may bring a newer life, which must not be suspected for the silence of the older one.
+        for life in fallen_silent {
+            if self.entry(&life).is_some() {
+                out.push(Effect::Doubt(life.node));
+            }
         }
         self.entries.retain(|node, entry| {
             let remembered = remembered.contains(&entry.identity.peer.life());
@@ -358,7 +365,8 @@ impl View {
         });
     }
 
-    fn report(&mut self, report: Report, out: &mut Vec<Effect>) {
+    /// Returns the life if it has just fallen silent.
+    fn report(&mut self, report: Report, out: &mut Vec<Effect>) -> Option<Life> {
         let Report {
             life,
             gossip_addr,
@@ -369,7 +377,7 @@ impl View {
         if self.entry(&life).is_none() {
             // Gossip remembers the dead of the last quarter of an hour; only who shows signs of life becomes a member.
             if !live || !heard {
-                return;
+                return None;
             }
             let addr = gossip_addr.to_string();
             let peer = Peer {
@@ -377,9 +385,7 @@ impl View {
                 generation: life.generation,
                 addr,
             };
-            if self.admit(Identity { peer, gossip_addr }, out).is_none() {
-                return;
-            }
+            self.admit(Identity { peer, gossip_addr }, out)?;
         }
         let entry = self.entry(&life).expect("it is there or has just been admitted");
         if let Some(stated) = stated {
@@ -389,9 +395,9 @@ impl View {
         entry.live = live;
         if heard {
             out.push(Effect::Sign(life.node, Sign::Heartbeat));
-        } else if fell_silent && entry.connected && entry.condition == Condition::Well {
-            out.push(Effect::Doubt(life.node));
+            return None;
         }
+        (fell_silent && entry.connected && entry.condition == Condition::Well).then_some(life)
     }
 }
 

@@ -146,6 +146,17 @@ fn a_newer_life_ends_the_older_one_at_once_and_for_good() {
 }
 
 #[test]
+fn a_newer_life_is_not_suspected_for_the_silence_of_the_older_one() {
+    let mut view = view();
+    step(&mut view, Input::Connected(identity("a", 1)));
+    gossip(&mut view, &[report("a", 1, true, true)]);
+    let effects = gossip(&mut view, &[report("a", 1, false, false), report("a", 2, true, true)]);
+    assert!(effects.contains(&Effect::Gone(life("a", 1))), "{effects:?}");
+    let a: NodeId = "a".parse().unwrap();
+    assert!(!effects.contains(&Effect::Doubt(a)), "{effects:?}");
+}
+
+#[test]
 fn silence_and_lost_connections_are_doubts_and_a_goodbye_is_not() {
     let mut view = view();
     let a: NodeId = "a".parse().unwrap();
