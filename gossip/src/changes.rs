@@ -12,6 +12,7 @@
 //!                     present --State, Facts--> present
 //!                     present --Departed{Superseded, Missed}--> absent      (after Superseded, the newer life arrives next)
 //!                                departed --Arrived--> present              (the same life: it was only out of reach)
+//!                                departed --Facts--> departed                (it is out of reach for us, and others hear it)
 //! absent --Remembered--> departed                                           (it departed before the subscriber looked)
 //! ```
 #![deny(clippy::disallowed_methods)]
@@ -55,7 +56,8 @@ pub enum ChangeKind {
         /// What it does now; `Dead` never, which is a departure.
         to: MemberState,
     },
-    /// What a member says about itself has changed: its facts, its address, or what it understands.
+    /// What a member says about itself has changed: its facts, its address, or what it understands. One that has departed and is
+    /// still listed may be heard of in this way through others, and that does not make it a member again.
     Facts {
         /// All of them, as they are now.
         facts: Arc<BTreeMap<String, String>>,

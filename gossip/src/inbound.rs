@@ -62,7 +62,8 @@ pub enum LinkEvent {
         channel: Channel,
     },
     /// This life of the node is over for us (it is dead, has left, or a newer one has come): what was queued is dropped, and nothing
-    /// more comes from it. Should a peer that was taken for dead turn out alive, it starts again with `Connected`.
+    /// more comes from it. Should a peer that was taken for dead turn out alive, it starts again with `Connected`; should it
+    /// then be over again before there was a connection, with another `Gone`.
     Gone,
 }
 

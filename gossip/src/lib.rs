@@ -27,6 +27,8 @@ mod peer;
 mod quic;
 mod refusal;
 mod secret;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod stats;
 mod suspicion;
 mod transport;

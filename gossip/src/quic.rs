@@ -38,15 +38,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// The default of 333 ms makes one lost first packet cost a second.
 const INITIAL_RTT: Duration = Duration::from_millis(50);
 
-/// Streams that a peer may have open at once on a control connection, where gossip and requests use one each for a moment; more than
-/// this waits at the peer. QUIC keeps a place in two tables for each of them from the start: 1,024 and 256 took 45 kB a connection.
-/// Together with a few streams of our own they stay below 224, which is what a table of 256 places holds before it doubles.
-const CONTROL_UNI_STREAMS_MAX: u32 = 16;
-const CONTROL_BIDI_STREAMS_MAX: u32 = 192;
-
-/// On a data connection: one for each channel, one to begin with, and a few to spare. Nothing there asks and is answered.
-const DATA_UNI_STREAMS_MAX: u32 = 16;
-const DATA_BIDI_STREAMS_MAX: u32 = 0;
+/// Streams that a peer may have open at once. Gossip and requests use one each for a moment; more than this waits at the peer.
+const UNI_STREAMS_MAX: u32 = 1_024;
+const BIDI_STREAMS_MAX: u32 = 256;
 
 /// Flow control: on loopback and in a data centre 4 MiB in flight are more than the path holds, and they bound what a peer can make us
 /// keep.
@@ -77,15 +71,6 @@ impl Kind {
             Kind::Control => b"rookery-control/1",
             Kind::Data => b"rookery-data/1",
         }
-    }
-
-    /// How many streams of each direction the peer may have open, those of one direction first.
-    fn streams_max(self) -> (VarInt, VarInt) {
-        let (uni, bidi) = match self {
-            Kind::Control => (CONTROL_UNI_STREAMS_MAX, CONTROL_BIDI_STREAMS_MAX),
-            Kind::Data => (DATA_UNI_STREAMS_MAX, DATA_BIDI_STREAMS_MAX),
-        };
-        (VarInt::from_u32(uni), VarInt::from_u32(bidi))
     }
 }
 
@@ -209,8 +194,7 @@ impl From<ConnectionError> for DialError {
 pub(crate) struct Quic {
     endpoint: Endpoint,
     credentials: Credentials,
-    control_transport: Arc<TransportConfig>,
-    data_transport: Arc<TransportConfig>,
+    transport: Arc<TransportConfig>,
     cluster_name: String,
     local: Identity,
     refusals: Refusals,
@@ -227,12 +211,10 @@ impl Quic {
     ) -> Result<Self, StartError> {
         let credentials =
             Credentials::new(secret, secret_next, cluster_name, &local).map_err(StartError::Certificates)?;
-        let control_transport = Arc::new(transport_config(Kind::Control));
-        let data_transport = Arc::new(transport_config(Kind::Data));
+        let transport = Arc::new(transport_config());
         let crypto = credentials.server_config().map_err(StartError::Certificates)?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        // An acceptor learns the kind during the handshake, and then allows what a control connection needs beyond this.
-        server.transport_config(data_transport.clone()).migration(false);
+        server.transport_config(transport.clone()).migration(false);
         let config = endpoint_config(secret, &local);
         let endpoint = listen
             .into_socket()
@@ -241,8 +223,7 @@ impl Quic {
         Ok(Self {
             endpoint,
             credentials,
-            control_transport,
-            data_transport,
+            transport,
             cluster_name: cluster_name.to_owned(),
             local,
             refusals,
@@ -280,10 +261,7 @@ impl Quic {
         let failed = |error: &dyn std::fmt::Display| DialError::Failed(error.to_string());
         let (crypto, slot) = self.credentials.client_config(kind).map_err(|error| failed(&error))?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(match kind {
-            Kind::Control => self.control_transport.clone(),
-            Kind::Data => self.data_transport.clone(),
-        });
+        config.transport_config(self.transport.clone());
         let server_name = tls::server_name(self.credentials.fingerprint());
         let connecting = self
             .endpoint
@@ -396,9 +374,6 @@ impl Quic {
             CloseCode::Ourselves.close(&connection);
             return Err(None);
         }
-        let (uni, bidi) = kind.streams_max();
-        connection.set_max_concurrent_uni_streams(uni);
-        connection.set_max_concurrent_bi_streams(bidi);
         Ok(Established {
             connection,
             identity,
@@ -454,15 +429,14 @@ fn is_tls_alert(code: u64) -> bool {
     (0x100..0x200).contains(&code)
 }
 
-fn transport_config(kind: Kind) -> TransportConfig {
-    let (uni, bidi) = kind.streams_max();
+fn transport_config() -> TransportConfig {
     let mut config = TransportConfig::default();
     config
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .initial_rtt(INITIAL_RTT)
-        .max_concurrent_uni_streams(uni)
-        .max_concurrent_bidi_streams(bidi)
+        .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
+        .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS_MAX))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
         .send_window(SEND_WINDOW);
