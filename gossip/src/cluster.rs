@@ -1,5 +1,6 @@
 //! The handle on the mesh: start it, ask it who is here, and send. What runs behind it is in `cluster/task.rs`.
 
+mod certificates;
 mod task;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use rustls_pki_types::UnixTime;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -16,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::task::Command;
+use crate::certificates::Certificates;
 use crate::changes::feed::{Changes, Feed};
 use crate::config::{CLUSTER_NAME_LEN_MAX, Config};
 use crate::control::{self, Control};
@@ -26,8 +29,8 @@ use crate::inbound::{Channel, Inbound};
 use crate::link::{self, Links};
 use crate::member::{Member, MemberState, Members};
 use crate::own::{self, Own};
-use crate::peer::{Identity, NodeId, Peer};
-use crate::quic::{CloseCode, DialError, Kind, Quic};
+use crate::peer::{GENERATION_MAX, Identity, NodeId, Peer};
+use crate::quic::{CloseCode, DialError, Kind, Quic, Trust};
 use crate::refusal::Refusals;
 use crate::stats::{Counters, Stats};
 use crate::suspicion::Time;
@@ -163,7 +166,24 @@ impl Cluster {
                 max: CLUSTER_NAME_LEN_MAX,
             });
         }
+        if config.generation > GENERATION_MAX {
+            return Err(StartError::Generation {
+                generation: config.generation,
+                max: GENERATION_MAX,
+            });
+        }
         let discovery = discovery(&config)?;
+        let certificate_files = match config.certificates {
+            Some(files) => {
+                let contents = files.read()?;
+                Some((files, contents))
+            }
+            None => None,
+        };
+        let certificates = certificate_files
+            .as_ref()
+            .map(|(files, contents)| Certificates::new(files, contents, &config.node, UnixTime::now()))
+            .transpose()?;
         let gossip_addr = resolve_advertised(&config.advertise).await?;
         let peer = Peer {
             node: config.node,
@@ -172,10 +192,16 @@ impl Cluster {
         };
         let local = Identity { peer, gossip_addr };
         let counters = Arc::new(Counters::default());
+        if let Some(certificates) = &certificates {
+            counters.certificate_expiry_s.set(certificates.not_after_s);
+        }
         let quic = Arc::new(Quic::new(
             config.listen,
-            &config.secret,
-            config.secret_next.as_ref(),
+            Trust {
+                secret: &config.secret,
+                secret_next: config.secret_next.as_ref(),
+                certificates,
+            },
             &config.cluster_name,
             local.clone(),
             Refusals::new(counters.clone()),
@@ -253,6 +279,11 @@ impl Cluster {
             command_inbox,
         );
         shared.tracker.spawn(accept(shared.clone()));
+        if let Some((files, contents)) = certificate_files {
+            shared
+                .tracker
+                .spawn(certificates::watch(shared.clone(), files, contents));
+        }
         Ok(Cluster { shared })
     }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::certificates::CertificateFiles;
 use crate::listen::Listen;
 use crate::peer::NodeId;
 use crate::secret::Secret;
@@ -21,9 +22,13 @@ pub struct Config {
     pub cluster_name: String,
     /// The secret that all nodes of the cluster share.
     pub secret: Secret,
-    /// A second secret that is accepted too, so that a rotation is a rolling change: first every node gets the new secret as its next
-    /// one, then every node gets it as its only one.
+    /// A second secret that is accepted too, so that a rotation is a rolling change: node by node the new secret becomes the next one,
+    /// then the first one with the old one as the next, then the only one.
     pub secret_next: Option<Secret>,
+    /// An operator's certificates, by which nodes know each other instead of by those that they make from the secret. All nodes have
+    /// them or none. The files are looked at every few seconds, and what is new in them is used from the next handshake on. The secret
+    /// is still what everything else is derived from, so two nodes that share none refuse each other all the same.
+    pub certificates: Option<CertificateFiles>,
     /// The bound socket. All traffic between nodes goes through this one port.
     pub listen: Listen,
     /// Where peers reach us, `host:port`. A host name is resolved once, at the start.

@@ -2,6 +2,7 @@
 //! differently.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::peer::NodeId;
 
@@ -20,6 +21,53 @@ pub enum SecretError {
         len: usize,
         /// How many it needs.
         min: usize,
+    },
+}
+
+/// Certificates of an operator that this node cannot use. Nothing has changed: what was used before still is.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file cannot be read.
+    #[error("{} cannot be read", .path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{} is not what it should be: {why}", .path.display())]
+    Malformed {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The key is another certificate's.
+    #[error("{} is not the key of {}", .key.display(), .cert.display())]
+    OtherKey {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// Peers with the same authority would refuse the certificate.
+    #[error("{} would be refused under {}: {why}", .cert.display(), .ca.display())]
+    Unfit {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The authorities' file.
+        ca: PathBuf,
+        /// Why they would.
+        why: String,
+    },
+    /// The certificate is of a node of another name.
+    #[error("{} does not name this node: neither a DNS name nor the common name is {node}", .cert.display())]
+    OtherName {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// This node's name.
+        node: NodeId,
     },
 }
 
@@ -69,6 +117,17 @@ pub enum StartError {
     /// The certificates could not be made.
     #[error("certificates could not be made from the cluster secret")]
     Certificates(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The operator's certificates cannot be used.
+    #[error("the certificates of this node cannot be used")]
+    CertificateFiles(#[from] CertificateError),
+    /// No later life of the node could have a higher generation.
+    #[error("generation {generation} is above {max}, which no later life of this node could exceed")]
+    Generation {
+        /// The generation.
+        generation: u64,
+        /// The highest one.
+        max: u64,
+    },
     /// The socket could not be used.
     #[error("the peer socket cannot be used")]
     Socket(#[source] io::Error),

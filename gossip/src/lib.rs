@@ -8,6 +8,7 @@
 //! plaintext mode. The invariants it keeps: one generation of a node at a time, messages of one (peer, channel) in order and never
 //! doubled, every queue bounded.
 
+mod certificates;
 mod changes;
 mod cluster;
 mod collision;
@@ -34,6 +35,7 @@ mod suspicion;
 mod transport;
 mod view;
 
+pub use certificates::CertificateFiles;
 pub use changes::feed::Changes;
 pub use changes::{Change, ChangeKind, Departure};
 pub use cluster::{Broadcast, Cluster, Fault, Membership};
@@ -41,7 +43,8 @@ pub use config::{Config, Limits, Profile};
 pub use directory::{Directory, DirectoryStats, Entry, Key, Message, MessageError, Put, State};
 pub use discovery::{SourceKind, SourceStatus};
 pub use error::{
-    AdvertiseError, FactError, GroupError, JoinPeerError, NodeIdError, RequestError, SecretError, SendError, StartError,
+    AdvertiseError, CertificateError, FactError, GroupError, JoinPeerError, NodeIdError, RequestError, SecretError,
+    SendError, StartError,
 };
 pub use inbound::{BoxFuture, Channel, Inbound, LinkEvent};
 pub use listen::Listen;

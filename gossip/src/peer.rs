@@ -1,5 +1,5 @@
 //! What identifies a node: its name, which of its lives this is, and where it says it can be reached. Identity is proved by the
-//! certificate of a connection (see `quic/tls.rs`), never by a message.
+//! certificate of a connection (see `quic/tls.rs`, and `quic/hello.rs` where the certificate is an operator's), never by a message.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,6 +12,10 @@ use crate::error::NodeIdError;
 
 /// The longest node name, in bytes.
 const NODE_ID_LEN_MAX: usize = 63;
+
+/// The highest generation. Generations count milliseconds and rise by one at least, so this is reached after 285,000 years; what is
+/// above could not be exceeded by a later life, and fits neither a database's integer nor a JSON number.
+pub(crate) const GENERATION_MAX: u64 = (1 << 53) - 1;
 
 /// Names a node for as long as its operator keeps the name: 1 to 63 of a-z, A-Z, 0-9, '-', '_', '.'.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

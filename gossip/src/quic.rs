@@ -1,10 +1,12 @@
 //! QUIC connections between nodes: one endpoint on one UDP port, dialling and accepting, up to the point where both ends know who the
 //! other one is. What a connection is used for is decided elsewhere (`control.rs`, `link.rs`).
 //!
-//! The invariant: an [`Established`] connection is to a node that holds our secret and bears our cluster's name. For a dialler that
+//! The invariant: an [`Established`] connection is to a node that holds our secret, or a certificate of our operator's authority that
+//! names it, and that bears our cluster's name. For a dialler that
 //! takes a frame of the acceptor: in TLS 1.3 a dial succeeds before the acceptor has seen the dialler's certificate, so a dial that
 //! merely succeeded says nothing.
 
+mod hello;
 pub(crate) mod name;
 pub(crate) mod tls;
 
@@ -12,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{ConnectionError, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
@@ -19,11 +22,13 @@ use rustls_pki_types::CertificateDer;
 use tokio::time::timeout;
 use tracing::debug;
 
-use self::tls::{Credentials, Mistrust};
+use self::hello::Hello;
+use self::tls::{Credentials, Mistrust, Sort};
+use crate::certificates::{self, Certificates};
 use crate::collision::Begun;
 use crate::error::StartError;
 use crate::listen::Listen;
-use crate::peer::Identity;
+use crate::peer::{GENERATION_MAX, Identity};
 use crate::refusal::{Refusal, Refusals};
 use crate::secret::Secret;
 
@@ -48,7 +53,15 @@ const STREAM_WINDOW: u32 = 4 << 20;
 const RECEIVE_WINDOW: u32 = 16 << 20;
 const SEND_WINDOW: u64 = 4 << 20;
 
-/// The first stream of the acceptor, which says that it has let the dialler in.
+/// The alerts of TLS by which a peer turns a certificate down (RFC 8446, 6): for its time, which covers "not yet" too, and for its
+/// authority.
+const ALERT_EXPIRED: u64 = 45;
+const ALERT_UNKNOWN_AUTHORITY: u64 = 48;
+
+/// How long an acceptor that refuses a dialler leaves it to read the hello first.
+const HELLO_GRACE: Duration = Duration::from_millis(200);
+
+/// The stream of the acceptor which says that it has let the dialler in.
 const WELCOME: u8 = 1;
 
 /// The version of everything on these connections; said in the welcome, so that later versions can tell.
@@ -93,10 +106,12 @@ pub(crate) enum CloseCode {
     Malformed,
     /// Cut by hand, in a test or by an operator.
     Cut,
+    /// The certificate does not name the node, or the node holds none of our secrets.
+    NotBelieved,
 }
 
 impl CloseCode {
-    const ALL: [CloseCode; 8] = [
+    const ALL: [CloseCode; 9] = [
         CloseCode::Leaving,
         CloseCode::Duplicate,
         CloseCode::Ourselves,
@@ -105,6 +120,7 @@ impl CloseCode {
         CloseCode::Gone,
         CloseCode::Malformed,
         CloseCode::Cut,
+        CloseCode::NotBelieved,
     ];
 
     /// Codes on the wire start at one: zero is what a dropped connection says by itself.
@@ -190,44 +206,67 @@ impl From<ConnectionError> for DialError {
     }
 }
 
+/// What makes a node one of ours.
+pub(crate) struct Trust<'a> {
+    pub(crate) secret: &'a Secret,
+    pub(crate) secret_next: Option<&'a Secret>,
+    /// An operator's certificates, instead of those that are made from the secret.
+    pub(crate) certificates: Option<Certificates>,
+}
+
 /// The endpoint and what it needs to tell friend from stranger.
 pub(crate) struct Quic {
     endpoint: Endpoint,
-    credentials: Credentials,
+    /// Replaced when an operator's files change; a handshake uses what it began with.
+    credentials: ArcSwap<Credentials>,
     transport: Arc<TransportConfig>,
     cluster_name: String,
     local: Identity,
+    /// What we say where the certificates do not say it.
+    hello: Hello,
     refusals: Refusals,
 }
 
 impl Quic {
     pub(crate) fn new(
         listen: Listen,
-        secret: &Secret,
-        secret_next: Option<&Secret>,
+        trust: Trust<'_>,
         cluster_name: &str,
         local: Identity,
         refusals: Refusals,
     ) -> Result<Self, StartError> {
-        let credentials =
-            Credentials::new(secret, secret_next, cluster_name, &local).map_err(StartError::Certificates)?;
+        let credentials = match trust.certificates {
+            Some(certificates) => Credentials::of_operator(certificates),
+            None => Credentials::of_secret(trust.secret, trust.secret_next, cluster_name, &local)
+                .map_err(StartError::Certificates)?,
+        };
         let transport = Arc::new(transport_config());
-        let crypto = credentials.server_config().map_err(StartError::Certificates)?;
-        let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        server.transport_config(transport.clone()).migration(false);
-        let config = endpoint_config(secret, &local);
+        let server = server_config(&credentials, &transport).map_err(StartError::Certificates)?;
+        let config = endpoint_config(trust.secret, &local);
         let endpoint = listen
             .into_socket()
             .and_then(|socket| Endpoint::new_with_abstract_socket(config, Some(server), socket, Arc::new(TokioRuntime)))
             .map_err(StartError::Socket)?;
+        let secrets = std::iter::once(trust.secret).chain(trust.secret_next);
+        let secrets = secrets.map(Secret::fingerprint).collect();
         Ok(Self {
             endpoint,
-            credentials,
+            credentials: ArcSwap::from_pointee(credentials),
             transport,
             cluster_name: cluster_name.to_owned(),
+            hello: Hello::new(&local, cluster_name, secrets),
             local,
             refusals,
         })
+    }
+
+    /// Shows and believes other certificates of an operator from now on. Connections that are there stay.
+    pub(crate) fn replace(&self, certificates: Certificates) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let credentials = Credentials::of_operator(certificates);
+        let server = server_config(&credentials, &self.transport)?;
+        self.credentials.store(Arc::new(credentials));
+        self.endpoint.set_server_config(Some(server));
+        Ok(())
     }
 
     /// Who we are to our peers.
@@ -259,38 +298,48 @@ impl Quic {
 
     async fn dial_unbounded(&self, addr: SocketAddr, kind: Kind) -> Result<Established, DialError> {
         let failed = |error: &dyn std::fmt::Display| DialError::Failed(error.to_string());
-        let (crypto, slot) = self.credentials.client_config(kind).map_err(|error| failed(&error))?;
+        let credentials = self.credentials.load_full();
+        let (crypto, slot) = credentials.client_config(kind).map_err(|error| failed(&error))?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(self.transport.clone());
-        let server_name = tls::server_name(self.credentials.fingerprint());
         let connecting = self
             .endpoint
-            .connect_with(config, addr, &server_name)
+            .connect_with(config, addr, &credentials.server_name())
             .map_err(|error| failed(&error))?;
         let connection = match connecting.await {
             Ok(connection) => connection,
             Err(error) => {
                 let mistrust = slot.lock().expect("nothing panics under this lock").take();
                 return Err(match mistrust {
-                    Some(mistrust) => self.mistrusted(addr, mistrust),
-                    None => error.into(),
+                    Some(mistrust) => self.mistrusted(&credentials, addr, mistrust),
+                    None => self.ended(&credentials, addr, error),
                 });
             }
         };
-        let identity = match self.identify(&connection) {
+        let identity = match self.identify(&credentials, &connection).await {
             Ok(identity) => identity,
-            Err(refusal) => {
+            Err(DialError::Refused(refusal)) => {
                 self.refusals.note(addr, &refusal);
-                // The acceptor comes to the same conclusion and closes; when we closed first it might not get to say so in its log.
-                connection.closed().await;
+                match refusal {
+                    // The acceptor comes to the same conclusion and closes; when we closed first it might not get to say so in its log.
+                    Refusal::ClusterName { .. } | Refusal::Secret { .. } => drop(connection.closed().await),
+                    _ => CloseCode::NotBelieved.close(&connection),
+                }
                 return Err(DialError::Refused(refusal));
+            }
+            Err(error) => {
+                let reason = connection.close_reason();
+                return Err(reason.map_or(error, |reason| self.ended(&credentials, addr, reason)));
             }
         };
         if identity.peer.life() == self.local.peer.life() {
             CloseCode::Ourselves.close(&connection);
             return Err(DialError::Ourselves);
         }
-        let mut stream = connection.accept_uni().await?;
+        let mut stream = match connection.accept_uni().await {
+            Ok(stream) => stream,
+            Err(error) => return Err(self.ended(&credentials, addr, error)),
+        };
         let mut welcome = [0; 2];
         match stream.read_exact(&mut welcome).await {
             Ok(()) if welcome[0] == WELCOME => {}
@@ -299,9 +348,8 @@ impl Quic {
                 return Err(DialError::Failed("the peer did not say welcome".into()));
             }
             Err(error) => {
-                return Err(connection
-                    .close_reason()
-                    .map_or_else(|| failed(&error), DialError::from));
+                let reason = connection.close_reason();
+                return Err(reason.map_or_else(|| failed(&error), |reason| self.ended(&credentials, addr, reason)));
             }
         }
         Ok(Established {
@@ -312,15 +360,37 @@ impl Quic {
         })
     }
 
-    fn mistrusted(&self, addr: SocketAddr, mistrust: Mistrust) -> DialError {
-        let refusal = match mistrust {
-            Mistrust::OtherSecret { theirs } => Refusal::Secret {
-                ours: self.credentials.fingerprint().to_owned(),
+    fn mistrusted(&self, credentials: &Credentials, addr: SocketAddr, mistrust: Mistrust) -> DialError {
+        let ours = credentials.fingerprint().to_owned();
+        let refusal = match (mistrust, credentials.sort()) {
+            (Mistrust::OtherAuthority { theirs }, Sort::Secret) => Refusal::Secret { ours, theirs },
+            (Mistrust::OtherAuthority { theirs }, Sort::Operator) => Refusal::Authority { ours, theirs },
+            (Mistrust::OtherSort { theirs }, sort) => Refusal::Sort {
+                ours: (sort, ours),
                 theirs,
             },
-            Mistrust::Stranger => Refusal::Certificate { from: addr },
+            (Mistrust::Stranger, _) => Refusal::Certificate { from: addr },
+            (Mistrust::Unfit { why }, _) => Refusal::Unfit { why, from: addr },
         };
         self.refusals.note(addr, &refusal);
+        DialError::Refused(refusal)
+    }
+
+    /// Why a connection that we began is over. An acceptor looks at our certificate when for us the connection is there already.
+    fn ended(&self, credentials: &Credentials, by: SocketAddr, error: ConnectionError) -> DialError {
+        let alert = match &error {
+            ConnectionError::ConnectionClosed(close) => tls_alert(close.error_code.into()),
+            _ => None,
+        };
+        let why = match (credentials.sort(), alert) {
+            (Sort::Operator, Some(ALERT_EXPIRED)) => "it has expired or is not valid yet".to_owned(),
+            (Sort::Operator, Some(ALERT_UNKNOWN_AUTHORITY)) => {
+                format!("its authority {} is not believed there", credentials.fingerprint())
+            }
+            (Sort::Operator | Sort::Secret, _) => return error.into(),
+        };
+        let refusal = Refusal::Ours { why, by };
+        self.refusals.note(by, &refusal);
         DialError::Refused(refusal)
     }
 
@@ -344,15 +414,16 @@ impl Quic {
 
     async fn accept_unbounded(&self, incoming: quinn::Incoming) -> Result<Established, Option<Refusal>> {
         let from = incoming.remote_address();
+        let credentials = self.credentials.load_full();
         let mut connecting = incoming
             .accept()
-            .map_err(|error| self.turned_away(from, None, &error))?;
+            .map_err(|error| self.turned_away(&credentials, from, None, &error))?;
         let mut server_name = None;
         let mut kind = None;
         let handshake = connecting
             .handshake_data()
             .await
-            .map_err(|error| self.turned_away(from, None, &error))?;
+            .map_err(|error| self.turned_away(&credentials, from, None, &error))?;
         if let Ok(data) = handshake.downcast::<HandshakeData>() {
             kind = Kind::ALL
                 .into_iter()
@@ -361,11 +432,27 @@ impl Quic {
         }
         let connection = connecting
             .await
-            .map_err(|error| self.turned_away(from, server_name.as_deref(), &error))?;
-        let identity = self
-            .identify(&connection)
-            .inspect_err(|_| CloseCode::OtherCluster.close(&connection))
-            .map_err(Some)?;
+            .map_err(|error| self.turned_away(&credentials, from, server_name.as_deref(), &error))?;
+        let identity = match self.identify(&credentials, &connection).await {
+            Ok(identity) => identity,
+            Err(DialError::Refused(refusal)) => {
+                let code = match refusal {
+                    Refusal::ClusterName { .. } | Refusal::Certificate { .. } => CloseCode::OtherCluster,
+                    _ => CloseCode::NotBelieved,
+                };
+                if credentials.sort() == Sort::Operator {
+                    // A connection that is closed drops what it has not sent yet, and the dialler is to hear our hello and judge it too.
+                    let _ = timeout(HELLO_GRACE, connection.closed()).await;
+                }
+                code.close(&connection);
+                return Err(Some(refusal));
+            }
+            Err(error) => {
+                debug!(peer_addr = %from, %error, "a peer did not say who it is");
+                CloseCode::Malformed.close(&connection);
+                return Err(None);
+            }
+        };
         let Some(kind) = kind else {
             CloseCode::Malformed.close(&connection);
             return Err(None);
@@ -383,50 +470,116 @@ impl Quic {
     }
 
     /// Why a handshake that somebody began came to nothing; none when it was the network's fault.
-    fn turned_away(&self, from: SocketAddr, server_name: Option<&str>, error: &ConnectionError) -> Option<Refusal> {
-        let by_tls = match error {
-            ConnectionError::TransportError(error) => is_tls_alert(error.code.into()),
-            ConnectionError::ConnectionClosed(close) => is_tls_alert(close.error_code.into()),
+    fn turned_away(
+        &self,
+        credentials: &Credentials,
+        from: SocketAddr,
+        server_name: Option<&str>,
+        error: &ConnectionError,
+    ) -> Option<Refusal> {
+        let (by_them, alert) = match error {
+            ConnectionError::TransportError(error) => (false, tls_alert(error.code.into())),
+            ConnectionError::ConnectionClosed(close) => (true, tls_alert(close.error_code.into())),
             // One that hung up by itself has looked at our certificate and gone away.
-            ConnectionError::ApplicationClosed(_) => false,
-            _ => false,
+            ConnectionError::ApplicationClosed(_) => (true, None),
+            _ => (true, None),
         };
-        if !by_tls {
+        let Some(alert) = alert else {
             debug!(peer_addr = %from, %error, "a handshake was not completed");
             return None;
-        }
-        match server_name.and_then(tls::fingerprint_in) {
-            Some(theirs) if !self.credentials.holds(theirs) => Some(Refusal::Secret {
-                ours: self.credentials.fingerprint().to_owned(),
+        };
+        let (sort, ours) = (credentials.sort(), credentials.fingerprint().to_owned());
+        Some(match server_name.and_then(tls::authority_in) {
+            Some((theirs_sort, theirs)) if theirs_sort != sort => Refusal::Sort {
+                ours: (sort, ours),
                 theirs: theirs.to_owned(),
-            }),
-            Some(_) | None => Some(Refusal::Certificate { from }),
-        }
+            },
+            Some((Sort::Secret, theirs)) if !credentials.believes(theirs) => Refusal::Secret {
+                ours,
+                theirs: theirs.to_owned(),
+            },
+            Some((Sort::Operator, theirs)) if !credentials.believes(theirs) => Refusal::Authority {
+                ours,
+                theirs: theirs.to_owned(),
+            },
+            Some((Sort::Operator, _)) => match (by_them, alert) {
+                (false, ALERT_EXPIRED) => Refusal::Unfit {
+                    why: "it has expired or is not valid yet".to_owned(),
+                    from,
+                },
+                (true, ALERT_EXPIRED) => Refusal::Ours {
+                    why: "it has expired or is not valid yet".to_owned(),
+                    by: from,
+                },
+                (true, ALERT_UNKNOWN_AUTHORITY) => Refusal::Ours {
+                    why: format!("its authority {ours} is not believed there"),
+                    by: from,
+                },
+                _ => Refusal::Certificate { from },
+            },
+            Some((Sort::Secret, _)) | None => Refusal::Certificate { from },
+        })
     }
 
-    /// Reads who is at the other end of a connection whose certificate has been verified.
-    fn identify(&self, connection: &quinn::Connection) -> Result<Identity, Refusal> {
+    /// Finds out who is at the other end of a connection whose certificate has been verified: from the certificate itself, or from the
+    /// hello of who shows one of an operator's. The caller bounds the time.
+    async fn identify(&self, credentials: &Credentials, connection: &quinn::Connection) -> Result<Identity, DialError> {
         let from = connection.remote_address();
+        let stranger = || DialError::Refused(Refusal::Certificate { from });
         let chain = connection
             .peer_identity()
             .and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
-        let leaf = chain.as_deref().and_then(|chain| chain.first());
-        let Some((identity, cluster_name)) = leaf.and_then(|leaf| tls::identify(leaf)) else {
-            return Err(Refusal::Certificate { from });
+        let leaf = chain.as_deref().and_then(|chain| chain.first()).ok_or_else(stranger)?;
+        let (identity, cluster_name) = match credentials.sort() {
+            Sort::Secret => tls::identify(leaf).ok_or_else(stranger)?,
+            Sort::Operator => {
+                let hello = hello::exchange(connection, &self.hello).await?;
+                let identity = hello
+                    .identity()
+                    .ok_or_else(|| DialError::Failed("the peer's hello makes no sense".into()))?;
+                if !certificates::names(leaf, &identity.peer.node) {
+                    let node = identity.peer.node;
+                    return Err(DialError::Refused(Refusal::Node { node, from }));
+                }
+                // It would be let in, and the players' tokens that it signs would not.
+                let shares_secret = hello.secrets.iter().any(|theirs| self.hello.secrets.contains(theirs));
+                if !shares_secret {
+                    return Err(DialError::Refused(Refusal::Secret {
+                        ours: self.hello.secrets[0].clone(),
+                        theirs: hello.secrets.first().cloned().unwrap_or_else(|| "none".to_owned()),
+                    }));
+                }
+                (identity, hello.cluster)
+            }
         };
         if cluster_name != self.cluster_name {
-            return Err(Refusal::ClusterName {
+            return Err(DialError::Refused(Refusal::ClusterName {
                 ours: self.cluster_name.clone(),
                 theirs: cluster_name,
-            });
+            }));
+        }
+        if identity.peer.generation > GENERATION_MAX {
+            return Err(DialError::Refused(Refusal::Generation {
+                node: identity.peer.node,
+                generation: identity.peer.generation,
+            }));
         }
         Ok(identity)
     }
 }
 
-/// TLS alerts travel as QUIC error codes 0x100 to 0x1ff.
-fn is_tls_alert(code: u64) -> bool {
-    (0x100..0x200).contains(&code)
+/// The alert in a QUIC error code, if it is one of TLS (RFC 9001, 4.8).
+fn tls_alert(code: u64) -> Option<u64> {
+    (0x100..0x200).contains(&code).then(|| code - 0x100)
+}
+
+fn server_config(
+    credentials: &Credentials,
+    transport: &Arc<TransportConfig>,
+) -> Result<quinn::ServerConfig, Box<dyn std::error::Error + Send + Sync>> {
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(credentials.server_config()?));
+    server.transport_config(transport.clone()).migration(false);
+    Ok(server)
 }
 
 fn transport_config() -> TransportConfig {

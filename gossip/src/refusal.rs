@@ -9,35 +9,74 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use crate::peer::NodeId;
+use crate::quic::tls::Sort;
 use crate::stats::Counters;
 
 /// How long the same refusal of the same peer is not logged again.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How many refused peers are remembered; beyond that the oldest are forgotten, and may be logged again before their minute is over.
-const REMEMBERED_MAX: usize = 1_024;
+/// How many lines a minute one host can cause, and all hosts together. A fingerprint or a name that a stranger shows is whatever the
+/// stranger likes, another one at each attempt, and so is the port; the counters go on counting.
+const LINES_MAX_HOST: usize = 8;
+const LINES_MAX: usize = 128;
 
 /// Why a peer was refused.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Refusal {
     /// It holds another secret; fingerprints of both.
     Secret { ours: String, theirs: String },
+    /// Its certificate is of another operator's authority; fingerprints of both.
+    Authority { ours: String, theirs: String },
+    /// It has a secret where we have an operator's certificates, or the other way round; fingerprints of both.
+    Sort { ours: (Sort, String), theirs: String },
     /// It holds our secret and belongs to a cluster of another name.
     ClusterName { ours: String, theirs: String },
     /// It showed no certificate of this cluster, or none at all.
     Certificate { from: SocketAddr },
+    /// Its certificate is of our authority, and yet not fit.
+    Unfit { why: String, from: SocketAddr },
+    /// It has turned our certificate down.
+    Ours { why: String, by: SocketAddr },
+    /// Its certificate is another node's.
+    Node { node: NodeId, from: SocketAddr },
+    /// Its generation is one that no later life of the node could exceed.
+    Generation { node: NodeId, generation: u64 },
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "peer refused: ")?;
         match self {
-            Refusal::Secret { ours, theirs } => {
-                write!(f, "peer refused: cluster secret differs, ours {ours}, theirs {theirs}")
+            Refusal::Secret { ours, theirs } => write!(f, "cluster secret differs, ours {ours}, theirs {theirs}"),
+            Refusal::Authority { ours, theirs } => {
+                write!(f, "certificate authority differs, ours {ours}, theirs {theirs}")
             }
-            Refusal::ClusterName { ours, theirs } => {
-                write!(f, "peer refused: cluster name differs, ours {ours}, theirs {theirs}")
+            Refusal::Sort {
+                ours: (Sort::Secret, ours),
+                theirs,
+            } => write!(
+                f,
+                "it has certificates of an authority, this node has the cluster secret alone, ours {ours}, theirs {theirs}"
+            ),
+            Refusal::Sort {
+                ours: (Sort::Operator, ours),
+                theirs,
+            } => write!(
+                f,
+                "it has the cluster secret alone, this node has certificates of an authority, ours {ours}, theirs {theirs}"
+            ),
+            Refusal::ClusterName { ours, theirs } => write!(f, "cluster name differs, ours {ours}, theirs {theirs}"),
+            Refusal::Certificate { from } => write!(f, "no certificate of this cluster, from {from}"),
+            Refusal::Unfit { why, from } => write!(f, "its certificate does not do: {why}, from {from}"),
+            Refusal::Ours { why, by } => write!(f, "it turns our certificate down: {why}, at {by}"),
+            Refusal::Node { node, from } => write!(f, "its certificate does not name node {node}, from {from}"),
+            Refusal::Generation { node, generation } => {
+                write!(
+                    f,
+                    "generation {generation} of node {node} is none that a later life could exceed"
+                )
             }
-            Refusal::Certificate { from } => write!(f, "peer refused: no certificate of this cluster, from {from}"),
         }
     }
 }
@@ -49,25 +88,46 @@ impl Refusal {
             Refusal::Secret { ours, theirs } => {
                 format!("refused, its secret is another one (ours {ours}, theirs {theirs})")
             }
+            Refusal::Authority { ours, theirs } => {
+                format!("refused, its certificate authority is another one (ours {ours}, theirs {theirs})")
+            }
+            Refusal::Sort {
+                ours: (Sort::Secret, _),
+                ..
+            } => "refused, it has certificates of an authority and this node has none".to_owned(),
+            Refusal::Sort {
+                ours: (Sort::Operator, _),
+                ..
+            } => "refused, it has no certificate of an authority and this node has".to_owned(),
             Refusal::ClusterName { ours, theirs } => {
                 format!("refused, its cluster is another one (ours {ours}, theirs {theirs})")
             }
             Refusal::Certificate { .. } => "refused, it has no certificate of this cluster".to_owned(),
+            Refusal::Unfit { why, .. } => format!("refused, its certificate does not do: {why}"),
+            Refusal::Ours { why, .. } => format!("it turns our certificate down: {why}"),
+            Refusal::Node { node, .. } => format!("refused, its certificate does not name node {node}"),
+            Refusal::Generation { generation, .. } => format!("refused, its generation {generation} is too high"),
         }
     }
 }
 
-/// What makes two refusals the same one. A peer without a certificate is known by its host alone: each attempt may come from another
-/// port.
+/// What makes two refusals the same one. A peer is known by its host, and by what it holds: each attempt may come from another port.
 type Key = (IpAddr, &'static str, String);
 
 impl Refusal {
     fn key(&self, from: SocketAddr) -> Key {
-        match self {
-            Refusal::Secret { theirs, .. } => (from.ip(), "secret", theirs.clone()),
-            Refusal::ClusterName { theirs, .. } => (from.ip(), "cluster_name", theirs.clone()),
-            Refusal::Certificate { .. } => (from.ip(), "certificate", String::new()),
-        }
+        let (reason, what) = match self {
+            Refusal::Secret { theirs, .. } => ("secret", theirs.clone()),
+            Refusal::Authority { theirs, .. } => ("authority", theirs.clone()),
+            Refusal::Sort { theirs, .. } => ("sort", theirs.clone()),
+            Refusal::ClusterName { theirs, .. } => ("cluster_name", theirs.clone()),
+            Refusal::Certificate { .. } => ("certificate", String::new()),
+            Refusal::Unfit { .. } => ("unfit", String::new()),
+            Refusal::Ours { .. } => ("ours", String::new()),
+            Refusal::Node { node, .. } => ("node", node.to_string()),
+            Refusal::Generation { node, .. } => ("generation", node.to_string()),
+        };
+        (from.ip(), reason, what)
     }
 }
 
@@ -79,23 +139,10 @@ struct Limiter {
 
 impl Limiter {
     fn may_say(&mut self, now: Instant, key: Key) -> bool {
-        if self
-            .said_at
-            .get(&key)
-            .is_some_and(|at| now.duration_since(*at) < LOG_INTERVAL)
-        {
+        self.said_at.retain(|_, at| now.duration_since(*at) < LOG_INTERVAL);
+        let of_host = self.said_at.keys().filter(|(host, ..)| *host == key.0).count();
+        if self.said_at.contains_key(&key) || of_host >= LINES_MAX_HOST || self.said_at.len() >= LINES_MAX {
             return false;
-        }
-        if self.said_at.len() >= REMEMBERED_MAX {
-            self.said_at.retain(|_, at| now.duration_since(*at) < LOG_INTERVAL);
-        }
-        if self.said_at.len() >= REMEMBERED_MAX {
-            let oldest = self
-                .said_at
-                .iter()
-                .min_by_key(|(_, at)| **at)
-                .map(|(key, _)| key.clone());
-            self.said_at.remove(&oldest.expect("the map is full"));
         }
         self.said_at.insert(key, now);
         true
@@ -119,11 +166,17 @@ impl Refusals {
 
     /// Takes note of a refused peer at `from`.
     pub(crate) fn note(&self, from: SocketAddr, refusal: &Refusal) {
-        match refusal {
-            Refusal::Secret { .. } => self.counters.refused_secret.add(1),
-            Refusal::ClusterName { .. } => self.counters.refused_cluster_name.add(1),
-            Refusal::Certificate { .. } => self.counters.refused_certificate.add(1),
-        }
+        let counter = match refusal {
+            Refusal::Secret { .. } => &self.counters.refused_secret,
+            Refusal::ClusterName { .. } => &self.counters.refused_cluster_name,
+            Refusal::Authority { .. } | Refusal::Sort { .. } => &self.counters.refused_authority,
+            Refusal::Certificate { .. }
+            | Refusal::Unfit { .. }
+            | Refusal::Ours { .. }
+            | Refusal::Node { .. }
+            | Refusal::Generation { .. } => &self.counters.refused_certificate,
+        };
+        counter.add(1);
         let mut limiter = self.limiter.lock().expect("nothing panics under this lock");
         if limiter.may_say(Instant::now(), refusal.key(from)) {
             warn!(peer_addr = %from, "{refusal}");
@@ -150,14 +203,27 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_of_refused_peers_is_bounded() {
+    fn a_stranger_that_shows_another_fingerprint_each_time_does_not_fill_the_log() {
         let mut limiter = Limiter::default();
         let start = Instant::now();
-        for n in 0..5_000 {
-            assert!(limiter.may_say(start + Duration::from_millis(u64::from(n)), key(n)));
-        }
-        assert_eq!(limiter.said_at.len(), REMEMBERED_MAX);
-        assert!(!limiter.may_say(start + Duration::from_secs(5), key(4_999)));
+        let host = IpAddr::from([10, 0, 0, 1]);
+        let mut lines = |seconds: u64| {
+            let at = start + Duration::from_secs(seconds);
+            let said = (0..5_000).filter(|n| limiter.may_say(at, (host, "secret", format!("{seconds} {n}"))));
+            said.count()
+        };
+        assert_eq!((lines(0), lines(59), lines(60)), (LINES_MAX_HOST, 0, LINES_MAX_HOST));
+        // Another host is still heard.
+        assert!(limiter.may_say(start + Duration::from_secs(61), key(1)));
+    }
+
+    #[test]
+    fn many_hosts_do_not_fill_the_log_either() {
+        let mut limiter = Limiter::default();
+        let start = Instant::now();
+        let said = (0..5_000).filter(|n| limiter.may_say(start, key(*n))).count();
+        assert_eq!((said, limiter.said_at.len()), (LINES_MAX, LINES_MAX));
+        assert!(limiter.may_say(start + Duration::from_secs(60), key(1)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::error::SecretError;
 const SECRET_LEN_MIN: usize = 32;
 
 /// How many bytes of the digest of the CA key make a fingerprint: enough to tell secrets apart, short enough to read aloud.
-const FINGERPRINT_LEN: usize = 8;
+pub(crate) const FINGERPRINT_LEN: usize = 8;
 
 /// Holds a cluster secret of at least 32 bytes.
 #[derive(Clone, PartialEq, Eq)]

@@ -11,9 +11,11 @@ use crate::peer::NodeId;
 pub struct RefusedCounts {
     /// The peer holds another secret.
     pub secret: u64,
+    /// The peer's certificate is of another authority, or one of the two has certificates of an operator and the other has none.
+    pub authority: u64,
     /// The peer belongs to a cluster of another name.
     pub cluster_name: u64,
-    /// The peer has no certificate of this cluster.
+    /// The peer has no certificate of this cluster, or one that has expired, names another node or does not do for another reason.
     pub certificate: u64,
     /// A newer life of the peer is known.
     pub superseded: u64,
@@ -30,6 +32,8 @@ pub struct Stats {
     pub own_keys: u64,
     /// Facts and groups of all nodes.
     pub cluster_keys: u64,
+    /// Until when the operator's certificate of this node counts, in Unix seconds; 0 when it has none.
+    pub certificate_expiry_s: u64,
     /// Refused peers.
     pub refused_total: RefusedCounts,
     /// Messages handed to data connections.
@@ -71,11 +75,13 @@ macro_rules! counters {
 }
 
 counters! {
+    certificate_expiry_s,
     control_connections,
     data_connections,
     own_keys,
     cluster_keys,
     refused_secret,
+    refused_authority,
     refused_cluster_name,
     refused_certificate,
     refused_superseded,
@@ -123,8 +129,10 @@ impl Counters {
             data_connections: self.data_connections.get(),
             own_keys: self.own_keys.get(),
             cluster_keys: self.cluster_keys.get(),
+            certificate_expiry_s: self.certificate_expiry_s.get(),
             refused_total: RefusedCounts {
                 secret: self.refused_secret.get(),
+                authority: self.refused_authority.get(),
                 cluster_name: self.refused_cluster_name.get(),
                 certificate: self.refused_certificate.get(),
                 superseded: self.refused_superseded.get(),

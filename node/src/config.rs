@@ -98,6 +98,19 @@ impl Config {
         configured.unwrap_or_else(|| "node".parse().expect("four letters are a node name"))
     }
 
+    /// The files of `cluster.ca`, `cluster.cert` and `cluster.key`, when they are set.
+    pub fn certificate_files(&self) -> Option<rookery_gossip::CertificateFiles> {
+        let cluster = &self.cluster;
+        match (&cluster.ca, &cluster.cert, &cluster.key) {
+            (Some(ca), Some(cert), Some(key)) => Some(rookery_gossip::CertificateFiles {
+                ca: ca.clone(),
+                cert: cert.clone(),
+                key: key.clone(),
+            }),
+            _ => None,
+        }
+    }
+
     /// `store.url`, or the SQLite file in the data directory.
     pub fn store_url(&self) -> String {
         let default = || format!("sqlite://{}", self.node.data_dir.join("rookery.db").display());

@@ -94,6 +94,7 @@ pub struct MeshFigures {
     pub messages_out: u64,
     pub queue_dropped: u64,
     pub refused: u64,
+    pub certificate_expiry_s: u64,
     pub suspicions: u64,
     pub false_suspicions: u64,
     pub seed_failures: u64,
@@ -150,6 +151,7 @@ pub struct Metrics {
     peer_messages: IntCounterVec,
     peer_queue_dropped: IntCounter,
     peers_refused: IntCounter,
+    mesh_certificate_expiry: IntGauge,
     /// Messages of peers that did not decode: another version, or a fault.
     pub peer_undecodable: IntCounter,
     peer_rtt_seconds: Histogram,
@@ -314,7 +316,11 @@ impl Metrics {
         );
         let peers_refused = f.counter(
             "rookery_peers_refused_total",
-            "Peers without our secret, of another cluster, or without a certificate.",
+            "Peers without our secret or authority, of another cluster, or without a certificate that does.",
+        );
+        let mesh_certificate_expiry = f.gauge(
+            "rookery_mesh_certificate_expiry_timestamp_seconds",
+            "Until when this node's certificate of an operator counts, in Unix seconds; 0 without one.",
         );
         let peer_rtt_seconds = f.histogram(
             "rookery_peer_rtt_seconds",
@@ -522,6 +528,7 @@ impl Metrics {
             peer_messages,
             peer_queue_dropped,
             peers_refused,
+            mesh_certificate_expiry,
             peer_undecodable,
             peer_rtt_seconds,
             discovery_failures,
@@ -674,6 +681,7 @@ impl Metrics {
         set_states(&self.members, MEMBER_STATES, &figures.members);
         self.gossip_keys.set(as_gauge(figures.keys));
         self.peer_connections.set(as_gauge(figures.peer_connections));
+        self.mesh_certificate_expiry.set(as_gauge(figures.certificate_expiry_s));
         let failures = |source: DiscoverySource| self.discovery_failures.with_label_values(&[source.label()]);
         for (counter, counted) in [
             (&self.peer_messages.with_label_values(&["in"]), figures.messages_in),

@@ -362,7 +362,9 @@ impl Node {
                 messages_in: stats.messages_received_total,
                 messages_out: stats.messages_sent_total,
                 queue_dropped: stats.queue_full_total + stats.dropped_total,
+                certificate_expiry_s: stats.certificate_expiry_s,
                 refused: stats.refused_total.secret
+                    + stats.refused_total.authority
                     + stats.refused_total.cluster_name
                     + stats.refused_total.certificate
                     + stats.refused_total.superseded,
@@ -608,6 +610,7 @@ fn mesh_config(
         cluster_name: cluster.name.clone(),
         secret,
         secret_next,
+        certificates: config.certificate_files(),
         listen: listen.into(),
         advertise: config.advertised_peer(addresses.peer),
         seeds: cluster.seeds.clone(),

@@ -1,5 +1,6 @@
-//! Reads the two names of a certificate, who issued it and whom it is about, straight from its DER bytes. It proves nothing: for a
-//! peer that passed verification the names are true, for one that did not they are what the peer claims, good enough for a log line.
+//! Reads the two names of a certificate, who issued it and whom it is about, and until when it counts, straight from its DER bytes. It
+//! proves nothing: for a peer that passed verification these are true, for one that did not they are what the peer claims, good enough
+//! for a log line.
 
 /// The attributes that the mesh uses.
 const OID_COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
@@ -8,6 +9,8 @@ const OID_ORGANISATION: &[u8] = &[0x55, 0x04, 0x0a];
 const TAG_SEQUENCE: u8 = 0x30;
 const TAG_SET: u8 = 0x31;
 const TAG_OID: u8 = 0x06;
+const TAG_UTC_TIME: u8 = 0x17;
+const TAG_GENERALIZED_TIME: u8 = 0x18;
 const TAG_VERSION: u8 = 0xa0;
 
 /// One of the two names.
@@ -17,11 +20,13 @@ pub(crate) struct Name {
     pub(crate) organisation: Option<String>,
 }
 
-/// Both names of a certificate.
+/// Both names of a certificate, and its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Names {
     pub(crate) issuer: Name,
     pub(crate) subject: Name,
+    /// Until when it counts, in Unix seconds; none when the time is written in a way that RFC 5280 does not allow.
+    pub(crate) not_after_s: Option<u64>,
 }
 
 /// Reads the names; none when the bytes are no certificate.
@@ -34,12 +39,52 @@ pub(crate) fn read(certificate: &[u8]) -> Option<Names> {
     let (_, _, rest) = element(rest)?; // Serial number.
     let (_, _, rest) = element(rest)?; // Algorithm of the signature.
     let (issuer, rest) = expect(rest, TAG_SEQUENCE)?;
-    let (_, _, rest) = element(rest)?; // Validity.
+    let (validity, rest) = expect(rest, TAG_SEQUENCE)?;
+    let (_, _, not_after) = element(validity)?;
+    let (tag, not_after, _) = element(not_after)?;
     let (subject, _) = expect(rest, TAG_SEQUENCE)?;
     Some(Names {
         issuer: name(issuer)?,
         subject: name(subject)?,
+        not_after_s: unix_seconds(tag, not_after),
     })
+}
+
+/// Reads `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ`, the two forms that RFC 5280 (4.1.2.5) allows.
+fn unix_seconds(tag: u8, text: &[u8]) -> Option<u64> {
+    let digits = text.strip_suffix(b"Z")?;
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = |digits: &[u8]| {
+        digits
+            .iter()
+            .fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
+    };
+    let (year, rest) = match (tag, digits.len()) {
+        // Two digits from 50 on are of the last century.
+        (TAG_UTC_TIME, 12) => {
+            let year = number(&digits[..2]);
+            (if year < 50 { 2000 + year } else { 1900 + year }, &digits[2..])
+        }
+        (TAG_GENERALIZED_TIME, 14) => (number(&digits[..4]), &digits[4..]),
+        _ => return None,
+    };
+    let part = |index: usize| number(&rest[index * 2..index * 2 + 2]);
+    let (month, day) = (part(0), part(1));
+    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // Days since 1970-01-01 of the Gregorian calendar, with years that begin in March.
+    let (shifted, month_index) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let day_of_year = (153 * month_index + 2) / 5 + day - 1;
+    let days = shifted * 365 + shifted / 4 - shifted / 100 + shifted / 400 + day_of_year;
+    let days = days.checked_sub(719_468)?;
+    Some(days * 86_400 + part(2) * 3_600 + part(3) * 60 + part(4))
 }
 
 fn name(mut bytes: &[u8]) -> Option<Name> {
@@ -109,6 +154,33 @@ mod tests {
             assert_eq!(names.subject.organisation.as_deref(), Some(organisation));
             assert_eq!(names.issuer, names.subject);
         }
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_read_in_both_forms() {
+        // The seconds are those of `date -u -d ... +%s`.
+        for (text, expected) in [
+            (&b"700101000000Z"[..], Some(0)),
+            (b"240229235959Z", Some(1_709_251_199)),
+            (b"261121114236Z", Some(1_795_261_356)),
+            (b"491231235959Z", Some(2_524_607_999)),
+            (b"690101000000Z", None),
+            (b"2401", None),
+            (b"24022923595xZ", None),
+        ] {
+            assert_eq!(unix_seconds(TAG_UTC_TIME, text), expected, "{text:?}");
+        }
+        assert_eq!(
+            unix_seconds(TAG_GENERALIZED_TIME, b"20500101000000Z"),
+            Some(2_524_608_000)
+        );
+        assert_eq!(
+            unix_seconds(TAG_GENERALIZED_TIME, b"99991231235959Z"),
+            Some(253_402_300_799)
+        );
+        assert_eq!(unix_seconds(TAG_GENERALIZED_TIME, b"20501301000000Z"), None);
+        // rcgen leaves the end at the year 4096.
+        assert!(read(&certificate("n", "o")).unwrap().not_after_s.unwrap() > 60_000_000_000);
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! Mutual TLS 1.3 from the cluster secret. The secret gives an ed25519 certificate authority, the same on every node; each start
-//! mints a leaf whose name carries node, generation and addresses, and the cluster's name. Whoever shows a leaf of our authority holds
-//! the secret and is who its name says.
+//! Mutual TLS 1.3 between nodes, under an authority of one of two sorts.
 //!
-//! The authority's name carries the fingerprint of its key, and the dialler puts the fingerprint of its own into the server name it
-//! asks for. So each end can tell, and say, that the secrets differ, although neither trusts a byte of the other's certificate.
+//! From the cluster secret: it gives an ed25519 certificate authority, the same on every node; each start mints a leaf whose name carries
+//! node, generation and addresses, and the cluster's name. Whoever shows a leaf of our authority holds the secret and is who its name
+//! says. Or from an operator's files (`certificates.rs`): whoever shows a certificate of the operator's authority is the node that it
+//! names, and says the rest in its hello (`hello.rs`).
+//!
+//! The secret's authority carries the fingerprint of its key in its name, and the dialler puts the sort and fingerprint of its own into
+//! the server name it asks for. So each end can tell, and say, what differs, although neither trusts a byte of the other's certificate.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -14,19 +17,25 @@ use rcgen::{
     PKCS_ED25519, SanType,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::client::{ResolvesClientCert, Resumption, verify_server_cert_signed_by_trust_anchor};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 
 use super::{Kind, name};
+use crate::certificates::{Certificates, fingerprint, in_words};
 use crate::peer::{Identity, Peer};
 use crate::secret::Secret;
 
-/// The name in every leaf. Who the peer is stands in the subject; this one only satisfies the verification of a server's name.
+/// The name in every leaf of the secret, and what every server name that is asked for ends in.
 const LEAF_HOST: &str = "rookery.internal";
+
+/// What stands between the fingerprint and the host in a server name when the authority is an operator's.
+const OPERATOR_LABEL: &str = "pki";
 
 /// What stands before the fingerprint in the name of an authority.
 const AUTHORITY_PREFIX: &str = "rookery mesh ";
@@ -36,50 +45,68 @@ const PKCS8_ED25519_PREFIX: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Where the authority comes from. All nodes of a cluster use the same sort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Sort {
+    Secret,
+    Operator,
+}
+
 /// What this node shows and whom it believes.
 pub(crate) struct Credentials {
     provider: Arc<CryptoProvider>,
-    fingerprint: String,
-    leaves: Arc<Leaves>,
+    shown: Arc<Shown>,
     roots: Arc<RootCertStore>,
-    verifier: Arc<WebPkiServerVerifier>,
 }
 
-/// A leaf for each secret that we hold, the current one first.
+/// What this node shows: a leaf for each secret that we hold, the current one first, or the operator's certificate.
 #[derive(Debug)]
-struct Leaves(Vec<Leaf>);
+struct Shown {
+    sort: Sort,
+    leaves: Vec<Leaf>,
+    /// The fingerprints of all authorities that we believe, the one of our first leaf first.
+    authorities: Vec<String>,
+    /// Shown by an acceptor to who names an authority of which we have no leaf. We may believe it all the same.
+    to_strangers: Arc<CertifiedKey>,
+}
 
 #[derive(Debug)]
 struct Leaf {
     fingerprint: String,
-    authority: DistinguishedName,
+    /// The authority's name; none of an operator's, of whom there is one leaf for everybody.
+    authority: Option<DistinguishedName>,
     certified: Arc<CertifiedKey>,
 }
 
-impl Leaves {
+impl Shown {
     fn current(&self) -> Arc<CertifiedKey> {
-        self.0
-            .first()
-            .expect("there is always a current secret")
-            .certified
-            .clone()
+        self.leaves.first().expect("there is always a leaf").certified.clone()
+    }
+
+    fn believes(&self, fingerprint: &str) -> bool {
+        self.authorities.iter().any(|ours| ours == fingerprint)
     }
 }
 
 /// What the dialler's check found wrong with the certificate that it was shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mistrust {
-    /// It is of an authority like ours with another key.
-    OtherSecret { theirs: String },
+    /// It is of an authority like ours with another key; the fingerprint is not known when the peer did not show the authority.
+    OtherAuthority { theirs: String },
+    /// It is of an authority of the other sort.
+    OtherSort { theirs: String },
     /// It is of no authority that we know.
     Stranger,
+    /// It is of our authority, and yet not fit: expired, or not meant for this.
+    Unfit { why: String },
 }
 
 /// Where the check leaves its finding; TLS itself passes on no more than "bad certificate".
 pub(crate) type MistrustSlot = Arc<Mutex<Option<Mistrust>>>;
 
 impl Credentials {
-    pub(crate) fn new(
+    /// Makes them from the cluster secret, and the next one.
+    pub(crate) fn of_secret(
         secret: &Secret,
         secret_next: Option<&Secret>,
         cluster_name: &str,
@@ -95,29 +122,59 @@ impl Credentials {
             let subject = roots.subjects().pop().expect("a root was just added");
             leaves.push(Leaf {
                 certified: Arc::new(leaf(&provider, &authority, cluster_name, identity)?),
-                authority: subject,
+                authority: Some(subject),
                 fingerprint,
             });
         }
-        let roots = Arc::new(roots);
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
+        let shown = Shown {
+            sort: Sort::Secret,
+            authorities: leaves.iter().map(|leaf| leaf.fingerprint.clone()).collect(),
+            to_strangers: leaves[0].certified.clone(),
+            leaves,
+        };
         Ok(Self {
             provider,
-            fingerprint: leaves[0].fingerprint.clone(),
-            leaves: Arc::new(Leaves(leaves)),
-            roots,
-            verifier,
+            shown: Arc::new(shown),
+            roots: Arc::new(roots),
         })
     }
 
-    /// The fingerprint of the current secret.
-    pub(crate) fn fingerprint(&self) -> &str {
-        &self.fingerprint
+    /// Makes them from an operator's certificates.
+    pub(crate) fn of_operator(certificates: Certificates) -> Self {
+        let shown = Shown {
+            sort: Sort::Operator,
+            leaves: vec![Leaf {
+                fingerprint: certificates.authorities[0].clone(),
+                authority: None,
+                certified: certificates.shown,
+            }],
+            authorities: certificates.authorities,
+            to_strangers: certificates.whole,
+        };
+        Self {
+            provider: Arc::new(rustls::crypto::ring::default_provider()),
+            shown: Arc::new(shown),
+            roots: Arc::new(certificates.roots),
+        }
     }
 
-    /// Whether one of our secrets has this fingerprint.
-    pub(crate) fn holds(&self, fingerprint: &str) -> bool {
-        self.leaves.0.iter().any(|leaf| leaf.fingerprint == fingerprint)
+    pub(crate) fn sort(&self) -> Sort {
+        self.shown.sort
+    }
+
+    /// The fingerprint of the authority of what we show: that of the current secret, or of the operator's authority.
+    pub(crate) fn fingerprint(&self) -> &str {
+        &self.shown.authorities[0]
+    }
+
+    /// Whether we believe the authority with this fingerprint.
+    pub(crate) fn believes(&self, fingerprint: &str) -> bool {
+        self.shown.believes(fingerprint)
+    }
+
+    /// The server name that we ask for.
+    pub(crate) fn server_name(&self) -> String {
+        server_name(self.shown.sort, self.fingerprint())
     }
 
     pub(crate) fn server_config(&self) -> Result<QuicServerConfig, BoxError> {
@@ -125,7 +182,7 @@ impl Credentials {
         let mut config = rustls::ServerConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(clients)
-            .with_cert_resolver(self.leaves.clone());
+            .with_cert_resolver(self.shown.clone());
         config.alpn_protocols = Kind::ALL.iter().map(|kind| kind.protocol().to_vec()).collect();
         // No resumption and no early data: every connection shows the peer's certificate again.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -138,15 +195,16 @@ impl Credentials {
     pub(crate) fn client_config(&self, kind: Kind) -> Result<(QuicClientConfig, MistrustSlot), BoxError> {
         let slot = MistrustSlot::default();
         let verifier = PeerVerifier {
-            inner: self.verifier.clone(),
-            ours: self.leaves.clone(),
+            provider: self.provider.clone(),
+            roots: self.roots.clone(),
+            ours: self.shown.clone(),
             slot: slot.clone(),
         };
         let mut config = rustls::ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_cert_resolver(self.leaves.clone());
+            .with_client_cert_resolver(self.shown.clone());
         config.alpn_protocols = vec![kind.protocol().to_vec()];
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
@@ -154,16 +212,27 @@ impl Credentials {
     }
 }
 
-/// The server name that a holder of this secret asks for.
-pub(crate) fn server_name(fingerprint: &str) -> String {
-    format!("{fingerprint}.{LEAF_HOST}")
+/// The server name that a dialler with this authority asks for.
+fn server_name(sort: Sort, fingerprint: &str) -> String {
+    match sort {
+        Sort::Secret => format!("{fingerprint}.{LEAF_HOST}"),
+        Sort::Operator => format!("{fingerprint}.{OPERATOR_LABEL}.{LEAF_HOST}"),
+    }
 }
 
-/// The fingerprint in a server name; none when the name is not of the mesh.
-pub(crate) fn fingerprint_in(server_name: &str) -> Option<&str> {
-    let fingerprint = server_name.strip_suffix(LEAF_HOST)?.strip_suffix('.')?;
-    let well_formed = fingerprint.len() == 16 && fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit());
-    well_formed.then_some(fingerprint)
+/// The authority in a server name; none when the name is not of the mesh.
+pub(crate) fn authority_in(server_name: &str) -> Option<(Sort, &str)> {
+    let labels = server_name.strip_suffix(LEAF_HOST)?.strip_suffix('.')?;
+    let (sort, fingerprint) = match labels.strip_suffix(OPERATOR_LABEL) {
+        Some(labels) => (Sort::Operator, labels.strip_suffix('.')?),
+        None => (Sort::Secret, labels),
+    };
+    is_fingerprint(fingerprint).then_some((sort, fingerprint))
+}
+
+/// Fingerprints of strangers go into our log, so they must look like one.
+pub(crate) fn is_fingerprint(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn authority(
@@ -238,22 +307,24 @@ pub(crate) fn identify(certificate: &[u8]) -> Option<(Identity, String)> {
     Some((identity, subject.organisation?))
 }
 
-impl ResolvesServerCert for Leaves {
-    /// Shows the dialler the leaf of the secret that it holds, if we hold that one too.
+impl ResolvesServerCert for Shown {
+    /// Shows the dialler the leaf of the authority that it names, if we have one.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let theirs = hello.server_name().and_then(fingerprint_in);
-        let leaf = self.0.iter().find(|leaf| Some(leaf.fingerprint.as_str()) == theirs);
-        Some(leaf.map_or_else(|| self.current(), |leaf| leaf.certified.clone()))
+        let theirs = hello.server_name().and_then(authority_in);
+        let of_theirs = |leaf: &&Leaf| theirs == Some((self.sort, leaf.fingerprint.as_str()));
+        let leaf = self.leaves.iter().find(of_theirs);
+        Some(leaf.map_or(&self.to_strangers, |leaf| &leaf.certified).clone())
     }
 }
 
-impl ResolvesClientCert for Leaves {
+impl ResolvesClientCert for Shown {
     /// Shows the acceptor a leaf of an authority that it says it believes.
     fn resolve(&self, root_hint_subjects: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let leaf = self
-            .0
-            .iter()
-            .find(|leaf| root_hint_subjects.contains(&leaf.authority.as_ref()));
+        let believed = |leaf: &&Leaf| {
+            let authority = leaf.authority.as_ref();
+            authority.is_some_and(|authority| root_hint_subjects.contains(&authority.as_ref()))
+        };
+        let leaf = self.leaves.iter().find(believed);
         Some(leaf.map_or_else(|| self.current(), |leaf| leaf.certified.clone()))
     }
 
@@ -262,33 +333,46 @@ impl ResolvesClientCert for Leaves {
     }
 }
 
-/// Checks an acceptor's leaf like any other certificate, and takes down why it was refused.
+/// Checks that an acceptor's certificate is of an authority of ours, and takes down why it was refused. Which node it is about is
+/// checked when the connection is there (`Quic::identify`): who dials a seed does not know whom it will meet.
 #[derive(Debug)]
 struct PeerVerifier {
-    inner: Arc<WebPkiServerVerifier>,
-    ours: Arc<Leaves>,
+    provider: Arc<CryptoProvider>,
+    roots: Arc<RootCertStore>,
+    ours: Arc<Shown>,
     slot: MistrustSlot,
 }
 
 impl PeerVerifier {
-    fn mistrust(&self, certificate: &[u8]) -> Mistrust {
+    fn mistrust(&self, certificate: &[u8], between: &[CertificateDer<'_>], error: &rustls::Error) -> Mistrust {
         let issuer = name::read(certificate).and_then(|names| names.issuer.common_name);
-        let theirs = issuer
+        let of_secret = issuer
             .as_deref()
-            .and_then(|issuer| issuer.strip_prefix(AUTHORITY_PREFIX));
-        match theirs {
-            // The fingerprint goes into our log, so it must look like one.
-            Some(theirs) if fingerprint_in(&server_name(theirs)).is_some() => {
-                let known = self.ours.0.iter().any(|leaf| leaf.fingerprint == theirs);
-                if known {
-                    Mistrust::Stranger
-                } else {
-                    Mistrust::OtherSecret {
-                        theirs: theirs.to_owned(),
+            .and_then(|issuer| issuer.strip_prefix(AUTHORITY_PREFIX))
+            .filter(|fingerprint| is_fingerprint(fingerprint));
+        let of_operator = || fingerprint(between.last().map_or(certificate, |last| last));
+        match (self.ours.sort, of_secret) {
+            (Sort::Secret, Some(theirs)) if self.ours.believes(theirs) => Mistrust::Stranger,
+            (Sort::Secret, Some(theirs)) => Mistrust::OtherAuthority {
+                theirs: theirs.to_owned(),
+            },
+            (Sort::Secret, None) => Mistrust::OtherSort { theirs: of_operator() },
+            (Sort::Operator, Some(theirs)) => Mistrust::OtherSort {
+                theirs: theirs.to_owned(),
+            },
+            (Sort::Operator, None) => match error {
+                rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+                    let theirs = of_operator();
+                    // An acceptor shows its authority only when it sees that ours is another one.
+                    if self.ours.believes(&theirs) {
+                        Mistrust::Stranger
+                    } else {
+                        Mistrust::OtherAuthority { theirs }
                     }
                 }
-            }
-            Some(_) | None => Mistrust::Stranger,
+                rustls::Error::InvalidCertificate(unfit) => Mistrust::Unfit { why: in_words(unfit) },
+                _ => Mistrust::Stranger,
+            },
         }
     }
 }
@@ -299,18 +383,21 @@ impl ServerCertVerifier for PeerVerifier {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         _: &ServerName<'_>,
-        ocsp_response: &[u8],
+        _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        // The name that was asked for carries our fingerprint; what must be in the leaf is the one name of all leaves.
-        let host = ServerName::try_from(LEAF_HOST).expect("the constant is a DNS name");
-        let verdict = self
-            .inner
-            .verify_server_cert(end_entity, intermediates, &host, ocsp_response, now);
-        verdict.map_err(|_| {
-            *self.slot.lock().expect("nothing panics under this lock") = Some(self.mistrust(end_entity));
-            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)
-        })
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        let verdict = ParsedCertificate::try_from(end_entity).and_then(|parsed| {
+            verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)
+        });
+        match verdict {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Err(error) => {
+                let mistrust = self.mistrust(end_entity, intermediates, &error);
+                *self.slot.lock().expect("nothing panics under this lock") = Some(mistrust);
+                Err(error)
+            }
+        }
     }
 
     fn verify_tls12_signature(
@@ -319,7 +406,7 @@ impl ServerCertVerifier for PeerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -328,11 +415,11 @@ impl ServerCertVerifier for PeerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -354,8 +441,8 @@ mod tests {
     #[test]
     fn a_leaf_says_who_shows_it() {
         let secret = Secret::new([1; 32]).unwrap();
-        let credentials = Credentials::new(&secret, None, "rookery", &identity()).unwrap();
-        let leaf = credentials.leaves.current();
+        let credentials = Credentials::of_secret(&secret, None, "rookery", &identity()).unwrap();
+        let leaf = credentials.shown.current();
         let (read, cluster_name) = identify(leaf.end_entity_cert().unwrap()).unwrap();
         assert_eq!(read, identity());
         assert_eq!(cluster_name, "rookery");
@@ -369,17 +456,22 @@ mod tests {
     }
 
     #[test]
-    fn the_server_name_carries_the_fingerprint() {
+    fn the_server_name_carries_sort_and_fingerprint() {
         let fingerprint = Secret::new([1; 32]).unwrap().fingerprint();
-        assert_eq!(fingerprint_in(&server_name(&fingerprint)), Some(fingerprint.as_str()));
+        for sort in [Sort::Secret, Sort::Operator] {
+            let name = server_name(sort, &fingerprint);
+            assert_eq!(authority_in(&name), Some((sort, fingerprint.as_str())));
+        }
         for foreign in [
             "",
             "rookery.internal",
+            "pki.rookery.internal",
             "x.rookery.internal",
             "example.org",
             "0123456789abcde\n.rookery.internal",
+            "0123456789abcdef.kip.rookery.internal",
         ] {
-            assert_eq!(fingerprint_in(foreign), None, "{foreign:?}");
+            assert_eq!(authority_in(foreign), None, "{foreign:?}");
         }
     }
 }

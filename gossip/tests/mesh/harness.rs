@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rookery_gossip::{
-    BoxFuture, Changes, Channel, Cluster, Config, Inbound, Limits, LinkEvent, Member, MemberState, Members, NodeId,
-    Peer, Profile, Secret, StartError,
+    BoxFuture, CertificateFiles, Changes, Channel, Cluster, Config, Inbound, Limits, LinkEvent, Member, MemberState,
+    Members, NodeId, Peer, Profile, Secret, StartError,
 };
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -168,6 +168,7 @@ impl Inbound for Inbox {
 pub(crate) struct NodeOptions {
     pub(crate) secret: Secret,
     pub(crate) secret_next: Option<Secret>,
+    pub(crate) certificates: Option<CertificateFiles>,
     pub(crate) cluster_name: &'static str,
     pub(crate) seeds: Vec<String>,
     pub(crate) dns: Vec<String>,
@@ -186,6 +187,7 @@ impl Default for NodeOptions {
         Self {
             secret: secret(1),
             secret_next: None,
+            certificates: None,
             cluster_name: "rookery",
             seeds: Vec::new(),
             dns: Vec::new(),
@@ -226,6 +228,7 @@ impl Node {
             cluster_name: options.cluster_name.into(),
             secret: options.secret,
             secret_next: options.secret_next,
+            certificates: options.certificates,
             advertise: options
                 .advertise
                 .unwrap_or_else(|| socket.local_addr().unwrap().to_string()),

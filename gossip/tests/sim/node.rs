@@ -102,6 +102,7 @@ impl Life {
                 cluster_name: "sim".into(),
                 secret: Secret::new([7; 32]).unwrap(),
                 secret_next: None,
+                certificates: None,
                 listen: fabric.bind(addr(node), now),
                 advertise: addr(node).to_string(),
                 seeds: plan.seeds[node].iter().map(|seed| addr(*seed).to_string()).collect(),

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rookery_gossip::{CertificateError, CertificateFiles};
+
 use super::faults::Faults;
 use super::sections::{Config, Registration};
 use super::tables::{Queue, World};
@@ -43,6 +45,7 @@ fn read_secret_file(key: &str, secret: &mut Option<Secret>, file: &Option<PathBu
 pub(super) fn check(config: &Config, faults: &mut Faults) {
     check_node(config, faults);
     check_cluster(config, faults);
+    check_certificates(config, faults);
     check_listeners(config, faults);
     check_files(config, faults);
     check_limits(config, faults);
@@ -129,6 +132,53 @@ fn check_cluster(config: &Config, faults: &mut Faults) {
                 format!("`{name}` is neither `name:port` nor `_service._udp.name`"),
             );
         }
+    }
+}
+
+/// What peers would refuse is a fault here, where it can be read at the start and by `rookery config check`.
+fn check_certificates(config: &Config, faults: &mut Faults) {
+    let cluster = &config.cluster;
+    let keys = [
+        ("cluster.ca", &cluster.ca),
+        ("cluster.cert", &cluster.cert),
+        ("cluster.key", &cluster.key),
+    ];
+    let Some((set, _)) = keys.iter().find(|(_, path)| path.is_some()) else {
+        return;
+    };
+    for (key, _) in keys.iter().filter(|(_, path)| path.is_none()) {
+        faults.rule(key, format!("needed, because `{set}` is set"));
+    }
+    if cluster.secret.is_none() && cluster.secret_file.is_none() {
+        let why = "needed beside the certificates: players' tokens are signed with it";
+        faults.rule("cluster.secret", format!("{why}; `rookery secret` prints one"));
+    }
+    let Some(files) = config.certificate_files() else {
+        return;
+    };
+    // Without a name there is a fault already.
+    let name = config.node.name.clone().or_else(super::host_name);
+    let Some(node) = name.and_then(|name| name.as_str().parse().ok()) else {
+        return;
+    };
+    if let Err(error) = files.check(&node) {
+        let key = match &error {
+            CertificateError::Unreadable { path, .. } | CertificateError::Malformed { path, .. } => {
+                key_of(&files, path)
+            }
+            CertificateError::OtherKey { .. } => "cluster.key",
+            CertificateError::Unfit { .. } | CertificateError::OtherName { .. } => "cluster.cert",
+        };
+        let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
+        faults.rule(key, format!("{error}{cause}"));
+    }
+}
+
+fn key_of(files: &CertificateFiles, path: &Path) -> &'static str {
+    match path {
+        path if path == files.ca => "cluster.ca",
+        path if path == files.cert => "cluster.cert",
+        _ => "cluster.key",
     }
 }
 

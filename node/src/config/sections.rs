@@ -80,6 +80,15 @@ section! {
         secret_next: Option<Secret> = None,
         /// A file that holds `cluster.secret_next`.
         secret_next_file: Option<PathBuf> = None,
+        /// Your own authority for the certificates by which nodes know each other, a PEM file with one or several; together with
+        /// `cluster.cert` and `cluster.key`, and on all nodes or on none. Set it where nodes must be let in and shut out one by one, which
+        /// the secret alone cannot do. The secret stays needed: players' tokens are signed with it.
+        ca: Option<PathBuf> = None,
+        /// This node's certificate and those between it and the authority, a PEM file. One of its DNS names (or its common name) must be
+        /// `node.name`, and it must be good for both servers and clients. The files are looked at every 2 s; a change needs no restart.
+        cert: Option<PathBuf> = None,
+        /// The private key of `cluster.cert`, a PEM file.
+        key: Option<PathBuf> = None,
         /// Nodes to join through, as `host:port` of their peer listeners. Any one that answers is enough.
         seeds: Vec<String> = Vec::new(),
         /// DNS names to find nodes by: `name:port` (A and AAAA records) or `_service._udp.name` (SRV records).

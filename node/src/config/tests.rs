@@ -255,6 +255,10 @@ fn rules_over_several_keys_name_the_key_to_change() {
             "tls.cert: needed, because `tls.key` is set",
         ),
         (
+            "[cluster]\nca = \"/dev/null\"\ncert = \"/dev/null\"\nsecret = \"0123456789abcdef0123456789abcdef\"",
+            "cluster.key: needed, because `cluster.ca` is set",
+        ),
+        (
             "[auth]\nregistration = \"external\"",
             "auth.key: needed, because `auth.registration` is `external`",
         ),
@@ -406,6 +410,50 @@ fn secrets_are_read_from_files_and_never_printed() {
     assert_eq!(
         problems(&both, &[]),
         ["cluster.secret_file: cluster.secret is set too; keep one of the two"]
+    );
+}
+
+#[test]
+fn certificates_that_peers_would_refuse_are_faults() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut ca = rcgen::CertificateParams::default();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    std::fs::write(path("ca"), ca.self_signed(&ca_key).unwrap().pem()).unwrap();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["n0".to_owned()]).unwrap();
+    std::fs::write(path("cert"), leaf.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+    std::fs::write(path("key"), key.serialize_pem()).unwrap();
+    std::fs::write(path("junk"), "no key").unwrap();
+    std::fs::write(path("foreign"), rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    let file = |node: &str, key: &str, secret: &str| {
+        format!(
+            "[node]\nname = \"{node}\"\n[cluster]\nca = \"{}\"\ncert = \"{}\"\nkey = \"{}\"\n{secret}",
+            path("ca").display(),
+            path("cert").display(),
+            path(key).display()
+        )
+    };
+    let secret = format!("secret = \"{SECRET}\"");
+    let good = load(&file("n0", "key", &secret), &[], &[]).unwrap();
+    assert_eq!(good.certificate_files().unwrap().key, path("key"));
+    for (node, key, secret, expected) in [
+        ("n1", "key", secret.as_str(), "cluster.cert: "),
+        ("n0", "foreign", secret.as_str(), "cluster.key: "),
+        ("n0", "missing", secret.as_str(), "cluster.key: "),
+        ("n0", "junk", secret.as_str(), "cluster.key: "),
+        ("n0", "key", "", "cluster.secret: needed beside the certificates"),
+    ] {
+        let problems = problems(&file(node, key, secret), &[]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with(expected), "{problems:?}");
+    }
+    let unreadable = problems(&file("n0", "missing", &secret), &[]);
+    assert!(
+        unreadable[0].contains("missing cannot be read: No such file"),
+        "{unreadable:?}"
     );
 }
 

@@ -124,6 +124,7 @@ async fn start(setup: &Setup, inbox: Arc<Inbox>) -> Result<Cluster, String> {
         cluster_name: setup.cluster_name.clone(),
         secret: Secret::new(&setup.secret).map_err(|error| error.to_string())?,
         secret_next: None,
+        certificates: None,
         listen: socket.into(),
         advertise: setup.advertise.clone().unwrap_or_else(|| bound.to_string()),
         seeds: setup.seeds.clone(),
