@@ -43,9 +43,15 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// The default of 333 ms makes one lost first packet cost a second.
 const INITIAL_RTT: Duration = Duration::from_millis(50);
 
-/// Streams that a peer may have open at once. Gossip and requests use one each for a moment; more than this waits at the peer.
-const UNI_STREAMS_MAX: u32 = 1_024;
-const BIDI_STREAMS_MAX: u32 = 256;
+/// Streams that a peer may have open at once on a control connection, where gossip and requests use one each for a moment; more than
+/// this waits at the peer. QUIC keeps a place in two tables for each of them from the start: 1,024 and 256 took 45 kB a connection.
+/// Together with a few streams of our own they stay below 224, which is what a table of 256 places holds before it doubles.
+const CONTROL_UNI_STREAMS_MAX: u32 = 16;
+const CONTROL_BIDI_STREAMS_MAX: u32 = 192;
+
+/// On a data connection: one for each channel, one to begin with, and a few to spare. Nothing there asks and is answered.
+const DATA_UNI_STREAMS_MAX: u32 = 16;
+const DATA_BIDI_STREAMS_MAX: u32 = 0;
 
 /// Flow control: on loopback and in a data centre 4 MiB in flight are more than the path holds, and they bound what a peer can make us
 /// keep.
@@ -84,6 +90,15 @@ impl Kind {
             Kind::Control => b"rookery-control/1",
             Kind::Data => b"rookery-data/1",
         }
+    }
+
+    /// How many streams of each direction the peer may have open, those of one direction first.
+    fn streams_max(self) -> (VarInt, VarInt) {
+        let (uni, bidi) = match self {
+            Kind::Control => (CONTROL_UNI_STREAMS_MAX, CONTROL_BIDI_STREAMS_MAX),
+            Kind::Data => (DATA_UNI_STREAMS_MAX, DATA_BIDI_STREAMS_MAX),
+        };
+        (VarInt::from_u32(uni), VarInt::from_u32(bidi))
     }
 }
 
@@ -219,7 +234,8 @@ pub(crate) struct Quic {
     endpoint: Endpoint,
     /// Replaced when an operator's files change; a handshake uses what it began with.
     credentials: ArcSwap<Credentials>,
-    transport: Arc<TransportConfig>,
+    control_transport: Arc<TransportConfig>,
+    data_transport: Arc<TransportConfig>,
     cluster_name: String,
     local: Identity,
     /// What we say where the certificates do not say it.
@@ -240,8 +256,9 @@ impl Quic {
             None => Credentials::of_secret(trust.secret, trust.secret_next, cluster_name, &local)
                 .map_err(StartError::Certificates)?,
         };
-        let transport = Arc::new(transport_config());
-        let server = server_config(&credentials, &transport).map_err(StartError::Certificates)?;
+        let control_transport = Arc::new(transport_config(Kind::Control));
+        let data_transport = Arc::new(transport_config(Kind::Data));
+        let server = server_config(&credentials, &data_transport).map_err(StartError::Certificates)?;
         let config = endpoint_config(trust.secret, &local);
         let endpoint = listen
             .into_socket()
@@ -252,7 +269,8 @@ impl Quic {
         Ok(Self {
             endpoint,
             credentials: ArcSwap::from_pointee(credentials),
-            transport,
+            control_transport,
+            data_transport,
             cluster_name: cluster_name.to_owned(),
             hello: Hello::new(&local, cluster_name, secrets),
             local,
@@ -263,7 +281,7 @@ impl Quic {
     /// Shows and believes other certificates of an operator from now on. Connections that are there stay.
     pub(crate) fn replace(&self, certificates: Certificates) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let credentials = Credentials::of_operator(certificates);
-        let server = server_config(&credentials, &self.transport)?;
+        let server = server_config(&credentials, &self.data_transport)?;
         self.credentials.store(Arc::new(credentials));
         self.endpoint.set_server_config(Some(server));
         Ok(())
@@ -301,7 +319,10 @@ impl Quic {
         let credentials = self.credentials.load_full();
         let (crypto, slot) = credentials.client_config(kind).map_err(|error| failed(&error))?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(self.transport.clone());
+        config.transport_config(match kind {
+            Kind::Control => self.control_transport.clone(),
+            Kind::Data => self.data_transport.clone(),
+        });
         let connecting = self
             .endpoint
             .connect_with(config, addr, &credentials.server_name())
@@ -461,6 +482,9 @@ impl Quic {
             CloseCode::Ourselves.close(&connection);
             return Err(None);
         }
+        let (uni, bidi) = kind.streams_max();
+        connection.set_max_concurrent_uni_streams(uni);
+        connection.set_max_concurrent_bi_streams(bidi);
         Ok(Established {
             connection,
             identity,
@@ -578,18 +602,20 @@ fn server_config(
     transport: &Arc<TransportConfig>,
 ) -> Result<quinn::ServerConfig, Box<dyn std::error::Error + Send + Sync>> {
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(credentials.server_config()?));
+    // An acceptor learns the kind during the handshake, and then allows what a control connection needs beyond this.
     server.transport_config(transport.clone()).migration(false);
     Ok(server)
 }
 
-fn transport_config() -> TransportConfig {
+fn transport_config(kind: Kind) -> TransportConfig {
+    let (uni, bidi) = kind.streams_max();
     let mut config = TransportConfig::default();
     config
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .initial_rtt(INITIAL_RTT)
-        .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
-        .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS_MAX))
+        .max_concurrent_uni_streams(uni)
+        .max_concurrent_bidi_streams(bidi)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
         .send_window(SEND_WINDOW);
