@@ -81,6 +81,42 @@ pub(crate) enum Step {
     Send(usize, usize),
 }
 
+/// A kind of fault, for a node or for paths.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Pause,
+    Stutter,
+    /// A crash, or a node that leaves; it mostly comes back.
+    Down,
+    /// One direction of one pair.
+    OneWay,
+    Pair,
+    /// The node hears nobody.
+    Deaf,
+    /// Nobody hears the node.
+    Mute,
+    Alone,
+    /// Two sides.
+    Split,
+    /// About half of all directions.
+    Scattered,
+}
+
+impl Fault {
+    const ALL: [Fault; 10] = [
+        Fault::Pause,
+        Fault::Stutter,
+        Fault::Down,
+        Fault::OneWay,
+        Fault::Pair,
+        Fault::Deaf,
+        Fault::Mute,
+        Fault::Alone,
+        Fault::Split,
+        Fault::Scattered,
+    ];
+}
+
 /// Groups that nodes join and leave.
 pub(crate) const GROUPS: [&str; 3] = ["harbour", "market", "tower"];
 
@@ -167,56 +203,58 @@ impl Plan {
         plan
     }
 
+    /// Each run has about half of all kinds of faults: what only shows under one kind, again and again, is otherwise hidden by the rest.
     fn draw_faults(&mut self, dice: &mut Dice, from: Duration) {
+        let mut kinds: Vec<Fault> = Fault::ALL.into_iter().filter(|_| dice.one_in(2)).collect();
+        if kinds.is_empty() {
+            kinds.push(Fault::ALL[dice.below(Fault::ALL.len())]);
+        }
         let trouble = self.healed_at - from;
+        if dice.one_in(10) {
+            // A death and nothing else, so that it can be seen how soon everybody knows.
+            let at = from + trouble.max(Duration::from_secs(4)).mul_f64(0.7 + 0.3 * dice.share());
+            self.steps.push((at, Step::Crash(1 + dice.below(self.nodes - 1))));
+            return;
+        }
         let count = 2 + dice.below(3 + self.nodes);
         // A node that is down, leaving or standing still is left alone by further faults of that kind.
-        let mut busy_until = vec![Duration::ZERO; self.nodes];
+        let mut busy_until: Vec<Duration> = self.starts.iter().map(|at| *at + Duration::from_millis(100)).collect();
         for _ in 0..count {
             let at = from + trouble.mul_f64(dice.share());
             let node = dice.below(self.nodes);
-            match dice.below(10) {
-                kind @ 0..=4 if at >= busy_until[node] && at > self.starts[node] + Duration::from_millis(100) => {
-                    busy_until[node] = match kind {
-                        0 | 1 => self.pause(dice, at, node),
-                        _ => self.down(dice, at, node),
-                    };
+            let other = dice.below(self.nodes);
+            let is_busy = at < busy_until[node];
+            let everybody = 0..self.nodes;
+            let pairs: Vec<(usize, usize)> = everybody
+                .clone()
+                .flat_map(|a| everybody.clone().map(move |b| (a, b)))
+                .collect();
+            let chosen: Vec<(usize, usize)> = match kinds[dice.below(kinds.len())] {
+                Fault::Pause if !is_busy => {
+                    busy_until[node] = self.pause(dice, at, node);
+                    continue;
                 }
-                0..=4 => {}
-                5 => {
-                    // One direction of one pair.
-                    let to = dice.below(self.nodes);
-                    self.worsen(dice, at, &[(node, to)]);
+                Fault::Stutter if !is_busy => {
+                    busy_until[node] = self.stutter(dice, at, node);
+                    continue;
                 }
-                6 => {
-                    let to = dice.below(self.nodes);
-                    self.worsen(dice, at, &[(node, to), (to, node)]);
+                Fault::Down if !is_busy => {
+                    busy_until[node] = self.down(dice, at, node);
+                    continue;
                 }
-                7 => {
-                    // The node cannot be heard, or cannot hear, or both.
-                    let both = dice.below(3);
-                    let pairs: Vec<_> = (0..self.nodes)
-                        .flat_map(|other| [(node, other), (other, node)])
-                        .filter(|(a, _)| both == 2 || (*a == node) == (both == 1))
-                        .collect();
-                    self.worsen(dice, at, &pairs);
+                Fault::Pause | Fault::Stutter | Fault::Down => continue,
+                Fault::OneWay => vec![(node, other)],
+                Fault::Pair => vec![(node, other), (other, node)],
+                Fault::Deaf => pairs.into_iter().filter(|(_, to)| *to == node).collect(),
+                Fault::Mute => pairs.into_iter().filter(|(from, _)| *from == node).collect(),
+                Fault::Alone => pairs.into_iter().filter(|(a, b)| *a == node || *b == node).collect(),
+                Fault::Split => {
+                    let side: Vec<bool> = everybody.map(|_| dice.one_in(2)).collect();
+                    pairs.into_iter().filter(|(a, b)| side[*a] != side[*b]).collect()
                 }
-                8 => {
-                    let side: Vec<bool> = (0..self.nodes).map(|_| dice.one_in(2)).collect();
-                    let pairs: Vec<_> = (0..self.nodes)
-                        .flat_map(|a| (0..self.nodes).map(move |b| (a, b)))
-                        .filter(|(a, b)| side[*a] != side[*b])
-                        .collect();
-                    self.worsen(dice, at, &pairs);
-                }
-                _ => {
-                    let pairs: Vec<_> = (0..self.nodes)
-                        .flat_map(|a| (0..self.nodes).map(move |b| (a, b)))
-                        .filter(|_| dice.one_in(2))
-                        .collect();
-                    self.worsen(dice, at, &pairs);
-                }
-            }
+                Fault::Scattered => pairs.into_iter().filter(|_| dice.one_in(2)).collect(),
+            };
+            self.worsen(dice, at, &chosen);
         }
     }
 
@@ -230,6 +268,21 @@ impl Plan {
         self.steps.push((at, Step::Pause(node)));
         self.steps.push((until, Step::Resume(node)));
         until
+    }
+
+    /// Stands still for a moment, again and again, as a starved process does.
+    fn stutter(&mut self, dice: &mut Dice, at: Duration, node: usize) -> Duration {
+        let mut at = at;
+        for _ in 0..3 + dice.below(8) {
+            let until = (at + dice.ms(50, 1_500)).min(self.healed_at);
+            self.steps.push((at, Step::Pause(node)));
+            self.steps.push((until, Step::Resume(node)));
+            at = until + dice.ms(20, 600);
+            if at >= self.healed_at {
+                break;
+            }
+        }
+        at
     }
 
     /// Node 0 is everybody's seed and always comes back: without it two halves might never hear of each other.

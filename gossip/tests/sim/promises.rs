@@ -54,6 +54,8 @@ pub(crate) struct Counts {
     pub(crate) verdicts: u64,
     /// Verdicts on nodes that lived, where something excused it.
     pub(crate) excused: u64,
+    /// Crashes to which nothing else happened, and which everybody knew of in time.
+    pub(crate) burials: u64,
     /// Changes of members that were told.
     pub(crate) changes: u64,
 }
@@ -66,6 +68,12 @@ pub(crate) struct Promises {
     confirm: Duration,
     outside: Vec<Outside>,
     shown: Vec<Shown>,
+    /// Who crashed and has not come back, when, and which life it was.
+    crashed: BTreeMap<usize, (Duration, u64)>,
+    /// Within what time of a crash everybody knows.
+    known_within: Duration,
+    /// When a node crashed or left last.
+    ended_at: Option<Duration>,
     /// When a direction was last bad.
     bad_until: BTreeMap<(usize, usize), Duration>,
     pub(crate) counts: Counts,
@@ -73,9 +81,9 @@ pub(crate) struct Promises {
 
 impl Promises {
     pub(crate) fn new(profile: Profile, nodes: usize) -> Self {
-        let (window_ms, pause_ms, confirm_ms) = match profile {
-            Profile::Lan => (6_000, 1_000, 1_200),
-            Profile::Default => (10_000, 2_000, 2_000),
+        let (window_ms, pause_ms, confirm_ms, known_ms) = match profile {
+            Profile::Lan => (6_000, 1_000, 1_200, 4_000),
+            Profile::Default => (10_000, 2_000, 2_000, 8_000),
         };
         Self {
             window: Duration::from_millis(window_ms),
@@ -83,6 +91,9 @@ impl Promises {
             confirm: Duration::from_millis(confirm_ms),
             outside: (0..nodes).map(|_| Outside::default()).collect(),
             shown: (0..nodes).map(|_| Shown::default()).collect(),
+            crashed: BTreeMap::new(),
+            known_within: Duration::from_millis(known_ms),
+            ended_at: None,
             bad_until: BTreeMap::new(),
             counts: Counts::default(),
         }
@@ -93,6 +104,60 @@ impl Promises {
         self.outside[node].newest = generation;
         self.outside[node].pauses.clear();
         self.shown[node] = Shown::default();
+        self.crashed.remove(&node);
+    }
+
+    pub(crate) fn left(&mut self, now: Duration) {
+        self.ended_at = Some(now);
+    }
+
+    pub(crate) fn crashed(&mut self, now: Duration, node: usize, generation: u64) {
+        self.crashed.insert(node, (now, generation));
+        self.ended_at = Some(now);
+    }
+
+    /// Whether there is a crash that everybody should know of by now.
+    pub(crate) fn is_due(&self, now: Duration) -> bool {
+        self.crashed.values().any(|(at, _)| now >= *at + self.known_within)
+    }
+
+    /// Looks whether those who crashed long enough ago are known to be dead by all to whom nothing else has happened.
+    pub(crate) fn dead_are_known(&mut self, now: Duration, conditions: &[Condition]) {
+        let due = |(_, (at, _)): &(&usize, &(Duration, u64))| now >= *at + self.known_within;
+        let Some((node, (at, generation))) = self.crashed.iter().find(due).map(|(node, crash)| (*node, *crash)) else {
+            return;
+        };
+        self.crashed.remove(&node);
+        // For a while before it too: who has only just met it does not know its heartbeats.
+        let since = at.saturating_sub(Duration::from_secs(3));
+        let undisturbed = |other: usize| {
+            conditions[other]
+                .generation
+                .is_none_or(|_| self.outside[other].began_at < since)
+                && self.stood_still(other, since).is_zero()
+        };
+        let nothing_else = self.bad_until.values().all(|until| *until < since)
+            && (0..conditions.len()).all(undisturbed)
+            && self.ended_at.is_none_or(|ended_at| ended_at < since || ended_at == at);
+        if !nothing_else {
+            return;
+        }
+        self.counts.burials += 1;
+        for (observer, condition) in conditions.iter().enumerate() {
+            let shown = condition
+                .members
+                .and_then(|members| members.get(&name(node).parse().unwrap()));
+            let Some(shown) = shown.filter(|shown| shown.peer.generation == generation) else {
+                continue;
+            };
+            assert!(
+                shown.departed,
+                "{now:?}: {} shows {} as {}, which crashed at {at:?}",
+                name(observer),
+                name(node),
+                shown.state
+            );
+        }
     }
 
     /// Takes note, at every step, of a node that has stood still since then.

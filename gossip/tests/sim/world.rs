@@ -22,6 +22,10 @@ const CONVERGED_WITHIN: Duration = Duration::from_secs(15);
 const STAYS_FOR: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// How many tasks a node may have in the end: its own, and for each peer those of two connections.
+const TASKS_MAX: usize = 10;
+const TASKS_PER_PEER_MAX: usize = 6;
+
 /// What came of a run in which every promise held.
 pub(crate) struct Outcome {
     pub(crate) nodes: usize,
@@ -31,6 +35,8 @@ pub(crate) struct Outcome {
     pub(crate) converged: Duration,
     pub(crate) lasted: Duration,
     pub(crate) datagrams: u64,
+    /// The most tasks of a node in the end.
+    pub(crate) tasks: usize,
     pub(crate) counts: Counts,
 }
 
@@ -40,6 +46,7 @@ impl fmt::Display for Outcome {
             suspicions,
             verdicts,
             excused,
+            burials,
             changes,
         } = self.counts;
         let (converged_ms, lasted_ms) = (self.converged.as_millis(), self.lasted.as_millis());
@@ -47,12 +54,13 @@ impl fmt::Display for Outcome {
             nodes,
             trace,
             datagrams,
+            tasks,
             ..
         } = self;
         write!(
             f,
             "trace={trace:016x} nodes={nodes} converged_ms={converged_ms} lasted_ms={lasted_ms} datagrams={datagrams} \
-             suspicions={suspicions} verdicts={verdicts} excused={excused} changes={changes}"
+             suspicions={suspicions} verdicts={verdicts} excused={excused} burials={burials} changes={changes} tasks={tasks}"
         )
     }
 }
@@ -133,6 +141,11 @@ impl World {
             converged: converged.expect("the loop ends when it is") - last_fault.min(self.now),
             lasted: self.now,
             datagrams: self.fabric.carried().sent,
+            tasks: self
+                .living()
+                .map(|life| life.runtime.metrics().num_alive_tasks())
+                .max()
+                .unwrap_or(0),
             counts: self.promises.counts,
         }
     }
@@ -149,7 +162,9 @@ impl World {
             }
             Step::Crash(node) => {
                 self.fabric.unplug(addr(node));
-                self.slots[node].life = None;
+                if let Some(life) = self.slots[node].life.take() {
+                    self.promises.crashed(now, node, life.generation);
+                }
             }
             Step::Path { from, to, path } => {
                 self.fabric.set_path(addr(from), addr(to), path);
@@ -165,7 +180,10 @@ impl World {
                     life.is_paused = false;
                 }
             }
-            Step::Leave(node) => self.with(node, Life::leave),
+            Step::Leave(node) => {
+                self.promises.left(now);
+                self.with(node, Life::leave);
+            }
             Step::Drain(node) => self.with(node, |life| life.set_state(MemberState::Draining)),
             Step::Fact(node) => self.with(node, |life| life.set_fact(format!("{}", now.as_millis()))),
             Step::Join(node, group) => self.with(node, |life| life.join(group)),
@@ -231,7 +249,7 @@ impl World {
                 has_changed.then_some(node)
             })
             .collect();
-        if changed.is_empty() {
+        if changed.is_empty() && !self.promises.is_due(self.now) {
             return;
         }
         let views: Vec<Option<Arc<Members>>> = self
@@ -252,6 +270,7 @@ impl World {
                 members: members.as_ref(),
             })
             .collect();
+        self.promises.dead_are_known(self.now, &conditions);
         for node in changed {
             self.promises.members(self.now, node, &conditions);
         }
@@ -301,9 +320,13 @@ impl World {
         None
     }
 
+    fn living(&self) -> impl Iterator<Item = &Life> {
+        self.slots.iter().filter_map(|slot| slot.life.as_ref())
+    }
+
     /// What is left behind, and what somebody hears who asks for changes only now.
     fn nothing_leaked(&self) {
-        let living: Vec<&Life> = self.slots.iter().filter_map(|slot| slot.life.as_ref()).collect();
+        let living: Vec<&Life> = self.living().collect();
         for life in &living {
             let (mut told, mut changes) = (Told::default(), life.cluster.changes());
             let taken = std::iter::from_fn(|| changes.try_next()).try_for_each(|change| told.take(&change));
@@ -315,6 +338,12 @@ impl World {
                 stats.control_connections,
                 peers,
                 "control connections of {}",
+                life.cluster.local()
+            );
+            let tasks = life.runtime.metrics().num_alive_tasks();
+            assert!(
+                tasks <= TASKS_MAX + TASKS_PER_PEER_MAX * peers as usize,
+                "{tasks} tasks of {} with {peers} peers",
                 life.cluster.local()
             );
             assert!(
