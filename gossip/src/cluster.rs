@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rustls_pki_types::UnixTime;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,6 +32,7 @@ use crate::own::{self, Own};
 use crate::peer::{GENERATION_MAX, Identity, NodeId, Peer};
 use crate::quic::{CloseCode, DialError, Kind, Quic, Trust};
 use crate::refusal::Refusals;
+use crate::report::ClusterReport;
 use crate::stats::{Counters, Stats};
 use crate::suspicion::Time;
 use crate::transport;
@@ -76,6 +77,7 @@ struct Shared {
     commands: mpsc::Sender<Command>,
     fault: watch::Sender<Option<Fault>>,
     keys_soft: usize,
+    keys_hard: usize,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -262,6 +264,7 @@ impl Cluster {
             commands,
             fault: watch::Sender::new(None),
             keys_soft: config.limits.keys_soft,
+            keys_hard: config.limits.keys_hard,
             tracker,
             stop,
         });
@@ -463,6 +466,13 @@ impl Cluster {
             own_keys: self.shared.own().key_count() as u64,
             ..stats
         }
+    }
+
+    /// Returns what an operator would ask this node about its mesh; none when the mesh has stopped.
+    pub async fn report(&self) -> Option<ClusterReport> {
+        let (answer, report) = oneshot::channel();
+        self.shared.commands.send(Command::Report { answer }).await.ok()?;
+        report.await.ok()
     }
 
     /// Returns how each seed and DNS name fares.

@@ -45,8 +45,13 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Addresses whose failures are remembered.
 const BACKOFFS_MAX: usize = 1_024;
 
-/// How long a helper probes on behalf of another node.
-const HELPER_TIMEOUT: Duration = Duration::from_millis(900);
+/// When a helper says that the node which it probes on behalf of another one is silent so far, and how long it goes on probing: to the
+/// end of the asker's round, with either profile.
+const NACK_AFTER: Duration = Duration::from_millis(400);
+const HELPER_TIMEOUT: Duration = Duration::from_millis(1000);
+
+/// Between two tries of one probe, when the first fails at once.
+pub(crate) const PROBE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What stands first on a stream or datagram.
 const TAG_GOSSIP: u8 = 2;
@@ -54,7 +59,7 @@ const TAG_REQUEST: u8 = 3;
 const TAG_PROBE: u8 = 4;
 const TAG_PROBE_FOR: u8 = 5;
 
-/// The answer to a probe, and of a helper whose probe was answered.
+/// The answer to a probe, and of a helper whose probe was answered. A helper that has said silent may say alive after it.
 const ALIVE: u8 = 1;
 const SILENT: u8 = 0;
 
@@ -564,8 +569,28 @@ impl Control {
         let Some((life, addr)) = decode_suspect(&bytes) else {
             return;
         };
-        let alive = timeout(HELPER_TIMEOUT, self.probe(&life, addr)).await.unwrap_or(false);
-        reply(send, &[if alive { ALIVE } else { SILENT }]).await;
+        self.help(&life, addr, send).await;
+    }
+
+    /// Probes, and says at once when there is an answer, and soon when there is none: then the asker knows at least that we are there.
+    async fn help(self: &Arc<Self>, life: &Life, addr: SocketAddr, mut send: SendStream) {
+        let probing = async {
+            while !self.probe(life, addr).await {
+                sleep(PROBE_PAUSE).await;
+            }
+        };
+        tokio::pin!(probing);
+        if timeout(NACK_AFTER, &mut probing).await.is_ok() {
+            return reply(send, &[ALIVE]).await;
+        }
+        // Who asked may have gone away meanwhile.
+        if send.write_all(&[SILENT]).await.is_err() {
+            return;
+        }
+        match timeout(HELPER_TIMEOUT - NACK_AFTER, probing).await {
+            Ok(()) => reply(send, &[ALIVE]).await,
+            Err(_) => reply(send, &[]).await,
+        }
     }
 
     /// Asks a life whether it is there. The caller bounds the time.
@@ -575,12 +600,17 @@ impl Control {
             .is_ok_and(|answer| answer[..] == [ALIVE])
     }
 
-    /// Asks `helper` to probe `life`.
-    pub(crate) async fn probe_through(self: &Arc<Self>, helper: &Identity, life: &Life, addr: SocketAddr) -> bool {
+    /// Asks `helper` to probe `life`. What it says comes from [`Helped::next`]; none when it cannot be asked. The caller bounds the time.
+    pub(crate) async fn probe_through(
+        self: &Arc<Self>,
+        helper: &Identity,
+        life: &Life,
+        addr: SocketAddr,
+    ) -> Option<Helped> {
         let suspect = encode_suspect(life, addr);
         let question: [&[u8]; 2] = [&[TAG_PROBE_FOR], &suspect];
-        let answer = self.ask(&helper.peer.life(), helper.gossip_addr, &question, 1).await;
-        answer.is_ok_and(|answer| answer[..] == [ALIVE])
+        let asked = self.put(&helper.peer.life(), helper.gossip_addr, &question).await;
+        asked.ok().map(Helped)
     }
 
     /// Sends a request and waits for its answer.
@@ -610,21 +640,32 @@ impl Control {
         question: &[&[u8]],
         answer_len_max: usize,
     ) -> Result<Vec<u8>, RequestError> {
+        let mut receive = self.put(life, addr, question).await?;
+        receive.read_to_end(answer_len_max).await.map_err(|error| match error {
+            ReadToEndError::TooLong => RequestError::TooLarge { max: answer_len_max },
+            ReadToEndError::Read(_) => RequestError::Lost,
+        })
+    }
+
+    /// Writes a question and returns where the answer will come.
+    async fn put(
+        self: &Arc<Self>,
+        life: &Life,
+        addr: SocketAddr,
+        question: &[&[u8]],
+    ) -> Result<RecvStream, RequestError> {
         let connection = self
             .connection(life, addr)
             .await
             .ok_or_else(|| RequestError::UnknownNode {
                 node: life.node.clone(),
             })?;
-        let (mut send, mut receive) = connection.open_bi().await.map_err(|_| RequestError::Lost)?;
+        let (mut send, receive) = connection.open_bi().await.map_err(|_| RequestError::Lost)?;
         for part in question {
             send.write_all(part).await.map_err(|_| RequestError::Lost)?;
         }
         send.finish().map_err(|_| RequestError::Lost)?;
-        receive.read_to_end(answer_len_max).await.map_err(|error| match error {
-            ReadToEndError::TooLong => RequestError::TooLarge { max: answer_len_max },
-            ReadToEndError::Read(_) => RequestError::Lost,
-        })
+        Ok(receive)
     }
 
     /// The control connection to a life, dialling until there is one; none when another life of the node is connected. The caller
@@ -647,6 +688,18 @@ impl Control {
                 sleep(BACKOFF_MIN).await;
             }
         }
+    }
+}
+
+/// What a helper says, as it comes.
+pub(crate) struct Helped(RecvStream);
+
+impl Helped {
+    /// Whether the suspect has answered the helper; none when the helper says nothing more.
+    pub(crate) async fn next(&mut self) -> Option<bool> {
+        let mut word = [SILENT];
+        self.0.read_exact(&mut word).await.ok()?;
+        Some(word == [ALIVE])
     }
 }
 

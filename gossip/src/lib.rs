@@ -27,9 +27,11 @@ mod own;
 mod peer;
 mod quic;
 mod refusal;
+mod report;
 mod secret;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod slept;
 mod stats;
 mod suspicion;
 mod transport;
@@ -50,5 +52,6 @@ pub use inbound::{BoxFuture, Channel, Inbound, LinkEvent};
 pub use listen::Listen;
 pub use member::{Member, MemberState, Members};
 pub use peer::{Life, NodeId, Peer};
+pub use report::{ClusterReport, MemberReport, OwnReport, SuspicionReport};
 pub use secret::Secret;
 pub use stats::{RefusedCounts, Stats};

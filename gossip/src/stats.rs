@@ -60,6 +60,16 @@ pub struct Stats {
     pub false_suspicions_total: u64,
     /// Times that this node found itself late and trusted itself less.
     pub self_late_total: u64,
+    /// Members that were declared dead.
+    pub deaths_total: u64,
+    /// Direct probes begun; each asks again until there is an answer or its round is over.
+    pub probes_direct_total: u64,
+    /// Probes asked of other members.
+    pub probes_indirect_total: u64,
+    /// Members that were asked for help and said nothing in time, which speaks against this node rather than against the suspect.
+    pub nacks_missed_total: u64,
+    /// Lifeguard's local health of this node: 0 is well, 8 is the worst.
+    pub local_health: u64,
     /// The round trip to each peer with a control connection.
     pub rtt: BTreeMap<NodeId, Duration>,
 }
@@ -97,6 +107,11 @@ counters! {
     suspicions,
     false_suspicions,
     self_late,
+    deaths,
+    probes_direct,
+    probes_indirect,
+    nacks_missed,
+    local_health,
 }
 
 /// A number that several tasks count on.
@@ -149,6 +164,11 @@ impl Counters {
             suspicions_total: self.suspicions.get(),
             false_suspicions_total: self.false_suspicions.get(),
             self_late_total: self.self_late.get(),
+            deaths_total: self.deaths.get(),
+            probes_direct_total: self.probes_direct.get(),
+            probes_indirect_total: self.probes_indirect.get(),
+            nacks_missed_total: self.nacks_missed.get(),
+            local_health: self.local_health.get(),
             rtt,
         }
     }

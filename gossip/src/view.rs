@@ -7,12 +7,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::group;
 use crate::member::{Member, MemberState, Members};
 use crate::own;
 use crate::peer::{Identity, Life, NodeId, Peer};
-use crate::suspicion::Sign;
+use crate::suspicion::{Sign, Time};
+
+/// How long one of the dead is listed, so that operators see whom they miss. It may come back as long as it is, and by its own word
+/// later.
+const DEAD_LISTED_FOR: Duration = Duration::from_secs(15 * 60);
+
+/// How long after its goodbye a life is not taken for alive, although its last heartbeats come in from others.
+const PARTED_FOR: Duration = Duration::from_secs(60);
 
 /// What gossip knows of one life of a node.
 #[derive(Debug, Clone)]
@@ -90,7 +98,7 @@ struct Entry {
 enum Condition {
     Well,
     Suspect,
-    Dead,
+    Dead { since: Time },
     Left,
 }
 
@@ -144,7 +152,7 @@ impl Entry {
         match self.condition {
             Condition::Well => self.state,
             Condition::Suspect => MemberState::Suspect,
-            Condition::Dead => MemberState::Dead,
+            Condition::Dead { .. } => MemberState::Dead,
             Condition::Left => MemberState::Leaving,
         }
     }
@@ -154,6 +162,8 @@ impl Entry {
 pub(crate) struct View {
     local: Life,
     entries: BTreeMap<NodeId, Entry>,
+    /// Lives that said goodbye, and when: their last heartbeats still go round for a while.
+    parted: BTreeMap<Life, Time>,
 }
 
 impl View {
@@ -161,14 +171,15 @@ impl View {
         Self {
             local,
             entries: BTreeMap::new(),
+            parted: BTreeMap::new(),
         }
     }
 
-    pub(crate) fn step(&mut self, input: Input, out: &mut Vec<Effect>) {
+    pub(crate) fn step(&mut self, now: Time, input: Input, out: &mut Vec<Effect>) {
         match input {
-            Input::Gossip(reports) => self.gossip(reports, out),
+            Input::Gossip(reports) => self.gossip(now, reports, out),
             Input::Connected(identity) => self.connected(identity, out),
-            Input::Disconnected { life, parting } => self.disconnected(&life, parting, out),
+            Input::Disconnected { life, parting } => self.disconnected(now, &life, parting, out),
             Input::Seen(life) => {
                 if self.entry(&life).is_some() {
                     out.push(Effect::Sign(life.node, Sign::Direct));
@@ -178,11 +189,7 @@ impl View {
                 self.turned(&node, Condition::Suspect);
             }
             Input::Cleared(node) => self.cleared(&node, out),
-            Input::Died(node) => {
-                if let Some(life) = self.turned(&node, Condition::Dead) {
-                    out.push(Effect::Gone(life));
-                }
-            }
+            Input::Died(node) => self.died(now, &node, out),
         }
     }
 
@@ -231,6 +238,13 @@ impl View {
             .is_none_or(|entry| !entry.stated)
     }
 
+    /// Whether there is a control connection to the node, and how many keys it states.
+    pub(crate) fn figures(&self, node: &NodeId) -> (bool, usize) {
+        self.entries
+            .get(node)
+            .map_or((false, 0), |entry| (entry.connected, entry.keys))
+    }
+
     /// How many keys the other nodes state.
     pub(crate) fn keys(&self) -> usize {
         self.entries.values().map(|entry| entry.keys).sum()
@@ -257,12 +271,37 @@ impl View {
         Some(entry.identity.peer.life())
     }
 
+    fn died(&mut self, now: Time, node: &NodeId, out: &mut Vec<Effect>) {
+        let Some(life) = self.turned(node, Condition::Dead { since: now }) else {
+            return;
+        };
+        if self
+            .entry(&life)
+            .is_some_and(|entry| entry.state == MemberState::Leaving)
+        {
+            // Its last word was that it goes; only the goodbye itself was lost.
+            self.part(now, &life, out);
+        } else {
+            out.push(Effect::Gone(life));
+        }
+    }
+
+    /// Takes leave of a life for good.
+    fn part(&mut self, now: Time, life: &Life, out: &mut Vec<Effect>) {
+        if let Some(entry) = self.entry(life) {
+            entry.condition = Condition::Left;
+        }
+        self.parted.insert(life.clone(), now);
+        out.push(Effect::Gone(life.clone()));
+        out.push(Effect::Forget(life.node.clone()));
+    }
+
     fn cleared(&mut self, node: &NodeId, out: &mut Vec<Effect>) {
         let Some(entry) = self.entries.get_mut(node) else {
             return;
         };
         match entry.condition {
-            Condition::Dead => {
+            Condition::Dead { .. } => {
                 entry.condition = Condition::Well;
                 out.push(Effect::Arrived(entry.identity.clone()));
             }
@@ -315,27 +354,31 @@ impl View {
         }
     }
 
-    fn disconnected(&mut self, life: &Life, parting: Parting, out: &mut Vec<Effect>) {
+    fn disconnected(&mut self, now: Time, life: &Life, parting: Parting, out: &mut Vec<Effect>) {
         let Some(entry) = self.entry(life) else {
             return;
         };
         entry.connected = false;
-        match (parting, entry.condition) {
-            (Parting::Lost, Condition::Well) => out.push(Effect::Doubt(life.node.clone())),
-            (Parting::Lost, _) | (Parting::Goodbye, Condition::Left) => {}
-            (Parting::Goodbye, before) => {
+        let says_goodbye = parting == Parting::Goodbye || entry.state == MemberState::Leaving;
+        match entry.condition {
+            Condition::Left => {}
+            Condition::Dead { .. } if says_goodbye => {
+                // It is known to be gone already; now it is known that it will not come back.
                 entry.condition = Condition::Left;
-                if before != Condition::Dead {
-                    out.push(Effect::Gone(life.clone()));
-                }
+                self.parted.insert(life.clone(), now);
                 out.push(Effect::Forget(life.node.clone()));
             }
+            Condition::Well | Condition::Suspect if says_goodbye => self.part(now, life, out),
+            Condition::Well => out.push(Effect::Doubt(life.node.clone())),
+            Condition::Suspect | Condition::Dead { .. } => {}
         }
     }
 
-    fn gossip(&mut self, reports: Vec<Report>, out: &mut Vec<Effect>) {
+    fn gossip(&mut self, now: Time, reports: Vec<Report>, out: &mut Vec<Effect>) {
         let remembered: BTreeSet<Life> = reports.iter().map(|report| report.life.clone()).collect();
         let mut fallen_silent = Vec::new();
+        self.parted
+            .retain(|life, at| remembered.contains(life) || now < *at + PARTED_FOR);
         for report in reports {
             fallen_silent.extend(self.report(report, out));
         }
@@ -353,13 +396,12 @@ impl View {
                 // must not go unnoticed.
                 Condition::Well if !entry.live && !entry.connected => out.push(Effect::Doubt(node.clone())),
                 Condition::Well | Condition::Suspect => {}
-                // Who is gone and whom gossip has forgotten as well is remembered no longer.
                 Condition::Left => return entry.live || entry.connected,
-                Condition::Dead if !remembered && !entry.connected => {
+                Condition::Dead { since } if now >= since + DEAD_LISTED_FOR && !entry.connected => {
                     out.push(Effect::Forget(node.clone()));
                     return false;
                 }
-                Condition::Dead => {}
+                Condition::Dead { .. } => {}
             }
             true
         });
@@ -375,8 +417,13 @@ impl View {
             stated,
         } = report;
         if self.entry(&life).is_none() {
-            // Gossip remembers the dead of the last quarter of an hour; only who shows signs of life becomes a member.
-            if !live || !heard {
+            // Gossip remembers the dead for a while; only who shows signs of life becomes a member, or who proves
+            // that the life which we take for present is over.
+            let supersedes = self
+                .entries
+                .get(&life.node)
+                .is_some_and(|entry| entry.is_present() && entry.identity.peer.generation < life.generation);
+            if self.parted.contains_key(&life) || !(supersedes || live && heard) {
                 return None;
             }
             let addr = gossip_addr.to_string();

@@ -7,20 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, Heartbeat, spawn_chitchat};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{Fault, Shared, own_member};
-use crate::config::{Profile, Timing};
-use crate::control::{Control, Event};
+use crate::config::Profile;
+use crate::control::{Control, Event, PROBE_PAUSE};
 use crate::discovery::{self, Discovery, Outcome, SourceKind, Target};
 use crate::error::StartError;
-use crate::member::Members;
+use crate::member::{MemberState, Members};
 use crate::own::Own;
 use crate::peer::{Identity, Life, NodeId};
 use crate::quic::{CloseCode, DialError};
-use crate::suspicion::{self, Sign, Suspicion, Timeouts};
+use crate::report::{ClusterReport, MemberReport, OwnReport, SuspicionReport};
+use crate::slept::Slept;
+use crate::suspicion::{self, Sign, Suspicion, Time, Timeouts};
 use crate::transport::{Carrier, Letter};
 use crate::view::{self, Report, View};
 
@@ -37,9 +39,6 @@ const GRACE: Duration = Duration::from_secs(15 * 60);
 const DETECTOR_WINDOW: usize = 100;
 const DETECTOR_GAP_MAX: u32 = 20;
 
-/// Between two tries of one round's probe.
-const PROBE_PAUSE: Duration = Duration::from_millis(100);
-
 /// To how many peers a change of our own is sent at once, instead of at the next gossip round.
 const EAGER_PEERS: usize = 3;
 
@@ -50,11 +49,19 @@ const RESULTS_LEN_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) enum Command {
     AddSeed { text: String, target: Target },
+    Report { answer: oneshot::Sender<ClusterReport> },
 }
 
 /// What came of something that the task had begun.
 enum Done {
-    Alive(NodeId),
+    /// The life answered a direct probe.
+    Answered(Life),
+    /// It answered none while the probe lasted.
+    Silent(Life),
+    /// It answered a helper.
+    Vouched(Life),
+    /// A helper says that it does not.
+    Nack { suspect: Life, helper: NodeId },
     Resolved {
         source: usize,
         result: Result<Vec<SocketAddr>, String>,
@@ -136,14 +143,15 @@ pub(super) fn spawn(
             confirm: timing.confirm,
         }),
         discovery,
-        timing,
         gossip,
         known: HashMap::new(),
         stated,
         warned_of_keys: false,
         shown: Members::default(),
+        since: BTreeMap::new(),
         changed: true,
         done,
+        slept: Slept::default(),
         shared: shared.clone(),
     };
     let tracker = shared.tracker.clone();
@@ -158,7 +166,6 @@ struct Task {
     view: View,
     suspicion: Suspicion,
     discovery: Discovery,
-    timing: Timing,
     gossip: ChitchatHandle,
     /// What gossip said of each life when it was last asked.
     known: HashMap<ChitchatId, Known>,
@@ -166,9 +173,18 @@ struct Task {
     stated: BTreeMap<String, String>,
     warned_of_keys: bool,
     shown: Members,
+    /// In which state each member is, and since when.
+    since: BTreeMap<NodeId, Since>,
     /// The members must be shown anew.
     changed: bool,
     done: mpsc::Sender<Done>,
+    slept: Slept,
+}
+
+struct Since {
+    at: Time,
+    generation: u64,
+    state: MemberState,
 }
 
 #[derive(PartialEq, Eq, Clone, Copy)]
@@ -219,8 +235,15 @@ impl Task {
 
     async fn poll(&mut self, slow: bool) {
         // The machine learns of our own lateness before it hears that everybody has been silent.
+        if self.slept.look() {
+            self.suspicion(suspicion::Input::Slept);
+        }
         if self.shared.now() >= self.suspicion.next_wake() {
             self.suspicion(suspicion::Input::Wake);
+            self.shared
+                .counters
+                .local_health
+                .set(u64::from(self.suspicion.health()));
         }
         self.read_gossip().await;
         if slow {
@@ -253,16 +276,77 @@ impl Task {
     fn command(&mut self, command: Command) {
         match command {
             Command::AddSeed { text, target } => self.discovery(discovery::Input::Add { text, target }),
+            // Who asked may have gone away.
+            Command::Report { answer } => drop(answer.send(self.report())),
         }
     }
 
     fn done(&mut self, done: Done) {
         match done {
-            Done::Alive(node) => self.suspicion(suspicion::Input::Sign(node, Sign::Direct)),
+            Done::Answered(life) => self.probed(&life, |node| suspicion::Input::Sign(node, Sign::Direct)),
+            Done::Silent(life) => self.probed(&life, suspicion::Input::Silent),
+            Done::Vouched(life) => self.probed(&life, |node| suspicion::Input::Sign(node, Sign::Vouched)),
+            Done::Nack { suspect, helper } => {
+                self.probed(&suspect, |suspect| suspicion::Input::Nack { suspect, helper });
+            }
             Done::Resolved { source, result } => self.discovery(discovery::Input::Resolved { source, result }),
             Done::Dialled { source, addr, outcome } => {
                 self.discovery(discovery::Input::Dialled { source, addr, outcome })
             }
+        }
+    }
+
+    fn report(&self) -> ClusterReport {
+        let now = self.shared.now();
+        let round_trips = self.shared.control.round_trips();
+        let members = self.shown.iter().map(|member| {
+            let node = &member.peer.node;
+            let itself = *node == self.shared.local.peer.node;
+            let (connected, keys) = if itself {
+                (true, self.stated.len())
+            } else {
+                self.view.figures(node)
+            };
+            let suspicion = self.suspicion.suspected(node).map(|suspected| SuspicionReport {
+                since: now.saturating_sub(suspected.since),
+                probes: suspected.probes,
+                helpers: suspected.helpers,
+                nacks: suspected.nacks,
+            });
+            let since = self.since.get(node).map_or(now, |since| since.at);
+            MemberReport {
+                peer: member.peer.clone(),
+                state: member.state,
+                departed: member.departed,
+                since: now.saturating_sub(since),
+                reachable: itself || !member.departed && self.suspicion.is_reachable(node),
+                connected,
+                last_heard: self.suspicion.heard_at(node).map(|at| now.saturating_sub(at)),
+                rtt: round_trips.get(node).copied(),
+                keys,
+                suspicion,
+            }
+        });
+        let own = self.shared.own();
+        ClusterReport {
+            members: members.collect(),
+            own: OwnReport {
+                health: self.suspicion.health(),
+                isolated: *self.shared.isolated.borrow(),
+                own_keys: own.key_count(),
+                keys_soft: self.shared.keys_soft,
+                keys_hard: self.shared.keys_hard,
+                cluster_keys: self.view.keys() + self.stated.len(),
+            },
+            sources: self.discovery.status(),
+        }
+    }
+
+    /// Passes the outcome of a probe on, unless another life of the node has come meanwhile.
+    fn probed(&mut self, life: &Life, input: impl FnOnce(NodeId) -> suspicion::Input) {
+        let present = self.view.identity(&life.node);
+        if present.is_some_and(|identity| identity.peer.generation == life.generation) {
+            self.suspicion(input(life.node.clone()));
         }
     }
 
@@ -363,7 +447,7 @@ impl Task {
 
     fn view(&mut self, input: view::Input) {
         let mut effects = Vec::new();
-        self.view.step(input, &mut effects);
+        self.view.step(self.shared.now(), input, &mut effects);
         // Lives come and go one at a time: each is shown, although it may be over before the next turn of the loop.
         let turned = effects
             .iter()
@@ -410,11 +494,13 @@ impl Task {
                     self.shared.counters.false_suspicions.add(1);
                     self.view(view::Input::Cleared(node));
                 }
+                suspicion::Effect::NacksMissed(missed) => self.shared.counters.nacks_missed.add(missed),
                 suspicion::Effect::Died(node) => {
                     warn!(%node, "member dead");
+                    self.shared.counters.deaths.add(1);
                     self.view(view::Input::Died(node));
                 }
-                suspicion::Effect::Probe(node) => self.probe(node),
+                suspicion::Effect::Probe(node) => self.probe(&node),
                 suspicion::Effect::ProbeThrough { node, helpers } => self.probe_through(&node, &helpers),
                 suspicion::Effect::Isolated(isolated) => {
                     if isolated {
@@ -435,22 +521,26 @@ impl Task {
     /// Runs a piece of work whose result comes back to this task.
     fn begin(&self, work: impl Future<Output = Option<Done>> + Send + 'static) {
         let done = self.done.clone();
-        let work = async move {
+        self.run_beside(async move {
             if let Some(result) = work.await {
                 // The task has stopped: nobody waits for the result.
                 let _ = done.send(result).await;
             }
-        };
+        });
+    }
+
+    fn run_beside(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.shared
             .tracker
             .spawn(self.shared.stop.clone().run_until_cancelled_owned(work));
     }
 
-    fn probe(&self, node: NodeId) {
-        let Some(identity) = self.view.identity(&node).cloned() else {
+    fn probe(&self, node: &NodeId) {
+        let Some(identity) = self.view.identity(node).cloned() else {
             return;
         };
-        let (shared, round) = (self.shared.clone(), self.timing.confirm);
+        self.shared.counters.probes_direct.add(1);
+        let (shared, round) = (self.shared.clone(), self.suspicion.probe_for());
         self.begin(async move {
             let life = identity.peer.life();
             let answered = async {
@@ -458,7 +548,10 @@ impl Task {
                     sleep(PROBE_PAUSE).await;
                 }
             };
-            timeout(round, answered).await.ok().map(|()| Done::Alive(node))
+            Some(match timeout(round, answered).await {
+                Ok(()) => Done::Answered(life),
+                Err(_) => Done::Silent(life),
+            })
         });
     }
 
@@ -467,13 +560,30 @@ impl Task {
             return;
         };
         for helper in helpers.iter().filter_map(|helper| self.view.identity(helper)) {
-            let (helper, shared) = (helper.clone(), self.shared.clone());
-            let (suspect, round) = (suspect.clone(), self.timing.confirm);
-            self.begin(async move {
+            self.shared.counters.probes_indirect.add(1);
+            let (helper, shared, done) = (helper.clone(), self.shared.clone(), self.done.clone());
+            let (suspect, round) = (suspect.clone(), self.suspicion.probe_for());
+            let asking = async move {
                 let life = suspect.peer.life();
                 let asked = shared.control.probe_through(&helper, &life, suspect.gossip_addr);
-                let alive = timeout(round, asked).await.unwrap_or(false);
-                alive.then_some(Done::Alive(life.node))
+                let Some(mut helped) = asked.await else {
+                    return;
+                };
+                while let Some(alive) = helped.next().await {
+                    let suspect = life.clone();
+                    let word = if alive {
+                        Done::Vouched(suspect)
+                    } else {
+                        let helper = helper.peer.node.clone();
+                        Done::Nack { suspect, helper }
+                    };
+                    // The task has stopped: nobody waits for the word.
+                    let _ = done.send(word).await;
+                }
+            };
+            self.run_beside(async move {
+                // What has not been said by then comes too late for the round.
+                let _ = timeout(round, asking).await;
             });
         }
     }
@@ -536,11 +646,28 @@ impl Task {
         self.shared.groups.store(Arc::new(self.view.groups()));
         let members = self.view.members(own_member(&self.shared));
         if members != self.shown {
+            self.note_states(&members);
             self.shown = members.clone();
             self.shared.changes.publish(members.clone());
             self.shared
                 .members
                 .send_replace(Arc::new(self.with_round_trips(members)));
+        }
+    }
+
+    fn note_states(&mut self, members: &Members) {
+        let now = self.shared.now();
+        self.since.retain(|node, _| members.get(node).is_some());
+        for member in members.iter() {
+            let since = Since {
+                at: now,
+                generation: member.peer.generation,
+                state: member.state,
+            };
+            match self.since.get(&member.peer.node) {
+                Some(known) if known.generation == since.generation && known.state == since.state => {}
+                _ => drop(self.since.insert(member.peer.node.clone(), since)),
+            }
         }
     }
 

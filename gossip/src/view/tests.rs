@@ -49,7 +49,13 @@ fn view() -> View {
 
 fn step(view: &mut View, input: Input) -> Vec<Effect> {
     let mut out = Vec::new();
-    view.step(input, &mut out);
+    view.step(Time::ZERO, input, &mut out);
+    out
+}
+
+fn step_at(view: &mut View, now: Time, input: Input) -> Vec<Effect> {
+    let mut out = Vec::new();
+    view.step(now, input, &mut out);
     out
 }
 
@@ -211,7 +217,7 @@ fn who_is_neither_connected_nor_heard_of_is_doubted_again_after_each_clearance()
 }
 
 #[test]
-fn the_dead_are_shown_until_gossip_forgets_them_and_may_come_back() {
+fn the_dead_are_shown_for_a_quarter_of_an_hour_and_may_come_back() {
     let mut view = view();
     let a: NodeId = "a".parse().unwrap();
     step(&mut view, Input::Connected(identity("a", 1)));
@@ -233,8 +239,80 @@ fn the_dead_are_shown_until_gossip_forgets_them_and_may_come_back() {
     );
     assert!(!view.is_alone());
     step(&mut view, Input::Died(a.clone()));
-    assert_eq!(gossip(&mut view, &[]), [Effect::Forget(a)]);
+    // Whatever gossip remembers of it.
+    let almost = DEAD_LISTED_FOR - Duration::from_millis(1);
+    assert_eq!(step_at(&mut view, almost, Input::Gossip(Vec::new())), []);
+    assert_eq!(state(&view, "a"), Some(MemberState::Dead));
+    let reports = vec![report("a", 1, false, false)];
+    assert_eq!(
+        step_at(&mut view, DEAD_LISTED_FOR, Input::Gossip(reports)),
+        [Effect::Forget(a)]
+    );
     assert_eq!(state(&view, "a"), None);
+}
+
+#[test]
+fn a_node_that_said_it_leaves_has_left_although_its_goodbye_was_lost() {
+    let leaving = |view: &mut View| {
+        step(view, Input::Connected(identity("a", 1)));
+        gossip(view, &[stated("a", 1, &[("st", "leaving")])]);
+        assert!(!members(view).get(&"a".parse().unwrap()).unwrap().departed);
+    };
+    let a: NodeId = "a".parse().unwrap();
+    let left = [Effect::Gone(life("a", 1)), Effect::Forget(a.clone())];
+    // The connection breaks, or there was none and it falls silent.
+    let mut view_of_break = view();
+    leaving(&mut view_of_break);
+    let lost = Input::Disconnected {
+        life: life("a", 1),
+        parting: Parting::Lost,
+    };
+    assert_eq!(step(&mut view_of_break, lost), left);
+    let mut view_of_silence = view();
+    leaving(&mut view_of_silence);
+    step(&mut view_of_silence, Input::Suspected(a.clone()));
+    assert_eq!(step(&mut view_of_silence, Input::Died(a.clone())), left);
+    for view in [&mut view_of_break, &mut view_of_silence] {
+        assert_eq!(state(view, "a"), Some(MemberState::Leaving));
+        assert!(members(view).get(&a).unwrap().departed);
+    }
+}
+
+#[test]
+fn who_has_left_does_not_come_back_by_its_last_heartbeats() {
+    let mut view = view();
+    step(&mut view, Input::Connected(identity("a", 1)));
+    let goodbye = Input::Disconnected {
+        life: life("a", 1),
+        parting: Parting::Goodbye,
+    };
+    step(&mut view, goodbye);
+    gossip(&mut view, &[report("a", 1, false, false)]);
+    assert_eq!(state(&view, "a"), None);
+    assert_eq!(gossip(&mut view, &[report("a", 1, true, true)]), []);
+    assert_eq!(state(&view, "a"), None);
+    // Its next life does; and some time after gossip has forgotten it so have we.
+    gossip(&mut view, &[report("a", 1, false, false), report("a", 2, true, true)]);
+    assert_eq!(state(&view, "a"), Some(MemberState::Joining));
+    let reports = vec![report("a", 2, true, true)];
+    step_at(&mut view, PARTED_FOR, Input::Gossip(reports));
+    assert!(view.parted.is_empty());
+}
+
+#[test]
+fn a_newer_life_that_gossip_names_ends_the_older_one_before_it_was_heard_itself() {
+    let mut view = view();
+    step(&mut view, Input::Connected(identity("a", 1)));
+    let out = gossip(&mut view, &[report("a", 1, true, true), report("a", 2, false, false)]);
+    assert!(out.contains(&Effect::Gone(life("a", 1))), "{out:?}");
+    assert!(out.contains(&Effect::Arrived(identity("a", 2))), "{out:?}");
+    // Nobody is there to be superseded, so the memory of the dead makes no member.
+    step(&mut view, Input::Suspected("a".parse().unwrap()));
+    step(&mut view, Input::Died("a".parse().unwrap()));
+    assert_eq!(gossip(&mut view, &[report("a", 3, false, false)]), []);
+    let shown = members(&view);
+    let member = shown.get(&"a".parse().unwrap()).unwrap();
+    assert_eq!((member.state, member.peer.generation), (MemberState::Dead, 2));
 }
 
 #[test]

@@ -149,6 +149,30 @@ async fn a_killed_node_is_suspected_and_then_dead_on_all_others() {
                 Err(SendError::UnknownNode { .. })
             ));
         }
+        let report = nodes[0].cluster.report().await.unwrap();
+        let of = |name: &str| {
+            report
+                .members
+                .iter()
+                .find(|member| member.peer.node.as_str() == name)
+                .unwrap()
+        };
+        assert!(!of("victim").reachable && of("victim").departed && of("victim").last_heard.is_some());
+        assert!(of("n1").reachable && of("n1").connected && of("n1").rtt.is_some() && of("n1").keys >= 2);
+        assert_eq!(
+            (report.own.own_keys, report.own.keys_soft, report.own.isolated),
+            (0, 200, false)
+        );
+        let stats = nodes[0].cluster.stats();
+        assert_eq!(stats.deaths_total, 1);
+        assert!(
+            stats.probes_direct_total >= 1 && stats.probes_indirect_total >= 1,
+            "{stats:?}"
+        );
+        assert_eq!(
+            stats.nacks_missed_total, 0,
+            "the other node says that the victim does not answer it either"
+        );
         println!("{profile:?}: dead after {:?}", killed_at.elapsed());
         assert!(
             killed_at.elapsed() < Duration::from_secs(bound) + Duration::from_secs(1),
