@@ -205,6 +205,11 @@ async fn idle(options: &Options) -> (f64, f64) {
     (share * 100.0 / nodes, resident_bytes() as f64 / 1e6 / nodes)
 }
 
+/// How many dials are under way in all nodes.
+fn dials(nodes: &[Node]) -> u64 {
+    nodes.iter().map(|node| node.cluster.stats().dials_under_way).sum()
+}
+
 async fn open_every_data_connection(nodes: &[Node]) -> Duration {
     let began = Instant::now();
     for node in nodes {
@@ -238,6 +243,7 @@ async fn main() {
     let began = Instant::now();
     let nodes = start(&options, &shutdown).await;
     let started = began.elapsed();
+    let mut dials_most = 0;
     while !all_see_all(&nodes) {
         if began.elapsed() > PATIENCE {
             let counts: Vec<_> = nodes
@@ -246,6 +252,7 @@ async fn main() {
                 .collect();
             panic!("not everybody sees everybody: {counts:?}");
         }
+        dials_most = dials(&nodes).max(dials_most);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let (live, live_cpu, live_connections) = (began.elapsed(), cpu(), control_connections(&nodes));
@@ -253,7 +260,7 @@ async fn main() {
     let (settled, settled_cpu) = (began.elapsed() - SETTLED_AFTER, cpu());
     let (idle_percent, idle_mb) = idle(&options).await;
     print!(
-        "{{\"nodes\":{},\"started_s\":{:.2},\"live_s\":{:.2},\"live_cpu_s\":{:.2},\"live_connections\":{live_connections},\"settled_s\":{:.1},\"settled_cpu_s\":{:.2},\"connections\":{connections},\"idle_cpu_percent_per_node\":{idle_percent:.3},\"idle_mb_per_node\":{idle_mb:.2},\"empty_mb\":{empty_mb:.1}",
+        "{{\"nodes\":{},\"started_s\":{:.2},\"live_s\":{:.2},\"live_cpu_s\":{:.2},\"live_connections\":{live_connections},\"dials_most\":{dials_most},\"settled_s\":{:.1},\"settled_cpu_s\":{:.2},\"connections\":{connections},\"idle_cpu_percent_per_node\":{idle_percent:.3},\"idle_mb_per_node\":{idle_mb:.2},\"empty_mb\":{empty_mb:.1}",
         options.nodes,
         started.as_secs_f64(),
         live.as_secs_f64(),
@@ -270,13 +277,20 @@ async fn main() {
             opened.as_secs_f64()
         );
     }
-    let (mut suspicions, mut failures, mut dropped) = (0, 0, 0);
+    let (mut suspicions, mut failures, mut dropped, mut ticks, mut late) = (0, 0, 0, 0, 0);
+    let mut late_max = Duration::ZERO;
     for node in &nodes {
         let stats = node.cluster.stats();
         suspicions += stats.suspicions_total;
         failures += stats.dial_failures_total;
         dropped += stats.gossip_dropped_total;
+        ticks += stats.gossip_ticks_total;
+        late += stats.gossip_ticks_late_20ms_total;
+        late_max = stats.gossip_tick_late_max.max(late_max);
     }
-    println!(",\"suspicions\":{suspicions},\"dial_failures\":{failures},\"gossip_dropped\":{dropped}}}");
+    println!(
+        ",\"suspicions\":{suspicions},\"dial_failures\":{failures},\"gossip_dropped\":{dropped},\"ticks\":{ticks},\"ticks_late_20ms\":{late},\"tick_late_max_ms\":{:.1}}}",
+        late_max.as_secs_f64() * 1e3
+    );
     shutdown.cancel();
 }

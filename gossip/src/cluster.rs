@@ -73,7 +73,8 @@ struct Shared {
     isolated: watch::Sender<bool>,
     /// The other nodes with members in each group.
     groups: ArcSwap<BTreeMap<String, Vec<NodeId>>>,
-    discovery_status: Mutex<Vec<SourceStatus>>,
+    /// How the sources fared, and when that was so.
+    discovery_status: Mutex<(Time, Vec<SourceStatus>)>,
     commands: mpsc::Sender<Command>,
     fault: watch::Sender<Option<Fault>>,
     keys_soft: usize,
@@ -174,7 +175,7 @@ impl Cluster {
                 max: GENERATION_MAX,
             });
         }
-        let discovery = discovery(&config)?;
+        let mut discovery = discovery(&config)?;
         let certificate_files = match config.certificates {
             Some(files) => {
                 let contents = files.read()?;
@@ -187,6 +188,7 @@ impl Cluster {
             .map(|(files, contents)| Certificates::new(files, contents, &config.node, UnixTime::now()))
             .transpose()?;
         let gossip_addr = resolve_advertised(&config.advertise).await?;
+        discovery.own(gossip_addr);
         let peer = Peer {
             node: config.node,
             generation: config.generation,
@@ -244,6 +246,7 @@ impl Cluster {
             &own,
             control.clone(),
             letter_inbox,
+            counters.clone(),
         )
         .await?;
         let shared = Arc::new(Shared {
@@ -260,7 +263,7 @@ impl Cluster {
             own: Mutex::new(own),
             own_changed: Notify::new(),
             groups: ArcSwap::default(),
-            discovery_status: Mutex::new(discovery.status()),
+            discovery_status: Mutex::new((Time::ZERO, discovery.status(Time::ZERO))),
             commands,
             fault: watch::Sender::new(None),
             keys_soft: config.limits.keys_soft,
@@ -477,11 +480,20 @@ impl Cluster {
 
     /// Returns how each seed and DNS name fares.
     pub fn discovery_status(&self) -> Vec<SourceStatus> {
-        self.shared
+        let (at, mut status) = self
+            .shared
             .discovery_status
             .lock()
             .expect("nothing panics under this lock")
-            .clone()
+            .clone();
+        let since = self.shared.now().saturating_sub(at);
+        for address in status.iter_mut().flat_map(|source| &mut source.addresses) {
+            // One that is connected answers now as well.
+            if let Some(ago) = address.answered_ago.as_mut().filter(|ago| !ago.is_zero()) {
+                *ago += since;
+            }
+        }
+        status
     }
 
     /// Waits until the mesh ends by itself, and says why; for ever, when it is stopped on purpose.

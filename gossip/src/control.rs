@@ -3,7 +3,7 @@
 //!
 //! It does not know who is a member, and nothing here is ordered: what must be ordered goes through `link.rs`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -24,6 +24,7 @@ use crate::peer::{Identity, Life, NodeId};
 use crate::quic::{CloseCode, DialError, Established, Kind, Quic};
 use crate::stats::Counters;
 use crate::transport::Letter;
+use crate::turnstile::Turnstile;
 use crate::view::Parting;
 
 /// Gossip that waits for one peer; when it is full the oldest goes, because old gossip only delays new gossip.
@@ -42,8 +43,17 @@ const REPLACED_GRACE: Duration = Duration::from_secs(1);
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
+/// Handshakes of ours that may be under way at once, and how long one that gets no answer counts among them. Gossip begins three or four
+/// a tick; discovery may come with hundreds of addresses, of which all may swallow what is sent to them. Sixteen of those wait for each
+/// other for 250 ms, so that a dial to somebody who would answer comes to its turn at 64 a second.
+const DIALS_AT_ONCE: usize = 16;
+const DIAL_PATIENCE: Duration = Duration::from_millis(250);
+
 /// Addresses whose failures are remembered.
 const BACKOFFS_MAX: usize = 1_024;
+
+/// Addresses of those who said goodbye that are remembered.
+const DEPARTED_MAX: usize = 1_024;
 
 /// When a helper says that the node which it probes on behalf of another one is silent so far, and how long it goes on probing: to the
 /// end of the asker's round, with either profile.
@@ -100,6 +110,7 @@ pub(crate) struct Control {
     table: Mutex<Table>,
     /// Rings whenever somebody connected or a dial ended.
     changed: Notify,
+    turnstile: Arc<Turnstile>,
 }
 
 #[derive(Default)]
@@ -109,6 +120,9 @@ struct Table {
     /// Gossip that waits for a dial.
     dialling: BTreeMap<SocketAddr, VecDeque<Bytes>>,
     backoffs: BTreeMap<SocketAddr, Backoff>,
+    /// Where somebody lived who said goodbye. Gossip remembers them for a while and would have them dialled again and again; when to look
+    /// whether they have come back is discovery's business.
+    departed: BTreeMap<SocketAddr, Life>,
     /// The highest generation seen of each node.
     newest: BTreeMap<NodeId, u64>,
 }
@@ -140,6 +154,7 @@ impl Control {
             around,
             table: Mutex::default(),
             changed: Notify::new(),
+            turnstile: Turnstile::new(DIALS_AT_ONCE, DIAL_PATIENCE),
         })
     }
 
@@ -147,11 +162,16 @@ impl Control {
         self.table.lock().expect("nothing panics under this lock")
     }
 
-    /// Every address that leads to a connected peer.
-    pub(crate) fn connected_addrs(&self) -> BTreeSet<SocketAddr> {
+    /// Every address that leads to a connected peer, and to which life of it.
+    pub(crate) fn connected(&self) -> BTreeMap<SocketAddr, Life> {
         let table = self.table();
-        let reached = table.active.values().filter_map(|active| active.reached_by);
-        table.by_addr.keys().copied().chain(reached).collect()
+        let ways = table.active.values().flat_map(|active| {
+            let ways = [Some(active.identity.gossip_addr), active.reached_by];
+            ways.into_iter()
+                .flatten()
+                .map(|addr| (addr, active.identity.peer.life()))
+        });
+        ways.collect()
     }
 
     /// The addresses under which gossip knows the connected peers.
@@ -179,6 +199,9 @@ impl Control {
         if let Some(active) = table.by_addr.get(&to).and_then(|node| table.active.get(node)) {
             let dropped = active.gossip.push(bytes);
             self.around.counters.gossip_dropped.add(dropped);
+            return;
+        }
+        if table.departed.contains_key(&to) {
             return;
         }
         if self.begin_dial(table, to, Patience::Backoff) {
@@ -234,8 +257,9 @@ impl Control {
 
     /// The dial proper; `addr` has been entered as being dialled.
     async fn finish_dial(self: &Arc<Self>, addr: SocketAddr) -> Result<Identity, DialError> {
-        let guard = DialGuard { control: self, addr };
-        let result = self.around.quic.dial(addr, Kind::Control).await;
+        let guard = DialGuard::new(self, addr);
+        let turn = self.turnstile.enter().await;
+        let result = turn.spend(self.around.quic.dial(addr, Kind::Control)).await;
         let waiting = guard.finish(&result);
         let established = match result {
             Ok(established) => established,
@@ -366,6 +390,7 @@ impl Control {
         }
         table.by_addr.insert(identity.gossip_addr, life.node);
         table.backoffs.remove(&identity.gossip_addr);
+        table.departed.remove(&identity.gossip_addr);
         self.around.counters.control_connections.set(table.active.len() as u64);
         Ok(queue)
     }
@@ -468,6 +493,9 @@ impl Control {
                 .is_some_and(|active| active.connection.stable_id() == id);
             if was_active {
                 table.remove(&life.node);
+                if code == Some(CloseCode::Leaving) {
+                    table.note_departure(established.identity.gossip_addr, life.clone());
+                }
                 self.around.counters.control_connections.set(table.active.len() as u64);
             }
             was_active
@@ -497,9 +525,17 @@ impl Control {
         }
     }
 
-    /// Takes note of a generation that gossip knows.
-    pub(crate) fn note_generation(&self, life: &Life) {
+    /// Takes note of a life that gossip knows, which may be the next one where another has said goodbye.
+    pub(crate) fn note_arrival(&self, identity: &Identity) {
+        let life = identity.peer.life();
         let mut table = self.table();
+        if table
+            .departed
+            .get(&identity.gossip_addr)
+            .is_some_and(|departed| *departed != life)
+        {
+            table.departed.remove(&identity.gossip_addr);
+        }
         let newest = table.newest.entry(life.node.clone()).or_default();
         *newest = life.generation.max(*newest);
     }
@@ -719,6 +755,13 @@ impl Table {
         Some(active)
     }
 
+    fn note_departure(&mut self, addr: SocketAddr, life: Life) {
+        if self.departed.len() >= DEPARTED_MAX {
+            self.departed.pop_first();
+        }
+        self.departed.insert(addr, life);
+    }
+
     fn note_failure(&mut self, addr: SocketAddr) {
         let now = Instant::now();
         if self.backoffs.len() >= BACKOFFS_MAX {
@@ -746,7 +789,12 @@ struct DialGuard<'a> {
     addr: SocketAddr,
 }
 
-impl DialGuard<'_> {
+impl<'a> DialGuard<'a> {
+    fn new(control: &'a Control, addr: SocketAddr) -> Self {
+        control.around.counters.dials_under_way.add(1);
+        Self { control, addr }
+    }
+
     /// Ends the dial and returns the gossip that waited for it.
     fn finish<T>(self, result: &Result<T, DialError>) -> VecDeque<Bytes> {
         let mut table = self.control.table();
@@ -765,6 +813,7 @@ impl DialGuard<'_> {
 
 impl Drop for DialGuard<'_> {
     fn drop(&mut self) {
+        self.control.around.counters.dials_under_way.subtract(1);
         self.control.table().dialling.remove(&self.addr);
         self.control.changed.notify_waiters();
     }

@@ -1,6 +1,15 @@
 //! Finding other nodes: when to look a source up again, whom to dial. Pure; the look-ups are in `discovery/dns.rs`. Every source is
 //! looked up again for as long as the node runs, more often while the node is alone, so that a node which lost everyone finds them
 //! again. A source that fails is never passed over in silence.
+//!
+//! Whom to dial is decided by address, however many sources name it:
+//! - one that is connected, or is our own, is not dialled;
+//! - one that was never dialled comes first, seeds before what names stand for, and then the one that was left alone for longest;
+//! - one that did not answer is left alone for 2 s, and for twice as long after each further failure: up to the poll interval for a seed,
+//!   up to six of them for what a name stands for. While the node is alone it is every 2 s;
+//! - one whose node said goodbye is treated like one that has just failed, and so is one at which that same life answers once more: it is
+//!   on its way out. Only another life clears it. A seed that restarts, and that knows nobody, is so found again within a poll interval;
+//! - one that led back to ourselves is tried again after 2 s, and then ever later up to a minute: a virtual address may lead elsewhere.
 #![deny(clippy::disallowed_methods)]
 
 pub(crate) mod dns;
@@ -9,19 +18,34 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::peer::Life;
 use crate::suspicion::Time;
 
-/// How often sources are looked up while nobody else is here.
+/// How often sources are looked up, and addresses dialled, while nobody else is here.
 const POLL_ALONE: Duration = Duration::from_secs(2);
 
-/// How long an address that turned out to be ourselves is not dialled again. It may be handed to another node later.
-const OURSELVES_FOR: Duration = Duration::from_secs(60);
+/// How long an address that turned out to be ourselves is left alone at the longest.
+const OURSELVES_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How long an address whose node said goodbye is left alone at the longest while nobody else is here.
+const DEPARTED_WAIT_ALONE_MAX: Duration = Duration::from_secs(4);
+
+/// How long an address that a name stands for is left alone at the longest, in poll intervals. The records of the dead stay for long.
+const NAMED_WAIT_MAX: u32 = 6;
 
 /// How long the same failing source is not warned of again.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Seeds that operators add at run time; beyond this the oldest of them is dropped.
 const ADDED_MAX: usize = 64;
+
+/// The most addresses that one source stands for. Of more than these a choice is made at each look-up, which keeps those that answered.
+const ADDRESSES_MAX: usize = 1_024;
+
+/// How many dials begin at a wake, which comes five times a second. Alone: as many as one answer may be hidden among; a thousand
+/// addresses take 25 s. Otherwise gossip leads to everybody, and dials only have to find a cluster that is not ours yet.
+const DIALS_ALONE: usize = 8;
+const DIALS_OTHERWISE: usize = 1;
 
 /// Tells a seed from a name to look up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,12 +73,29 @@ pub struct SourceStatus {
     pub source: String,
     /// Whether it is a seed or a DNS name.
     pub kind: SourceKind,
-    /// The addresses that it stood for when it last resolved.
-    pub addresses: Vec<SocketAddr>,
-    /// Why its last look-up failed, or why nobody answered at its addresses; none when all is well.
+    /// The addresses that it stood for when it last resolved, in their order.
+    pub addresses: Vec<AddressStatus>,
+    /// Why its last look-up failed, or why nobody answers at its addresses; none when all is well or nothing has been tried yet.
     pub last_error: Option<String>,
-    /// Failures since the start.
+    /// Failed look-ups and dials since the start.
     pub failures: u64,
+}
+
+/// Describes how one address fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressStatus {
+    /// The address.
+    pub addr: SocketAddr,
+    /// Whether it is this node's own, or led back to this node when it was last dialled.
+    pub is_ourselves: bool,
+    /// Which life of which node answered there last; none when nobody did, or only this node.
+    pub answered_by: Option<Life>,
+    /// How long ago that was; zero while that node is connected.
+    pub answered_ago: Option<Duration>,
+    /// Why the last dial came to nothing; none when it was answered or has not been tried.
+    pub last_error: Option<String>,
+    /// Dials in a row that came to nothing.
+    pub failures: u32,
 }
 
 /// What a source asks for.
@@ -93,10 +134,10 @@ impl Target {
 
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// Time has passed; who is connected, by every address that led to it.
+    /// Time has passed; who is connected, by every address that led there.
     Wake {
         alone: bool,
-        connected: BTreeSet<SocketAddr>,
+        connected: BTreeMap<SocketAddr, Life>,
     },
     /// A look-up ended.
     Resolved {
@@ -104,19 +145,20 @@ pub(crate) enum Input {
         result: Result<Vec<SocketAddr>, String>,
     },
     /// A dial ended.
-    Dialled {
-        source: usize,
-        addr: SocketAddr,
-        outcome: Outcome,
-    },
+    Dialled { addr: SocketAddr, outcome: Outcome },
+    /// The life at this address said goodbye.
+    Departed { addr: SocketAddr, life: Life },
     /// An operator adds a seed.
     Add { text: String, target: Target },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    Reached,
+    /// By whom, unless that remained unknown.
+    Reached(Option<Life>),
     Ourselves,
+    /// Somebody else was dialling it already.
+    Elsewhere,
     Failed(String),
 }
 
@@ -126,10 +168,7 @@ pub(crate) enum Effect {
         source: usize,
         target: Target,
     },
-    Dial {
-        source: usize,
-        addr: SocketAddr,
-    },
+    Dial(SocketAddr),
     /// To be counted.
     Failed {
         kind: SourceKind,
@@ -154,21 +193,46 @@ struct Source {
     jitter: f64,
     busy: bool,
     added: bool,
-    addresses: Vec<SocketAddr>,
+    addresses: BTreeSet<SocketAddr>,
+    look_up_error: Option<String>,
+    /// What is wrong with it as a whole.
     last_error: Option<String>,
     failures: u64,
     warned_at: Option<Time>,
 }
 
 #[derive(Debug)]
+struct Address {
+    /// Some source that names it is a seed.
+    is_seed: bool,
+    /// Drawn at random, so that not every node begins with the same one.
+    order: f64,
+    dialling: bool,
+    dialled_at: Option<Time>,
+    /// As for sources.
+    jitter: f64,
+    failures: u32,
+    error: Option<String>,
+    is_ourselves: bool,
+    answered: Option<(Time, Option<Life>)>,
+    /// Who said goodbye there, until somebody else answers.
+    departed: Option<Life>,
+}
+
+#[derive(Debug)]
 pub(crate) struct Discovery {
     poll_interval: Duration,
+    /// Our own address, as we advertise it.
+    own: Option<SocketAddr>,
     sources: BTreeMap<usize, Source>,
     next_source: usize,
-    ourselves: BTreeMap<SocketAddr, Time>,
+    addresses: BTreeMap<SocketAddr, Address>,
     alone: bool,
-    connected: BTreeSet<SocketAddr>,
+    connected: BTreeMap<SocketAddr, Life>,
+    /// Dials that may still begin before the next wake.
+    allowance: usize,
     random: u64,
+    changed: bool,
 }
 
 impl Discovery {
@@ -176,13 +240,21 @@ impl Discovery {
     pub(crate) fn new(poll_interval: Duration, seed: u64) -> Self {
         Self {
             poll_interval,
+            own: None,
             sources: BTreeMap::new(),
             next_source: 0,
-            ourselves: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             alone: true,
-            connected: BTreeSet::new(),
+            connected: BTreeMap::new(),
+            allowance: 0,
             random: seed,
+            changed: true,
         }
+    }
+
+    /// This is our own address, which is never dialled.
+    pub(crate) fn own(&mut self, addr: SocketAddr) {
+        self.own = Some(addr);
     }
 
     pub(crate) fn source(&mut self, text: String, kind: SourceKind, target: Target) {
@@ -194,7 +266,8 @@ impl Discovery {
             jitter: 1.0,
             busy: false,
             added: false,
-            addresses: Vec::new(),
+            addresses: BTreeSet::new(),
+            look_up_error: None,
             last_error: None,
             failures: 0,
             warned_at: None,
@@ -203,34 +276,89 @@ impl Discovery {
         self.next_source += 1;
     }
 
-    pub(crate) fn status(&self) -> Vec<SourceStatus> {
+    /// Whether the status is another one than when this was last asked.
+    pub(crate) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    pub(crate) fn status(&self, now: Time) -> Vec<SourceStatus> {
         let status = self.sources.values().map(|source| SourceStatus {
             source: source.text.clone(),
             kind: source.kind,
-            addresses: source.addresses.clone(),
+            addresses: source
+                .addresses
+                .iter()
+                .map(|addr| self.address_status(now, *addr))
+                .collect(),
             last_error: source.last_error.clone(),
             failures: source.failures,
         });
         status.collect()
     }
 
-    pub(crate) fn step(&mut self, now: Time, input: Input, out: &mut Vec<Effect>) {
-        match input {
-            Input::Wake { alone, connected } => {
-                self.alone = alone;
-                self.connected = connected;
-                self.ourselves.retain(|_, until| now < *until);
-                self.ask_due(now, out);
-            }
-            Input::Resolved { source, result } => self.resolved(now, source, result, out),
-            Input::Dialled { source, addr, outcome } => self.dialled(now, source, addr, outcome, out),
-            Input::Add { text, target } => self.add(now, text, target, out),
+    fn address_status(&self, now: Time, addr: SocketAddr) -> AddressStatus {
+        let address = &self.addresses[&addr];
+        let connected = self.connected.get(&addr);
+        let answered = address.answered.as_ref();
+        AddressStatus {
+            addr,
+            is_ourselves: address.is_ourselves || self.own == Some(addr),
+            answered_by: connected.or(answered.and_then(|(_, life)| life.as_ref())).cloned(),
+            answered_ago: match connected {
+                Some(_) => Some(Duration::ZERO),
+                None => answered.map(|(at, _)| now.saturating_sub(*at)),
+            },
+            last_error: address.error.clone(),
+            failures: address.failures,
         }
     }
 
+    pub(crate) fn step(&mut self, now: Time, input: Input, out: &mut Vec<Effect>) {
+        match input {
+            Input::Wake { alone, connected } => self.wake(now, alone, connected, out),
+            Input::Resolved { source, result } => self.resolved(now, source, result, out),
+            Input::Dialled { addr, outcome } => self.dialled(now, addr, outcome, out),
+            Input::Departed { addr, life } => self.departed(now, addr, life),
+            Input::Add { text, target } => self.add(now, text, target, out),
+        }
+        self.dial_due(now, out);
+    }
+
+    fn wake(&mut self, now: Time, alone: bool, connected: BTreeMap<SocketAddr, Life>, out: &mut Vec<Effect>) {
+        self.alone = alone;
+        self.allowance = if alone { DIALS_ALONE } else { DIALS_OTHERWISE };
+        if connected != self.connected {
+            self.changed = true;
+            // Who is gone answered until now; who has come has answered.
+            let before = std::mem::replace(&mut self.connected, connected);
+            for (addr, life) in before {
+                if let Some(address) = self.addresses.get_mut(&addr) {
+                    address.answered = Some((now, Some(life)));
+                }
+            }
+            let here: Vec<(SocketAddr, Life)> = self.connected.clone().into_iter().collect();
+            for (addr, life) in here {
+                if let Some(address) = self.addresses.get_mut(&addr)
+                    && address.departed.as_ref() != Some(&life)
+                {
+                    address.answer(now, Some(life));
+                    self.judge_sources_of(now, addr, out);
+                }
+            }
+        }
+        self.ask_due(now, out);
+    }
+
     fn add(&mut self, now: Time, text: String, target: Target, out: &mut Vec<Effect>) {
+        self.changed = true;
         if let Some(source) = self.sources.values_mut().find(|source| source.target == target) {
             source.asked_at = None;
+            // Whoever asks for it by hand does not want to wait.
+            for addr in &source.addresses {
+                if let Some(address) = self.addresses.get_mut(addr) {
+                    address.dialled_at = None;
+                }
+            }
         } else {
             let added = self
                 .sources
@@ -240,6 +368,7 @@ impl Discovery {
             if added.clone().count() >= ADDED_MAX {
                 let oldest = added.min().expect("there are many");
                 self.sources.remove(&oldest);
+                self.forget_unnamed();
             }
             self.source(text, SourceKind::Seed, target);
             self.sources
@@ -247,12 +376,13 @@ impl Discovery {
                 .expect("it was just put there")
                 .added = true;
         }
+        self.allowance = self.allowance.max(1);
         self.ask_due(now, out);
     }
 
     fn ask_due(&mut self, now: Time, out: &mut Vec<Effect>) {
         let interval = if self.alone {
-            POLL_ALONE.min(self.poll_interval)
+            self.interval_alone()
         } else {
             self.poll_interval
         };
@@ -264,10 +394,11 @@ impl Discovery {
             if !due || source.busy {
                 continue;
             }
-            source.asked_at = Some(now);
-            source.jitter = 0.8 + 0.4 * draw(&mut self.random);
             if let Target::Address(addr) = source.target {
-                literals.push((*index, addr));
+                // There is nothing to look up: it stands for itself from the beginning.
+                if source.asked_at.is_none() {
+                    literals.push((*index, addr));
+                }
             } else {
                 source.busy = true;
                 out.push(Effect::Resolve {
@@ -275,58 +406,269 @@ impl Discovery {
                     target: source.target.clone(),
                 });
             }
+            source.asked_at = Some(now);
+            source.jitter = 0.8 + 0.4 * draw(&mut self.random);
         }
         for (index, addr) in literals {
             self.resolved(now, index, Ok(vec![addr]), out);
         }
     }
 
+    fn interval_alone(&self) -> Duration {
+        POLL_ALONE.min(self.poll_interval)
+    }
+
     fn resolved(&mut self, now: Time, index: usize, result: Result<Vec<SocketAddr>, String>, out: &mut Vec<Effect>) {
-        let Some(source) = self.sources.get_mut(&index) else {
+        if !self.sources.contains_key(&index) {
             return;
+        }
+        self.changed = true;
+        let addresses = match &result {
+            Ok(addresses) => Some(self.choose(addresses)),
+            // Those that it stood for before are still worth a dial.
+            Err(_) => None,
         };
+        let source = self.sources.get_mut(&index).expect("it was just looked at");
         source.busy = false;
         match result {
-            Ok(addresses) => {
-                let others = addresses
-                    .iter()
-                    .filter(|addr| !self.ourselves.contains_key(*addr) && !self.connected.contains(*addr));
-                let dials: Vec<Effect> = others
-                    .map(|addr| Effect::Dial {
-                        source: index,
-                        addr: *addr,
-                    })
-                    .collect();
-                let literal = matches!(source.target, Target::Address(_));
-                if !literal || dials.is_empty() {
-                    source.recover(out);
-                }
-                source.addresses = addresses;
-                out.extend(dials);
+            Ok(_) => source.look_up_error = None,
+            Err(why) => {
+                source.look_up_error = Some(why);
+                source.count_failure(out);
             }
-            Err(why) => source.fail(now, why, true, out),
+        }
+        if let Some(addresses) = addresses {
+            for addr in &addresses {
+                let address = self
+                    .addresses
+                    .entry(*addr)
+                    .or_insert_with(|| Address::new(draw(&mut self.random)));
+                if let Some(life) = self.connected.get(addr) {
+                    address.answer(now, Some(life.clone()));
+                }
+            }
+            source.addresses = addresses;
+            self.forget_unnamed();
+        }
+        self.judge(now, index, true, out);
+    }
+
+    /// As many of the addresses as one source may stand for: first those where somebody is or was, then any others.
+    fn choose(&mut self, addresses: &[SocketAddr]) -> BTreeSet<SocketAddr> {
+        let all: BTreeSet<SocketAddr> = addresses.iter().copied().collect();
+        if all.len() <= ADDRESSES_MAX {
+            return all;
+        }
+        let mut ordered: Vec<(bool, f64, SocketAddr)> = all
+            .into_iter()
+            .map(|addr| {
+                let known = self.addresses.get(&addr).is_some_and(|address| address.answers())
+                    || self.connected.contains_key(&addr);
+                (!known, draw(&mut self.random), addr)
+            })
+            .collect();
+        ordered.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        ordered
+            .into_iter()
+            .take(ADDRESSES_MAX)
+            .map(|(_, _, addr)| addr)
+            .collect()
+    }
+
+    /// Forgets addresses that no source names any more, and notes which ones seeds name.
+    fn forget_unnamed(&mut self) {
+        let mut named: BTreeMap<SocketAddr, bool> = BTreeMap::new();
+        for source in self.sources.values() {
+            for addr in &source.addresses {
+                *named.entry(*addr).or_default() |= source.kind == SourceKind::Seed;
+            }
+        }
+        self.addresses.retain(|addr, address| {
+            address.is_seed = named.get(addr).copied().unwrap_or_default();
+            named.contains_key(addr)
+        });
+    }
+
+    fn dial_due(&mut self, now: Time, out: &mut Vec<Effect>) {
+        while self.allowance > 0 {
+            let due = self.addresses.iter().filter(|(addr, address)| {
+                !address.dialling
+                    && self.own != Some(**addr)
+                    && !self.connected.contains_key(*addr)
+                    && address
+                        .dialled_at
+                        .is_none_or(|at| now >= at + self.wait(address).mul_f64(address.jitter))
+            });
+            let rank = |address: &Address| (address.dialled_at.is_some(), !address.is_seed, address.dialled_at);
+            let next = due.min_by(|(_, a), (_, b)| rank(a).cmp(&rank(b)).then(a.order.total_cmp(&b.order)));
+            let Some(addr) = next.map(|(addr, _)| *addr) else {
+                return;
+            };
+            let address = self.addresses.get_mut(&addr).expect("it was just found");
+            address.dialling = true;
+            address.dialled_at = Some(now);
+            address.jitter = 0.8 + 0.4 * draw(&mut self.random);
+            self.allowance -= 1;
+            out.push(Effect::Dial(addr));
         }
     }
 
-    fn dialled(&mut self, now: Time, index: usize, addr: SocketAddr, outcome: Outcome, out: &mut Vec<Effect>) {
-        if outcome == Outcome::Ourselves {
-            self.ourselves.insert(addr, now + OURSELVES_FOR);
+    /// How long an address is left alone after it was dialled.
+    fn wait(&self, address: &Address) -> Duration {
+        let alone = self.interval_alone();
+        if address.failures == 0 && !address.is_ourselves {
+            return if self.alone { alone } else { self.poll_interval };
         }
-        let Some(source) = self.sources.get_mut(&index) else {
+        let most = if address.is_ourselves {
+            OURSELVES_WAIT_MAX
+        } else if self.alone && address.departed.is_some() {
+            DEPARTED_WAIT_ALONE_MAX
+        } else if self.alone {
+            alone
+        } else if address.is_seed {
+            self.poll_interval
+        } else {
+            self.poll_interval * NAMED_WAIT_MAX
+        };
+        alone
+            .saturating_mul(1 << address.failures.saturating_sub(1).min(16))
+            .min(most)
+    }
+
+    fn dialled(&mut self, now: Time, addr: SocketAddr, outcome: Outcome, out: &mut Vec<Effect>) {
+        let Some(address) = self.addresses.get_mut(&addr) else {
             return;
         };
-        match outcome {
-            Outcome::Reached | Outcome::Ourselves => source.recover(out),
-            // In a cluster that works, a seed that is down is a fact for the status, not for the log.
-            Outcome::Failed(why) => source.fail(now, format!("no answer from {addr}: {why}"), self.alone, out),
+        self.changed = true;
+        address.dialling = false;
+        let why = match outcome {
+            Outcome::Elsewhere => return,
+            Outcome::Reached(life) if life.is_some() && life == address.departed => {
+                Some("the node there said goodbye and has not restarted".to_owned())
+            }
+            Outcome::Reached(life) => {
+                address.answer(now, life);
+                // Gossip leads on from here.
+                self.alone = false;
+                self.allowance = 0;
+                None
+            }
+            Outcome::Ourselves => {
+                address.error = None;
+                address.is_ourselves = true;
+                address.failures = address.failures.saturating_add(1);
+                None
+            }
+            Outcome::Failed(why) => Some(why),
+        };
+        if let Some(why) = why {
+            if std::mem::take(&mut address.is_ourselves) {
+                address.failures = 0;
+            }
+            address.failures = address.failures.saturating_add(1);
+            address.error = Some(why);
+            for source in self
+                .sources
+                .values_mut()
+                .filter(|source| source.addresses.contains(&addr))
+            {
+                source.count_failure(out);
+            }
         }
+        self.judge_sources_of(now, addr, out);
+    }
+
+    fn departed(&mut self, now: Time, addr: SocketAddr, life: Life) {
+        let Some(address) = self.addresses.get_mut(&addr) else {
+            return;
+        };
+        self.changed = true;
+        if address.departed.as_ref() != Some(&life) {
+            address.failures = 0;
+        }
+        address.failures = address.failures.saturating_add(1);
+        address.error = Some(format!("{} said goodbye", life.node));
+        address.answered = Some((now, Some(life.clone())));
+        address.departed = Some(life);
+        address.dialled_at = Some(now);
+    }
+
+    fn judge_sources_of(&mut self, now: Time, addr: SocketAddr, out: &mut Vec<Effect>) {
+        let naming = self
+            .sources
+            .iter()
+            .filter(|(_, source)| source.addresses.contains(&addr));
+        for index in naming.map(|(index, _)| *index).collect::<Vec<_>>() {
+            self.judge(now, index, false, out);
+        }
+    }
+
+    /// Says what is wrong with a source as a whole, if that has changed.
+    fn judge(&mut self, now: Time, index: usize, looked_up: bool, out: &mut Vec<Effect>) {
+        let source = &self.sources[&index];
+        let why = match &source.look_up_error {
+            Some(why) => Some(why.clone()),
+            None => self.silence_of(source),
+        };
+        // In a cluster that works, a seed that is down is a fact for the status, not for the log.
+        let warn = self.alone || (looked_up && source.look_up_error.is_some());
+        let source = self.sources.get_mut(&index).expect("it was just looked at");
+        match why {
+            Some(why) => source.fail(now, why, warn, out),
+            None => source.recover(out),
+        }
+    }
+
+    /// Why nobody answers at a source's addresses; none when somebody does, or when none has been tried.
+    fn silence_of(&self, source: &Source) -> Option<String> {
+        let named = || source.addresses.iter().map(|addr| (addr, &self.addresses[addr]));
+        if named().any(|(addr, address)| self.connected.contains_key(addr) || address.answers()) {
+            return None;
+        }
+        let failed = named().filter(|(_, address)| address.error.is_some());
+        let (addr, address) = failed.max_by_key(|(_, address)| address.dialled_at)?;
+        let why = address.error.as_deref().expect("only those were looked at");
+        Some(format!("no answer from {addr}: {why}"))
+    }
+}
+
+impl Address {
+    fn new(order: f64) -> Self {
+        Self {
+            is_seed: false,
+            order,
+            dialling: false,
+            dialled_at: None,
+            jitter: 1.0,
+            failures: 0,
+            error: None,
+            is_ourselves: false,
+            answered: None,
+            departed: None,
+        }
+    }
+
+    fn answer(&mut self, now: Time, life: Option<Life>) {
+        self.answered = Some((now, life));
+        self.failures = 0;
+        self.error = None;
+        self.is_ourselves = false;
+        self.departed = None;
+    }
+
+    /// Somebody answered when it was last tried, if only ourselves.
+    fn answers(&self) -> bool {
+        self.error.is_none() && (self.answered.is_some() || self.is_ourselves)
     }
 }
 
 impl Source {
-    fn fail(&mut self, now: Time, why: String, warn: bool, out: &mut Vec<Effect>) {
+    fn count_failure(&mut self, out: &mut Vec<Effect>) {
         self.failures += 1;
         out.push(Effect::Failed { kind: self.kind });
+    }
+
+    fn fail(&mut self, now: Time, why: String, warn: bool, out: &mut Vec<Effect>) {
         if warn && self.warned_at.is_none_or(|at| now >= at + WARN_INTERVAL) {
             self.warned_at = Some(now);
             out.push(Effect::Warn {

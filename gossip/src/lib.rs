@@ -25,6 +25,7 @@ mod listen;
 mod member;
 mod own;
 mod peer;
+mod pulse;
 mod quic;
 mod refusal;
 mod report;
@@ -35,6 +36,7 @@ mod slept;
 mod stats;
 mod suspicion;
 mod transport;
+mod turnstile;
 mod view;
 
 pub use certificates::CertificateFiles;
@@ -43,7 +45,7 @@ pub use changes::{Change, ChangeKind, Departure};
 pub use cluster::{Broadcast, Cluster, Fault, Membership};
 pub use config::{Config, Limits, Profile};
 pub use directory::{Directory, DirectoryStats, Entry, Key, Message, MessageError, Put, State};
-pub use discovery::{SourceKind, SourceStatus};
+pub use discovery::{AddressStatus, SourceKind, SourceStatus};
 pub use error::{
     AdvertiseError, CertificateError, FactError, GroupError, JoinPeerError, NodeIdError, RequestError, SecretError,
     SendError, StartError,

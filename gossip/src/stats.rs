@@ -46,8 +46,18 @@ pub struct Stats {
     pub dropped_total: u64,
     /// Gossip messages dropped; gossip repairs itself.
     pub gossip_dropped_total: u64,
+    /// Ticks of gossip.
+    pub gossip_ticks_total: u64,
+    /// Ticks of gossip that came more than 20 ms after they were due.
+    pub gossip_ticks_late_20ms_total: u64,
+    /// Ticks of gossip that came more than a gossip interval after they were due.
+    pub gossip_ticks_late_interval_total: u64,
+    /// By how much the latest tick of all since the start was late.
+    pub gossip_tick_late_max: Duration,
     /// Breaks of data connections.
     pub links_lost_total: u64,
+    /// Dials that are under way, those that wait for their turn included.
+    pub dials_under_way: u64,
     /// Failed attempts to connect.
     pub dial_failures_total: u64,
     /// Failed look-ups of seeds and failed attempts to reach them.
@@ -100,6 +110,11 @@ counters! {
     queue_full,
     dropped,
     gossip_dropped,
+    gossip_ticks,
+    gossip_ticks_late_20ms,
+    gossip_ticks_late_interval,
+    gossip_tick_late_max_us,
+    dials_under_way,
     links_lost,
     dial_failures,
     discovery_failures_seed,
@@ -131,6 +146,10 @@ impl Counter {
         self.0.store(count, Ordering::Relaxed);
     }
 
+    pub(crate) fn raise_to(&self, count: u64) {
+        self.0.fetch_max(count, Ordering::Relaxed);
+    }
+
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -157,6 +176,11 @@ impl Counters {
             queue_full_total: self.queue_full.get(),
             dropped_total: self.dropped.get(),
             gossip_dropped_total: self.gossip_dropped.get(),
+            gossip_ticks_total: self.gossip_ticks.get(),
+            gossip_ticks_late_20ms_total: self.gossip_ticks_late_20ms.get(),
+            gossip_ticks_late_interval_total: self.gossip_ticks_late_interval.get(),
+            gossip_tick_late_max: Duration::from_micros(self.gossip_tick_late_max_us.get()),
+            dials_under_way: self.dials_under_way.get(),
             links_lost_total: self.links_lost.get(),
             dial_failures_total: self.dial_failures.get(),
             discovery_failures_seed_total: self.discovery_failures_seed.get(),

@@ -5,18 +5,25 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chitchat::transport::{Socket, Transport};
 use chitchat::{ChitchatMessage, Deserializable, Serializable};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::control::Control;
 use crate::inbound::BoxFuture;
+use crate::pulse::Pulse;
+use crate::stats::Counters;
 
 /// Gossip that came and that the library has not taken yet; further messages are dropped, gossip repairs itself.
 pub(crate) const INBOX_LEN_MAX: usize = 256;
+
+/// From when on a tick counts as late: more than this is more than the network and the scheduler of a machine with room to spare take.
+const LATE_AFTER: Duration = Duration::from_millis(20);
 
 /// A gossip message as it came.
 pub(crate) type Letter = (SocketAddr, Bytes);
@@ -25,13 +32,23 @@ pub(crate) type Letter = (SocketAddr, Bytes);
 pub(crate) struct Carrier {
     control: Arc<Control>,
     inbox: Mutex<Option<mpsc::Receiver<Letter>>>,
+    counters: Arc<Counters>,
+    interval: Duration,
 }
 
 impl Carrier {
-    pub(crate) fn new(control: Arc<Control>, inbox: mpsc::Receiver<Letter>) -> Self {
+    /// `interval` is how often the library ticks.
+    pub(crate) fn new(
+        control: Arc<Control>,
+        inbox: mpsc::Receiver<Letter>,
+        counters: Arc<Counters>,
+        interval: Duration,
+    ) -> Self {
         Self {
             control,
             inbox: Mutex::new(Some(inbox)),
+            counters,
+            interval,
         }
     }
 }
@@ -48,6 +65,10 @@ impl Transport for Carrier {
             let socket: Box<dyn Socket> = Box::new(Post {
                 control: self.control.clone(),
                 inbox,
+                counters: self.counters.clone(),
+                interval: self.interval,
+                pulse: Pulse::new(self.interval),
+                opened_at: Instant::now(),
             });
             Ok(socket)
         })
@@ -57,6 +78,25 @@ impl Transport for Carrier {
 struct Post {
     control: Arc<Control>,
     inbox: mpsc::Receiver<Letter>,
+    counters: Arc<Counters>,
+    interval: Duration,
+    pulse: Pulse,
+    opened_at: Instant,
+}
+
+impl Post {
+    /// The library's loop begins a turn.
+    fn turn(&mut self) {
+        let Some(late) = self.pulse.turn(self.opened_at.elapsed()) else {
+            return;
+        };
+        let counters = &self.counters;
+        counters.gossip_ticks.add(1);
+        counters.gossip_ticks_late_20ms.add(u64::from(late > LATE_AFTER));
+        counters.gossip_ticks_late_interval.add(u64::from(late > self.interval));
+        let late_us = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
+        counters.gossip_tick_late_max_us.raise_to(late_us);
+    }
 }
 
 impl Socket for Post {
@@ -78,6 +118,7 @@ impl Socket for Post {
         'life: 'future,
         Self: 'future,
     {
+        self.turn();
         Box::pin(async {
             loop {
                 let (from, bytes) = self

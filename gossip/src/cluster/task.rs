@@ -22,9 +22,10 @@ use crate::peer::{Identity, Life, NodeId};
 use crate::quic::{CloseCode, DialError};
 use crate::report::{ClusterReport, MemberReport, OwnReport, SuspicionReport};
 use crate::slept::Slept;
+use crate::stats::Counters;
 use crate::suspicion::{self, Sign, Suspicion, Time, Timeouts};
 use crate::transport::{Carrier, Letter};
-use crate::view::{self, Report, View};
+use crate::view::{self, Parting, Report, View};
 
 /// How often gossip's state is read. A key's way through the cluster takes several gossip intervals, so this adds little.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -61,13 +62,15 @@ enum Done {
     /// It answered a helper.
     Vouched(Life),
     /// A helper says that it does not.
-    Nack { suspect: Life, helper: NodeId },
+    Nack {
+        suspect: Life,
+        helper: NodeId,
+    },
     Resolved {
         source: usize,
         result: Result<Vec<SocketAddr>, String>,
     },
     Dialled {
-        source: usize,
         addr: SocketAddr,
         outcome: Outcome,
     },
@@ -99,6 +102,7 @@ pub(super) async fn start_gossip(
     own: &Own,
     control: Arc<Control>,
     inbox: mpsc::Receiver<Letter>,
+    counters: Arc<Counters>,
 ) -> Result<ChitchatHandle, StartError> {
     let timing = profile.timing();
     let config = ChitchatConfig {
@@ -118,7 +122,7 @@ pub(super) async fn start_gossip(
         catchup_callback: None,
         extra_liveness_predicate: None,
     };
-    let carrier = Carrier::new(control, inbox);
+    let carrier = Carrier::new(control, inbox, counters, timing.gossip_interval);
     let keys = own.keys().into_iter().collect();
     spawn_chitchat(config, keys, &carrier)
         .await
@@ -253,7 +257,7 @@ impl Task {
             self.refresh_round_trips();
             let input = discovery::Input::Wake {
                 alone: self.view.is_alone(),
-                connected: self.shared.control.connected_addrs(),
+                connected: self.shared.control.connected(),
             };
             self.discovery(input);
         }
@@ -267,7 +271,17 @@ impl Task {
                 self.view(view::Input::Connected(identity));
                 self.gossip_with(addr);
             }
-            Event::Disconnected { life, parting } => self.view(view::Input::Disconnected { life, parting }),
+            Event::Disconnected { life, parting } => {
+                if parting == Parting::Goodbye
+                    && let Some(addr) = self.view.identity(&life.node).map(|identity| identity.gossip_addr)
+                {
+                    self.discovery(discovery::Input::Departed {
+                        addr,
+                        life: life.clone(),
+                    });
+                }
+                self.view(view::Input::Disconnected { life, parting });
+            }
             Event::Seen(life) => self.view(view::Input::Seen(life)),
             Event::Superseded { by_generation } => self.superseded(by_generation),
         }
@@ -290,9 +304,7 @@ impl Task {
                 self.probed(&suspect, |suspect| suspicion::Input::Nack { suspect, helper });
             }
             Done::Resolved { source, result } => self.discovery(discovery::Input::Resolved { source, result }),
-            Done::Dialled { source, addr, outcome } => {
-                self.discovery(discovery::Input::Dialled { source, addr, outcome })
-            }
+            Done::Dialled { addr, outcome } => self.discovery(discovery::Input::Dialled { addr, outcome }),
         }
     }
 
@@ -338,7 +350,7 @@ impl Task {
                 keys_hard: self.shared.keys_hard,
                 cluster_keys: self.view.keys() + self.stated.len(),
             },
-            sources: self.discovery.status(),
+            sources: self.discovery.status(self.shared.now()),
         }
     }
 
@@ -458,7 +470,7 @@ impl Task {
             match effect {
                 view::Effect::Arrived(identity) => {
                     info!(peer = %identity.peer, addr = %identity.peer.addr, "member arrived");
-                    self.shared.control.note_generation(&identity.peer.life());
+                    self.shared.control.note_arrival(&identity);
                     self.shared.links.ensure(&identity);
                 }
                 view::Effect::Gone(life) => {
@@ -590,14 +602,14 @@ impl Task {
 
     fn discovery(&mut self, input: discovery::Input) {
         let mut effects = Vec::new();
-        let waking = matches!(input, discovery::Input::Wake { .. });
-        self.discovery.step(self.shared.now(), input, &mut effects);
-        if !waking || !effects.is_empty() {
+        let now = self.shared.now();
+        self.discovery.step(now, input, &mut effects);
+        if self.discovery.take_changed() {
             *self
                 .shared
                 .discovery_status
                 .lock()
-                .expect("nothing panics under this lock") = self.discovery.status();
+                .expect("nothing panics under this lock") = (now, self.discovery.status(now));
         }
         for effect in effects {
             match effect {
@@ -608,18 +620,19 @@ impl Task {
                         Some(Done::Resolved { source, result })
                     });
                 }
-                discovery::Effect::Dial { source, addr } => {
+                discovery::Effect::Dial(addr) => {
                     let shared = self.shared.clone();
                     self.begin(async move {
                         let outcome = match shared.control.dial(addr).await {
+                            Ok(identity) => Outcome::Reached(Some(identity.peer.life())),
                             // When both ends dial at once, the other one's connection is as good.
-                            Ok(_) | Err(DialError::Closed(CloseCode::Duplicate)) => Outcome::Reached,
-                            Err(DialError::UnderWay) => return None,
+                            Err(DialError::Closed(CloseCode::Duplicate)) => Outcome::Reached(None),
+                            Err(DialError::UnderWay) => Outcome::Elsewhere,
                             Err(DialError::Ourselves) => Outcome::Ourselves,
                             Err(error) => Outcome::Failed(error.to_string()),
                         };
                         debug!(peer_addr = %addr, ?outcome, "dialled");
-                        Some(Done::Dialled { source, addr, outcome })
+                        Some(Done::Dialled { addr, outcome })
                     });
                 }
                 discovery::Effect::Failed { kind: SourceKind::Seed } => {

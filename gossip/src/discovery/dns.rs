@@ -8,7 +8,8 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
-use tokio::time::timeout;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Target;
 
@@ -18,8 +19,14 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a whole look-up may take, search domains and SRV targets included.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most addresses taken from one look-up.
-const ADDRESSES_MAX: usize = 256;
+const TOO_LONG: &str = "the look-up took too long";
+
+/// The most addresses taken from one look-up; an answer over TCP has no room for more. Which of them are used is decided in
+/// `discovery.rs`.
+const ADDRESSES_MAX: usize = 4_096;
+
+/// How many hosts of SRV records are looked up at once. One after the other a hundred of them would take longer than a look-up may.
+const HOSTS_AT_ONCE: usize = 16;
 
 /// A resolver, or why there is none; then every look-up says so.
 pub(crate) struct Resolver(Result<TokioResolver, String>);
@@ -40,13 +47,13 @@ impl Resolver {
         let looked_up = async {
             match target {
                 Target::Address(addr) => Ok(vec![*addr]),
-                Target::Host { host, port } => addresses(resolver, host, *port).await,
+                Target::Host { host, port } => timeout(LOOK_UP_TIMEOUT, addresses(resolver, host, *port))
+                    .await
+                    .unwrap_or_else(|_| Err(TOO_LONG.to_owned())),
                 Target::Service(name) => service(resolver, name).await,
             }
         };
-        let mut found = timeout(LOOK_UP_TIMEOUT, looked_up)
-            .await
-            .map_err(|_| "the look-up took too long".to_owned())??;
+        let mut found = looked_up.await?;
         found.sort_unstable();
         found.dedup();
         found.truncate(ADDRESSES_MAX);
@@ -88,21 +95,39 @@ async fn addresses(resolver: &TokioResolver, host: &str, port: u16) -> Result<Ve
 
 /// Every target of every record: priority and weight choose among servers, and we want to meet all nodes.
 async fn service(resolver: &TokioResolver, name: &str) -> Result<Vec<SocketAddr>, String> {
-    let records = resolver.srv_lookup(name).await.map_err(|error| error.to_string())?;
-    let mut found = Vec::new();
-    let mut failed = None;
-    for record in records.answers().iter().take(ADDRESSES_MAX) {
-        let RData::SRV(service) = &record.data else {
-            continue;
-        };
-        match addresses(resolver, &service.target.to_string(), service.port).await {
-            Ok(addresses) => found.extend(addresses),
+    let deadline = Instant::now() + LOOK_UP_TIMEOUT;
+    let records = timeout_at(deadline, resolver.srv_lookup(name))
+        .await
+        .map_err(|_| TOO_LONG.to_owned())?
+        .map_err(|error| error.to_string())?;
+    let mut hosts = records.answers().iter().filter_map(|record| match &record.data {
+        RData::SRV(service) => Some((service.target.to_string(), service.port)),
+        _ => None,
+    });
+    let (mut found, mut failed) = (Vec::new(), None);
+    let mut looking = JoinSet::new();
+    loop {
+        while looking.len() < HOSTS_AT_ONCE
+            && found.len() < ADDRESSES_MAX
+            && let Some((host, port)) = hosts.next()
+        {
+            let resolver = resolver.clone();
+            looking.spawn(async move { addresses(&resolver, &host, port).await });
+        }
+        match timeout_at(deadline, looking.join_next()).await {
+            Ok(Some(Ok(Ok(addresses)))) => found.extend(addresses),
             // One record that leads nowhere does not spoil the others.
-            Err(error) => failed = Some(error),
+            Ok(Some(Ok(Err(why)))) => failed = Some(why),
+            Ok(Some(Err(error))) => failed = Some(error.to_string()),
+            Ok(None) => break,
+            Err(_) => {
+                failed = Some(TOO_LONG.to_owned());
+                break;
+            }
         }
     }
     match failed {
-        Some(error) if found.is_empty() => Err(error),
+        Some(why) if found.is_empty() => Err(why),
         _ => Ok(found),
     }
 }
