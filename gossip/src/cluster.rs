@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rustls_pki_types::UnixTime;
 use tokio::runtime::Handle;
@@ -31,6 +30,7 @@ use crate::member::{Member, MemberState, Members};
 use crate::own::{self, Own};
 use crate::peer::{GENERATION_MAX, Identity, NodeId, Peer};
 use crate::quic::{CloseCode, DialError, Kind, Quic, Trust};
+use crate::reach::{self, Reach};
 use crate::refusal::Refusals;
 use crate::report::ClusterReport;
 use crate::stats::{Counters, Stats};
@@ -66,13 +66,12 @@ struct Shared {
     links: Links,
     resolver: Resolver,
     counters: Arc<Counters>,
-    own: Mutex<Own>,
+    own: Arc<Mutex<Own>>,
     own_changed: Notify,
     members: watch::Sender<Arc<Members>>,
     changes: Arc<Feed>,
     isolated: watch::Sender<bool>,
-    /// The other nodes with members in each group.
-    groups: ArcSwap<BTreeMap<String, Vec<NodeId>>>,
+    reach: Arc<Reach>,
     /// How the sources fared, and when that was so.
     discovery_status: Mutex<(Time, Vec<SourceStatus>)>,
     commands: mpsc::Sender<Command>,
@@ -108,8 +107,10 @@ pub enum Fault {
 pub struct Broadcast {
     /// Nodes that a copy was queued for.
     pub copies: usize,
-    /// Nodes whose queue was full; they will not get it.
+    /// Nodes whose queue was full, or one while the group's nodes are not known and too much waits for that; they will not get it.
     pub refused: usize,
+    /// The group's nodes are being asked for in the directory: the message goes to them, in order, when they are known.
+    pub waiting: bool,
 }
 
 /// Keeps this node in a group; dropping it leaves.
@@ -128,14 +129,28 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         let now = self.shared.now();
-        self.shared.own().leave(now, &self.group);
-        self.shared.own_changed.notify_one();
+        self.shared.with_own(|own| own.leave(now, &self.group));
     }
 }
 
 impl Shared {
     fn own(&self) -> MutexGuard<'_, Own> {
         self.own.lock().expect("nothing panics under this lock")
+    }
+
+    /// Changes what this node says, and wakes whoever carries that.
+    fn with_own<R>(&self, change: impl FnOnce(&mut Own) -> R) -> R {
+        let mut own = self.own();
+        let result = change(&mut own);
+        let (gossip, directory) = (own.is_changed(), own.has_unsaid());
+        drop(own);
+        if gossip {
+            self.own_changed.notify_one();
+        }
+        if directory {
+            self.reach.ring();
+        }
+        result
     }
 
     fn now(&self) -> Time {
@@ -226,11 +241,16 @@ impl Cluster {
             tracker: tracker.clone(),
             stop: stop.clone(),
         });
+        let own = Own::new(config.advertise, config.limits.clone());
+        let keys = own.keys().into_iter().collect();
+        let own = Arc::new(Mutex::new(own));
+        let reach = Arc::new(Reach::new(local.peer.life(), started_at, own.clone(), counters.clone()));
         let links = Links::new(link::Surroundings {
             quic: quic.clone(),
             control: control.clone(),
             counters: counters.clone(),
             inbound,
+            reach: reach.clone(),
             started_at,
             queue_bytes_max: config.limits.queue_bytes,
             message_bytes_max: config.limits.message_bytes,
@@ -238,12 +258,11 @@ impl Cluster {
             tracker: tracker.clone(),
             stop: stop.clone(),
         });
-        let own = Own::new(config.advertise, config.limits.clone());
         let gossip = task::start_gossip(
             &config.cluster_name,
             config.profile,
             &local,
-            &own,
+            keys,
             control.clone(),
             letter_inbox,
             counters.clone(),
@@ -260,9 +279,9 @@ impl Cluster {
             links,
             resolver: Resolver::new(config.dns_server),
             counters,
-            own: Mutex::new(own),
+            own,
             own_changed: Notify::new(),
-            groups: ArcSwap::default(),
+            reach,
             discovery_status: Mutex::new((Time::ZERO, discovery.status(Time::ZERO))),
             commands,
             fault: watch::Sender::new(None),
@@ -285,6 +304,7 @@ impl Cluster {
             command_inbox,
         );
         shared.tracker.spawn(accept(shared.clone()));
+        shared.tracker.spawn(reach_groups(shared.clone()));
         if let Some((files, contents)) = certificate_files {
             shared
                 .tracker
@@ -335,22 +355,20 @@ impl Cluster {
     /// Says what this node does. `Suspect` and `Dead` are verdicts about others and are ignored here.
     pub fn set_state(&self, state: MemberState) {
         if MemberState::stated(state.as_str()).is_some() {
-            self.shared.own().set_state(state);
-            self.shared.own_changed.notify_one();
+            self.shared.with_own(|own| own.set_state(state));
         }
     }
 
     /// Says something about this node to all others. Keys are at most 126 printable ASCII characters, values at most 1,000 bytes.
     pub fn set_fact(&self, key: &str, value: &str) -> Result<(), FactError> {
-        self.shared.own().set_fact(key, value)?;
-        self.shared.own_changed.notify_one();
-        Ok(())
+        let now = self.shared.now();
+        self.shared.with_own(|own| own.set_fact(now, key, value))
     }
 
     /// Takes a fact back.
     pub fn remove_fact(&self, key: &str) {
-        self.shared.own().remove_fact(key);
-        self.shared.own_changed.notify_one();
+        let now = self.shared.now();
+        self.shared.with_own(|own| own.remove_fact(now, key));
     }
 
     /// Joins through the peer at `addr` (`host:port`) and returns who answered. The address is kept as a seed, whatever happens now.
@@ -400,9 +418,14 @@ impl Cluster {
     }
 
     /// Joins a group, once more if this node is in it already.
+    ///
+    /// While this node's facts and groups are within the soft budget, and not too many are new, gossip tells every node; of further
+    /// groups the directory tells those who want to reach them. Callers see no difference but in time: a membership is known elsewhere
+    /// after one to three gossip intervals in either case, for the directory only by nodes that ask for the group. What others know is
+    /// eventually what is so; it goes with this node when that leaves or dies.
     pub fn join(&self, group: &str) -> Result<Membership, GroupError> {
-        self.shared.own().join(group)?;
-        self.shared.own_changed.notify_one();
+        let now = self.shared.now();
+        self.shared.with_own(|own| own.join(now, group))?;
         Ok(Membership {
             shared: self.shared.clone(),
             group: group.to_owned(),
@@ -414,9 +437,22 @@ impl Cluster {
         self.shared.own().members_of(group)
     }
 
-    /// Returns the nodes with members in the group, this one included. What other nodes joined a moment ago may be missing.
+    /// Returns the nodes with members in the group, this one included, as far as this node knows now. What other nodes joined a moment ago
+    /// may be missing. A group that may be in the directory is looked for by the first call, which returns what gossip states; later
+    /// ones know the rest, until nobody has asked for a minute. Never waits; see `find_nodes`.
     pub fn nodes(&self, group: &str) -> Vec<NodeId> {
-        let mut nodes = self.shared.groups.load().get(group).cloned().unwrap_or_default();
+        let nodes = self.shared.reach.nodes(&self.shared.links, group);
+        self.with_itself(nodes, group)
+    }
+
+    /// Returns the nodes with members in the group as `nodes` does, but waits for the directory's answer, at most a second and a half; then it
+    /// returns what is known. Returns at once when the answer is there already, or when no node has groups in the directory.
+    pub async fn find_nodes(&self, group: &str) -> Vec<NodeId> {
+        let nodes = self.shared.reach.find(&self.shared.links, group).await;
+        self.with_itself(nodes, group)
+    }
+
+    fn with_itself(&self, mut nodes: Vec<NodeId>, group: &str) -> Vec<NodeId> {
         if self.local_members(group) > 0 {
             nodes.push(self.shared.local.peer.node.clone());
         }
@@ -424,26 +460,14 @@ impl Cluster {
     }
 
     /// Sends one copy to each other node with members in the group; each gets it by `Inbound::broadcast`. Members on this node are the
-    /// caller's business: nothing comes back here. Broadcasts from one node to another keep their order; after a break of the
-    /// connection, or when a queue is full, some are missing.
+    /// caller's business: nothing comes back here.
+    ///
+    /// Never waits. When the group may be in the directory and this node has not reached it lately, the message is kept until the homes
+    /// have answered, at most a second ([`Broadcast::waiting`]); when none answers, every node with groups in the directory gets a copy
+    /// and drops it if it has no member. Broadcasts of one group from one node to another keep their order, also those that wait; after a
+    /// break of the connection, or when a queue is full, some are missing. None comes twice.
     pub fn broadcast(&self, group: &str, bytes: &Bytes) -> Broadcast {
-        let mut outcome = Broadcast::default();
-        let groups = self.shared.groups.load();
-        let Some(nodes) = groups.get(group) else {
-            return outcome;
-        };
-        let message = link::write_broadcast(group, bytes);
-        for node in nodes {
-            match self.shared.links.send(node, Channel::BROADCAST, message.clone()) {
-                Ok(()) => outcome.copies += 1,
-                Err(SendError::UnknownNode { .. } | SendError::Closed) => {}
-                Err(SendError::Full | SendError::TooLarge { .. }) => {
-                    outcome.refused += 1;
-                    self.shared.counters.dropped.add(1);
-                }
-            }
-        }
-        outcome
+        self.shared.reach.broadcast(&self.shared.links, group, bytes)
     }
 
     /// Queues a message to another node. Never waits. Messages on one channel arrive in order and none twice; after a break of the
@@ -465,8 +489,16 @@ impl Cluster {
     /// Returns the figures for metrics.
     pub fn stats(&self) -> Stats {
         let stats = self.shared.counters.snapshot(self.shared.control.round_trips());
+        let (directory, groups_watched) = self.shared.reach.stats();
+        let own = self.shared.own();
+        let (groups_in_gossip, groups_in_directory, groups_refused_total) = own.group_counts();
         Stats {
-            own_keys: self.shared.own().key_count() as u64,
+            own_keys: own.key_count() as u64,
+            groups_in_gossip,
+            groups_in_directory,
+            groups_refused_total,
+            groups_watched,
+            directory,
             ..stats
         }
     }
@@ -528,6 +560,14 @@ impl Cluster {
     pub fn cut_data_links(&self) {
         self.shared.links.cut();
     }
+}
+
+/// Carries what the directory of groups has to say.
+async fn reach_groups(shared: Arc<Shared>) {
+    let _vital = task::Vital::new(shared.clone(), "groups");
+    let members = shared.members.subscribe();
+    let carried = reach::run(&shared.reach, &shared.links, members);
+    shared.stop.run_until_cancelled(carried).await;
 }
 
 /// Takes whatever connections others begin.

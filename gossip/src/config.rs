@@ -98,10 +98,13 @@ pub struct Limits {
     pub queue_bytes: usize,
     /// The longest message, request and answer.
     pub message_bytes: usize,
-    /// From how many facts and groups on this node warns; gossip copies all of them to every node.
+    /// How many facts and groups this node states in gossip, which copies all of them to every node; further groups go to the
+    /// directory, and of further facts it warns.
     pub keys_soft: usize,
-    /// How many facts and groups this node may state.
+    /// How many facts this node may state, beside the groups that gossip carries.
     pub keys_hard: usize,
+    /// How many groups this node may be in, wherever they are said.
+    pub groups_max: usize,
 }
 
 impl Default for Limits {
@@ -111,6 +114,7 @@ impl Default for Limits {
             message_bytes: 4 << 20,
             keys_soft: 200,
             keys_hard: 1_000,
+            groups_max: 100_000,
         }
     }
 }

@@ -156,7 +156,7 @@ pub enum FactError {
         /// The longest value.
         max: usize,
     },
-    /// The node already says as much as it may.
+    /// The node already says as much as it may; facts that were taken back within the last quarter of an hour count.
     #[error("this node already states {max} facts and groups")]
     Budget {
         /// The hard limit.
@@ -173,10 +173,10 @@ pub enum GroupError {
         /// The longest encoded name.
         max: usize,
     },
-    /// The node already says as much as it may.
-    #[error("this node already states {max} facts and groups")]
-    Budget {
-        /// The hard limit.
+    /// The node is in as many groups as it may be. Leave some first; those that were left a moment ago still count.
+    #[error("this node is already in {max} groups")]
+    TooMany {
+        /// The limit.
         max: usize,
     },
 }

@@ -23,6 +23,9 @@ impl Channel {
     /// The mesh's own channel, which carries broadcasts.
     pub(crate) const BROADCAST: Channel = Channel(Self::COUNT);
 
+    /// The mesh's own channel, which carries the directory of groups.
+    pub(crate) const DIRECTORY: Channel = Channel(Self::COUNT + 1);
+
     /// Returns channel `index`, which must be below [`Channel::COUNT`]; meant for constants, where a wrong index fails to compile.
     pub const fn new(index: u8) -> Self {
         assert!(index < Self::COUNT, "there are eight channels");
@@ -41,7 +44,12 @@ impl Channel {
 
     /// Reads a channel from the wire, the mesh's own included.
     pub(crate) fn from_wire(index: u8) -> Option<Self> {
-        (index <= Self::BROADCAST.0).then_some(Self(index))
+        (index <= Self::DIRECTORY.0).then_some(Self(index))
+    }
+
+    /// Whether it is the owner's, who hears what happens to it.
+    pub(crate) fn is_owners(self) -> bool {
+        self.0 < Self::COUNT
     }
 }
 

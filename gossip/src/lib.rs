@@ -8,6 +8,7 @@
 //! plaintext mode. The invariants it keeps: one generation of a node at a time, messages of one (peer, channel) in order and never
 //! doubled, every queue bounded.
 
+mod audience;
 mod certificates;
 mod changes;
 mod cluster;
@@ -27,6 +28,7 @@ mod own;
 mod peer;
 mod pulse;
 mod quic;
+mod reach;
 mod refusal;
 mod report;
 mod secret;

@@ -8,8 +8,8 @@
 //!   after anything from a newer one.
 //! - Both ends take connections into use in the same order (`choice.rs` decides), so crossing dials neither reorder nor lose anything.
 //!
-//! Locks are taken in the order telling, delivering, state, outbox; the owner is called under the first two only, and may send from
-//! there.
+//! Locks are taken in the order telling, delivering, that of `reach.rs`, state, outbox; the owner is called under the first two only, and
+//! may send from there.
 
 mod choice;
 
@@ -35,11 +35,12 @@ use crate::frame::{Decoder, Encoder};
 use crate::inbound::{Channel, Inbound, LinkEvent};
 use crate::peer::{Identity, Life, NodeId};
 use crate::quic::{CloseCode, DialError, Established, Kind, Quic};
+use crate::reach::Reach;
 use crate::stats::Counters;
 use crate::turnstile::Turnstile;
 
-/// The channels of the owner and our own for broadcasts.
-const CHANNELS: usize = Channel::COUNT as usize + 1;
+/// The channels of the owner and our own two, for broadcasts and for the directory of groups.
+const CHANNELS: usize = Channel::COUNT as usize + 2;
 
 /// How much a writer takes out of the queue at once. Larger batches gain nothing and are lost together when the connection breaks.
 const BATCH_BYTES: usize = 256 << 10;
@@ -70,6 +71,7 @@ pub(crate) struct Surroundings {
     pub(crate) control: Arc<Control>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) inbound: Arc<dyn Inbound>,
+    pub(crate) reach: Arc<Reach>,
     pub(crate) queue_bytes_max: usize,
     pub(crate) message_bytes_max: usize,
     pub(crate) started_at: Instant,
@@ -100,6 +102,11 @@ impl Links {
     /// Who is linked under this name.
     pub(crate) fn identity(&self, node: &NodeId) -> Option<Identity> {
         self.by_node.load().get(node).map(|link| link.identity.clone())
+    }
+
+    /// Whether a node is linked: a member, and not gone.
+    pub(crate) fn is_linked(&self, node: &NodeId) -> bool {
+        self.by_node.load().contains_key(node)
     }
 
     pub(crate) fn send(&self, to: &NodeId, channel: Channel, message: Bytes) -> Result<(), SendError> {
@@ -272,14 +279,31 @@ impl Link {
     }
 
     fn every_channel() -> impl Iterator<Item = Channel> {
-        (0..=Channel::BROADCAST.index()).filter_map(Channel::from_wire)
+        (0..=Channel::DIRECTORY.index()).filter_map(Channel::from_wire)
     }
 
     fn tell(&self, event: LinkEvent) {
         self.around.inbound.link(&self.identity.peer, event);
     }
 
+    /// Tells the owner of its channels that may have lost something; the directory says again what it has.
+    fn tell_lost(&self, lost: Vec<Channel>) {
+        for channel in lost {
+            if channel == Channel::DIRECTORY {
+                self.around.reach.say_again(&self.life.node);
+            } else if channel.is_owners() {
+                self.tell(LinkEvent::Lost { channel });
+            }
+        }
+    }
+
     fn tell_writable(&self, channel: Channel) {
+        if channel == Channel::DIRECTORY {
+            self.around.reach.ring();
+        }
+        if !channel.is_owners() {
+            return;
+        }
         let _telling = self
             .telling
             .lock()
@@ -463,10 +487,9 @@ impl Link {
             }
             None => self.around.counters.data_connections.add(1),
         }
-        for channel in lost {
-            self.tell(LinkEvent::Lost { channel });
-        }
+        self.tell_lost(lost);
         self.tell(LinkEvent::Connected);
+        self.around.reach.say_again(&self.life.node);
         let (link, connection) = (self.clone(), established.connection.clone());
         self.around
             .tracker
@@ -487,10 +510,7 @@ impl Link {
     /// The channels that were written to on the connection that is over.
     fn take_lost(&self) -> Vec<Channel> {
         let lost = |channel: &Channel| std::mem::take(&mut self.out(*channel).written);
-        Self::every_channel()
-            .filter(lost)
-            .filter(|channel| *channel != Channel::BROADCAST)
-            .collect()
+        Self::every_channel().filter(lost).collect()
     }
 
     /// The connection with this number broke.
@@ -514,9 +534,7 @@ impl Link {
             self.begin_dial(&mut state);
         }
         drop(state);
-        for channel in lost {
-            self.tell(LinkEvent::Lost { channel });
-        }
+        self.tell_lost(lost);
     }
 
     /// This life is over: nothing more is delivered from it, and what is queued for it is dropped.
@@ -584,7 +602,7 @@ impl Link {
         loop {
             match self.take_batch(channel, number, &mut encoder) {
                 Batch::Some { has_room_again } => {
-                    if has_room_again && channel != Channel::BROADCAST {
+                    if has_room_again {
                         self.tell_writable(channel);
                     }
                     stream.write_all_chunks(&mut encoder.take()).await?;
@@ -697,7 +715,15 @@ impl Link {
             count += 1;
             if channel == Channel::BROADCAST {
                 let (group, message) = read_broadcast(message).ok_or("a broadcast that cannot be read")?;
-                self.around.inbound.broadcast(&self.identity.peer, &group, message);
+                // Its sender may not have heard yet that we left, or not have known who is a member.
+                if self.around.reach.is_member(&group) {
+                    self.around.inbound.broadcast(&self.identity.peer, &group, message);
+                }
+            } else if channel == Channel::DIRECTORY {
+                if !self.around.reach.message(&self.life, &message) {
+                    // Of a later version, perhaps: what it would have said is compared again later.
+                    debug!(peer = %self.identity.peer, "a message of the directory of groups cannot be read");
+                }
             } else {
                 self.around.inbound.message(&self.identity.peer, channel, message);
             }

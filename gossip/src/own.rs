@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::config::Limits;
 use crate::error::{FactError, GroupError};
-use crate::group::{self, Groups};
+use crate::group::{self, Groups, Room, TOMBSTONE_FOR, TooMany};
 use crate::member::MemberState;
 use crate::suspicion::Time;
 
@@ -18,6 +18,8 @@ pub(crate) const ADDR_KEY: &str = "addr";
 pub(crate) const VERSION_KEY: &str = "mv";
 /// The second version compares digests in the directory and keeps groups in it.
 pub(crate) const MESH_VERSION: u32 = 2;
+/// Says that the node has groups in the directory. Stated while it has, so that nobody asks the directory of a cluster without any.
+pub(crate) const SPILL_KEY: &str = "gd";
 /// Facts and groups have a prefix each, so that no fact can pass for something else.
 pub(crate) const FACT_PREFIX: &str = "f/";
 pub(crate) const GROUP_PREFIX: &str = "g/";
@@ -31,7 +33,14 @@ pub(crate) struct Own {
     state: MemberState,
     addr: String,
     facts: Arc<BTreeMap<String, String>>,
+    /// Facts that were taken back, and when: gossip keeps their keys for a while, so they count.
+    taken_back: BTreeMap<String, Time>,
     groups: Groups,
+    /// Some node here does not know of groups in the directory.
+    elders: bool,
+    /// What gossip carries for us is not what it should be.
+    changed: bool,
+    groups_refused: u64,
     limits: Limits,
 }
 
@@ -41,7 +50,11 @@ impl Own {
             state: MemberState::Joining,
             addr,
             facts: Arc::default(),
-            groups: Groups::default(),
+            taken_back: BTreeMap::new(),
+            groups: Groups::new(limits.keys_soft.min(limits.keys_hard)),
+            elders: false,
+            changed: true,
+            groups_refused: 0,
             limits,
         }
     }
@@ -55,10 +68,16 @@ impl Own {
     }
 
     pub(crate) fn set_state(&mut self, state: MemberState) {
+        self.changed |= self.state != state;
         self.state = state;
     }
 
-    pub(crate) fn set_fact(&mut self, key: &str, value: &str) -> Result<(), FactError> {
+    /// Says whether there are nodes that do not know of groups in the directory.
+    pub(crate) fn set_elders(&mut self, elders: bool) {
+        self.elders = elders;
+    }
+
+    pub(crate) fn set_fact(&mut self, now: Time, key: &str, value: &str) -> Result<(), FactError> {
         let max = KEY_LEN_MAX - FACT_PREFIX.len();
         if key.is_empty() || key.len() > max || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(FactError::Key { max });
@@ -69,49 +88,97 @@ impl Own {
                 max: VALUE_LEN_MAX,
             });
         }
-        if !self.facts.contains_key(key) && self.key_count() >= self.limits.keys_hard {
+        self.taken_back.retain(|_, since| now < *since + TOMBSTONE_FOR);
+        let is_new = !self.facts.contains_key(key) && !self.taken_back.contains_key(key);
+        if is_new && self.key_count() + self.taken_back.len() >= self.limits.keys_hard {
             return Err(FactError::Budget {
                 max: self.limits.keys_hard,
             });
         }
-        Arc::make_mut(&mut self.facts).insert(key.to_owned(), value.to_owned());
+        if self.facts.get(key).is_none_or(|before| before != value) {
+            self.taken_back.remove(key);
+            Arc::make_mut(&mut self.facts).insert(key.to_owned(), value.to_owned());
+            self.changed = true;
+        }
         Ok(())
     }
 
-    pub(crate) fn remove_fact(&mut self, key: &str) {
-        Arc::make_mut(&mut self.facts).remove(key);
+    pub(crate) fn remove_fact(&mut self, now: Time, key: &str) {
+        if self.facts.contains_key(key) {
+            Arc::make_mut(&mut self.facts).remove(key);
+            self.taken_back.insert(key.to_owned(), now);
+            self.changed = true;
+        }
     }
 
-    pub(crate) fn join(&mut self, name: &str) -> Result<(), GroupError> {
+    /// What gossip has room for now.
+    fn room(&self) -> Room {
+        let max = if self.elders {
+            self.limits.keys_hard
+        } else {
+            self.limits.keys_soft.min(self.limits.keys_hard)
+        };
+        Room {
+            keys: max.saturating_sub(self.key_count()),
+            elders: self.elders,
+        }
+    }
+
+    pub(crate) fn join(&mut self, now: Time, name: &str) -> Result<(), GroupError> {
         let max = KEY_LEN_MAX - GROUP_PREFIX.len();
         if name.is_empty() || group::encode(name).len() > max {
             return Err(GroupError::Name { max });
         }
-        if !self.groups.is_stated(name) && self.key_count() >= self.limits.keys_hard {
-            return Err(GroupError::Budget {
-                max: self.limits.keys_hard,
-            });
-        }
-        self.groups.join(name);
-        Ok(())
+        let (room, max) = (self.room(), self.limits.groups_max);
+        self.groups.join(now, name, room, max).map_err(|TooMany| {
+            self.groups_refused += 1;
+            GroupError::TooMany { max }
+        })
     }
 
     pub(crate) fn leave(&mut self, now: Time, name: &str) {
         self.groups.leave(now, name);
     }
 
-    /// Forgets groups that have been empty for long enough; says whether there were any.
-    pub(crate) fn sweep(&mut self, now: Time) -> bool {
-        self.groups.sweep(now)
+    /// Forgets groups that have been empty for long enough, and moves groups into gossip that has room.
+    pub(crate) fn sweep(&mut self, now: Time) {
+        let room = self.room();
+        self.groups.sweep(now, room);
+    }
+
+    /// Whether what gossip carries for us is to be brought up to date.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.changed || self.groups.is_gossip_changed()
+    }
+
+    /// The same, once: it is about to be.
+    pub(crate) fn take_changed(&mut self) -> bool {
+        let groups = self.groups.take_gossip_changed();
+        std::mem::take(&mut self.changed) | groups
+    }
+
+    /// Returns the groups of which the directory should hear, with the coarse count that it should hold, or nothing.
+    pub(crate) fn take_unsaid(&mut self) -> Vec<(String, Option<u32>)> {
+        self.groups.take_unsaid()
+    }
+
+    pub(crate) fn has_unsaid(&self) -> bool {
+        self.groups.has_unsaid()
+    }
+
+    /// How many groups are in gossip, in the directory, and were refused.
+    pub(crate) fn group_counts(&self) -> (u64, u64, u64) {
+        let (gossip, directory) = (self.groups.in_gossip(), self.groups.in_directory());
+        (gossip as u64, directory as u64, self.groups_refused)
     }
 
     pub(crate) fn members_of(&self, group: &str) -> u32 {
         self.groups.members(group)
     }
 
-    /// How many facts and groups we state.
+    /// How many facts and groups we state in gossip.
     pub(crate) fn key_count(&self) -> usize {
-        self.facts.len() + self.groups.len()
+        self.facts.len() + self.groups.in_gossip()
     }
 
     /// Everything that gossip should carry for us.
@@ -121,6 +188,9 @@ impl Own {
             (ADDR_KEY.to_owned(), self.addr.clone()),
             (VERSION_KEY.to_owned(), MESH_VERSION.to_string()),
         ]);
+        if self.groups.hint() {
+            keys.insert(SPILL_KEY.to_owned(), "1".to_owned());
+        }
         keys.extend(
             self.facts
                 .iter()
@@ -136,55 +206,4 @@ impl Own {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn own(keys_hard: usize) -> Own {
-        Own::new(
-            "host:1".into(),
-            Limits {
-                keys_hard,
-                ..Limits::default()
-            },
-        )
-    }
-
-    #[test]
-    fn facts_are_checked() {
-        let mut own = own(10);
-        let longest = "k".repeat(126);
-        assert_eq!(own.set_fact(&longest, &"v".repeat(1_000)), Ok(()));
-        assert!(own.keys().keys().all(|key| key.len() <= KEY_LEN_MAX));
-        let too_long = "k".repeat(127);
-        for key in ["", "ä", "a b", "a\n", too_long.as_str()] {
-            assert_eq!(own.set_fact(key, "v"), Err(FactError::Key { max: 126 }), "{key:?}");
-        }
-        assert_eq!(
-            own.set_fact("k", &"v".repeat(1_001)),
-            Err(FactError::Value { len: 1_001, max: 1_000 })
-        );
-        own.remove_fact(&longest);
-        assert!(own.facts().is_empty());
-    }
-
-    #[test]
-    fn the_budget_counts_facts_and_groups_together() {
-        let mut own = own(2);
-        own.set_fact("a", "1").unwrap();
-        own.join("room").unwrap();
-        assert_eq!(own.set_fact("b", "1"), Err(FactError::Budget { max: 2 }));
-        assert_eq!(own.join("other"), Err(GroupError::Budget { max: 2 }));
-        own.set_fact("a", "2").unwrap();
-        own.join("room").unwrap();
-        assert_eq!(own.key_count(), 2);
-    }
-
-    #[test]
-    fn group_names_may_be_any_text_that_is_short_enough() {
-        let mut own = own(10);
-        own.join("room:räuber/höhle").unwrap();
-        assert!(own.keys().keys().all(|key| key.is_ascii()));
-        assert_eq!(own.join(""), Err(GroupError::Name { max: 126 }));
-        assert_eq!(own.join(&"ä".repeat(22)), Err(GroupError::Name { max: 126 }));
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::directory::DirectoryStats;
 use crate::peer::NodeId;
 
 /// Counts refused peers by what they lacked.
@@ -28,8 +29,22 @@ pub struct Stats {
     pub control_connections: u64,
     /// Data connections that are up.
     pub data_connections: u64,
-    /// Facts and groups that this node states.
+    /// Facts and groups that this node states in gossip.
     pub own_keys: u64,
+    /// Groups of this node that gossip states.
+    pub groups_in_gossip: u64,
+    /// Groups of this node that the directory holds.
+    pub groups_in_directory: u64,
+    /// Joins that were refused because this node is in as many groups as it may be.
+    pub groups_refused_total: u64,
+    /// Groups that this node watches in the directory because somebody here wants to reach them.
+    pub groups_watched: u64,
+    /// Groups that were not watched because too many are.
+    pub group_watches_refused_total: u64,
+    /// Groups whose nodes no home named in time: their broadcasts went to every node with groups in the directory.
+    pub group_unanswered_total: u64,
+    /// The mesh's own directory, which holds groups.
+    pub directory: DirectoryStats,
     /// Facts and groups of all nodes.
     pub cluster_keys: u64,
     /// Until when the operator's certificate of this node counts, in Unix seconds; 0 when it has none.
@@ -100,6 +115,8 @@ counters! {
     data_connections,
     own_keys,
     cluster_keys,
+    group_watches_refused,
+    group_unanswered,
     refused_secret,
     refused_authority,
     refused_cluster_name,
@@ -162,6 +179,13 @@ impl Counters {
             control_connections: self.control_connections.get(),
             data_connections: self.data_connections.get(),
             own_keys: self.own_keys.get(),
+            groups_in_gossip: 0,
+            groups_in_directory: 0,
+            groups_refused_total: 0,
+            groups_watched: 0,
+            group_watches_refused_total: self.group_watches_refused.get(),
+            group_unanswered_total: self.group_unanswered.get(),
+            directory: DirectoryStats::default(),
             cluster_keys: self.cluster_keys.get(),
             certificate_expiry_s: self.certificate_expiry_s.get(),
             refused_total: RefusedCounts {

@@ -86,6 +86,8 @@ struct Entry {
     facts: Arc<BTreeMap<String, String>>,
     groups: Vec<String>,
     mesh_version: u32,
+    /// It has groups in the directory.
+    spills: bool,
     keys: usize,
     /// It has been heard what the life states. A connection admits a life before gossip speaks for it.
     stated: bool,
@@ -110,6 +112,7 @@ impl Entry {
             facts: Arc::default(),
             groups: Vec::new(),
             mesh_version: 1,
+            spills: false,
             keys: 0,
             stated: false,
             live: false,
@@ -121,6 +124,7 @@ impl Entry {
     fn hear(&mut self, stated: Vec<(String, String)>) {
         let mut facts = BTreeMap::new();
         self.groups.clear();
+        self.spills = false;
         self.keys = stated.len();
         self.stated = true;
         for (key, value) in stated {
@@ -129,6 +133,8 @@ impl Entry {
                 self.state = MemberState::stated(&value).unwrap_or(MemberState::Joining);
             } else if key == own::ADDR_KEY {
                 self.identity.peer.addr = value;
+            } else if key == own::SPILL_KEY {
+                self.spills = true;
             } else if key == own::VERSION_KEY {
                 self.mesh_version = value.parse().unwrap_or(1);
             } else if let Some(fact) = key.strip_prefix(own::FACT_PREFIX) {
@@ -222,6 +228,13 @@ impl View {
             }
         }
         groups
+    }
+
+    /// The other nodes that have groups in the directory.
+    pub(crate) fn spilling(&self) -> Vec<NodeId> {
+        let spills = |entry: &Entry| entry.spills && entry.is_present();
+        let spilling = self.entries.iter().filter(|(_, entry)| spills(entry));
+        spilling.map(|(node, _)| node.clone()).collect()
     }
 
     /// Where to reach a node, if it is a member.

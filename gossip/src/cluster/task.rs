@@ -17,9 +17,9 @@ use crate::control::{Control, Event, PROBE_PAUSE};
 use crate::discovery::{self, Discovery, Outcome, SourceKind, Target};
 use crate::error::StartError;
 use crate::member::{MemberState, Members};
-use crate::own::Own;
 use crate::peer::{Identity, Life, NodeId};
 use crate::quic::{CloseCode, DialError};
+use crate::reach::{self, Stated};
 use crate::report::{ClusterReport, MemberReport, OwnReport, SuspicionReport};
 use crate::slept::Slept;
 use crate::stats::Counters;
@@ -99,7 +99,7 @@ pub(super) async fn start_gossip(
     cluster_name: &str,
     profile: Profile,
     local: &Identity,
-    own: &Own,
+    keys: Vec<(String, String)>,
     control: Arc<Control>,
     inbox: mpsc::Receiver<Letter>,
     counters: Arc<Counters>,
@@ -123,7 +123,6 @@ pub(super) async fn start_gossip(
         extra_liveness_predicate: None,
     };
     let carrier = Carrier::new(control, inbox, counters, timing.gossip_interval);
-    let keys = own.keys().into_iter().collect();
     spawn_chitchat(config, keys, &carrier)
         .await
         .map_err(|error| StartError::Gossip(error.into()))
@@ -251,9 +250,8 @@ impl Task {
         }
         self.read_gossip().await;
         if slow {
-            if self.shared.own().sweep(self.shared.now()) {
-                self.state_own().await;
-            }
+            let now = self.shared.now();
+            self.shared.with_own(|own| own.sweep(now));
             self.refresh_round_trips();
             let input = discovery::Input::Wake {
                 alone: self.view.is_alone(),
@@ -419,8 +417,14 @@ impl Task {
 
     /// Brings what gossip carries for us up to date.
     async fn state_own(&mut self) {
+        let wanted = {
+            let mut own = self.shared.own();
+            if !own.take_changed() {
+                return;
+            }
+            own.keys()
+        };
         self.changed = true;
-        let wanted = self.shared.own().keys();
         if wanted == self.stated {
             return;
         }
@@ -656,10 +660,15 @@ impl Task {
             .counters
             .cluster_keys
             .set((self.view.keys() + self.stated.len()) as u64);
-        self.shared.groups.store(Arc::new(self.view.groups()));
+        let stated = Stated {
+            by_group: self.view.groups(),
+            spilling: self.view.spilling(),
+        };
+        self.shared.reach.state(&self.shared.links, stated);
         let members = self.view.members(own_member(&self.shared));
         if members != self.shown {
             self.note_states(&members);
+            self.shared.own().set_elders(reach::has_elders(&members));
             self.shown = members.clone();
             self.shared.changes.publish(members.clone());
             self.shared

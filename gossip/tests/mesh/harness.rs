@@ -179,6 +179,8 @@ pub(crate) struct NodeOptions {
     pub(crate) socket: Option<Arc<UdpSocket>>,
     pub(crate) advertise: Option<String>,
     pub(crate) queue_bytes: usize,
+    pub(crate) keys_soft: usize,
+    pub(crate) groups_max: usize,
     pub(crate) everyone_is_a_seed: bool,
 }
 
@@ -198,6 +200,8 @@ impl Default for NodeOptions {
             socket: None,
             advertise: None,
             queue_bytes: Limits::default().queue_bytes,
+            keys_soft: Limits::default().keys_soft,
+            groups_max: Limits::default().groups_max,
             everyone_is_a_seed: false,
         }
     }
@@ -240,6 +244,8 @@ impl Node {
             dns_server: options.dns_server,
             limits: Limits {
                 queue_bytes: options.queue_bytes,
+                keys_soft: options.keys_soft,
+                groups_max: options.groups_max,
                 ..Limits::default()
             },
         };

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod discovery;
+mod groups;
 mod harness;
 mod links;
 mod membership;
