@@ -510,6 +510,15 @@ impl Cluster {
         report.await.ok()
     }
 
+    /// Takes a life of the node that has departed off the list of members, here and on all connected nodes that see it departed as
+    /// well. It is listed again if it comes back. Returns whether there was one on this node's list.
+    pub async fn forget(&self, node: &NodeId) -> bool {
+        let (answer, forgotten) = oneshot::channel();
+        let node = node.clone();
+        let asked = self.shared.commands.send(Command::Forget { node, answer }).await;
+        asked.is_ok() && forgotten.await.unwrap_or(false)
+    }
+
     /// Returns how each seed and DNS name fares.
     pub fn discovery_status(&self) -> Vec<SourceStatus> {
         let (at, mut status) = self

@@ -68,6 +68,7 @@ const TAG_GOSSIP: u8 = 2;
 const TAG_REQUEST: u8 = 3;
 const TAG_PROBE: u8 = 4;
 const TAG_PROBE_FOR: u8 = 5;
+const TAG_FORGET: u8 = 6;
 
 /// The answer to a probe, and of a helper whose probe was answered. A helper that has said silent may say alive after it.
 const ALIVE: u8 = 1;
@@ -86,6 +87,8 @@ pub(crate) enum Event {
     },
     /// The life was seen on a data connection.
     Seen(Life),
+    /// An operator says, through another node, that the life need not be listed any more.
+    Forget(Life),
     /// A newer process bears our name.
     Superseded {
         by_generation: Option<u64>,
@@ -542,9 +545,34 @@ impl Control {
 
     async fn read_uni(&self, from: SocketAddr, mut stream: RecvStream) {
         match timeout(STREAM_TIMEOUT, stream.read_to_end(GOSSIP_LEN_MAX)).await {
-            Ok(Ok(bytes)) => self.take_gossip(from, bytes.into()),
+            Ok(Ok(bytes)) => match bytes.split_first() {
+                Some((&TAG_FORGET, life)) => {
+                    if let Some((life, _)) = decode_suspect(life) {
+                        self.tell(Event::Forget(life)).await;
+                    }
+                }
+                _ => self.take_gossip(from, bytes.into()),
+            },
             Ok(Err(error)) => debug!(peer_addr = %from, %error, "a gossip message did not come"),
             Err(_) => debug!(peer_addr = %from, "a gossip message did not come in time"),
+        }
+    }
+
+    /// Tells every connected peer that a life need not be listed any more. Who is not connected lists it until its time is over.
+    pub(crate) fn forget_everywhere(&self, life: &Life, addr: SocketAddr) {
+        let mut framed = vec![TAG_FORGET];
+        framed.extend(encode_suspect(life, addr));
+        let framed = Bytes::from(framed);
+        for active in self.table().active.values() {
+            let (connection, framed) = (active.connection.clone(), framed.clone());
+            let telling = async move {
+                // An error of the stream is one of the connection, of which others take care.
+                let _ = timeout(STREAM_TIMEOUT, write_stream(&connection, framed)).await;
+            };
+            self.around.tracker.spawn_on(
+                self.around.stop.clone().run_until_cancelled_owned(telling),
+                &self.around.runtime,
+            );
         }
     }
 

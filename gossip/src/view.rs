@@ -51,6 +51,8 @@ pub(crate) enum Input {
     Suspected(NodeId),
     Cleared(NodeId),
     Died(NodeId),
+    /// An operator does not want to see the departed life any more.
+    Forget(Life),
 }
 
 /// How a connection ended.
@@ -196,6 +198,7 @@ impl View {
             }
             Input::Cleared(node) => self.cleared(&node, out),
             Input::Died(node) => self.died(now, &node, out),
+            Input::Forget(life) => self.forget(&life, out),
         }
     }
 
@@ -307,6 +310,15 @@ impl View {
         self.parted.insert(life.clone(), now);
         out.push(Effect::Gone(life.clone()));
         out.push(Effect::Forget(life.node.clone()));
+    }
+
+    /// A member that is here, as we see it, is not forgotten because another node sees it otherwise.
+    fn forget(&mut self, life: &Life, out: &mut Vec<Effect>) {
+        let listed = self.entries.get(&life.node);
+        if listed.is_some_and(|entry| !entry.is_present() && entry.identity.peer.generation <= life.generation) {
+            self.entries.remove(&life.node);
+            out.push(Effect::Forget(life.node.clone()));
+        }
     }
 
     fn cleared(&mut self, node: &NodeId, out: &mut Vec<Effect>) {

@@ -34,6 +34,7 @@ const WAIT_SECONDS: &[f64] = &[
 const MEMBER_STATES: &[&str] = &["joining", "ready", "draining", "leaving", "suspect", "dead"];
 const ZONE_STATES: &[&str] = &["running", "moving", "missing"];
 const DIRECTIONS: &[&str] = &["in", "out"];
+const PROBES: &[&str] = &["direct", "indirect"];
 const LOOKUP_ANSWERS: &[&str] = &["hit", "miss"];
 const ROLES: &[&str] = &["owner", "backup"];
 
@@ -97,6 +98,13 @@ pub struct MeshFigures {
     pub certificate_expiry_s: u64,
     pub suspicions: u64,
     pub false_suspicions: u64,
+    pub deaths: u64,
+    pub self_late: u64,
+    pub probes_direct: u64,
+    pub probes_indirect: u64,
+    pub nacks_missed: u64,
+    pub local_health: u64,
+    pub isolated: bool,
     pub seed_failures: u64,
     pub dns_failures: u64,
     /// The last measured round trip of each connected peer.
@@ -147,6 +155,12 @@ pub struct Metrics {
     gossip_keys: IntGauge,
     suspicions: IntCounter,
     false_suspicions: IntCounter,
+    mesh_deaths: IntCounter,
+    mesh_self_late: IntCounter,
+    mesh_probes: IntCounterVec,
+    mesh_nacks_missed: IntCounter,
+    mesh_local_health: IntGauge,
+    mesh_isolated: IntGauge,
     peer_connections: IntGauge,
     peer_messages: IntCounterVec,
     peer_queue_dropped: IntCounter,
@@ -298,6 +312,29 @@ impl Metrics {
         let false_suspicions = f.counter(
             "rookery_false_suspicions_total",
             "Suspected members that turned out to be alive.",
+        );
+        let mesh_deaths = f.counter("rookery_mesh_deaths_total", "Members that were declared dead.");
+        let mesh_self_late = f.counter(
+            "rookery_mesh_self_late_total",
+            "Times that this node was stopped or starved for more than a second and trusted its view of others less.",
+        );
+        let mesh_probes = f.counters_from(
+            "rookery_mesh_probes_total",
+            "Probes of silent members, by this node itself and asked of others.",
+            "kind",
+            PROBES,
+        );
+        let mesh_nacks_missed = f.counter(
+            "rookery_mesh_nacks_missed_total",
+            "Members that were asked to probe another one and said nothing: a sign that this node is out of touch.",
+        );
+        let mesh_local_health = f.gauge(
+            "rookery_mesh_local_health",
+            "This node's own health as a judge of others: 0 is well, 8 is the worst.",
+        );
+        let mesh_isolated = f.gauge(
+            "rookery_mesh_isolated",
+            "1 while this node trusts its view of others less and takes nothing over.",
         );
         let peer_connections = f.gauge("rookery_peer_connections", "Open connections to other nodes.");
         let peer_messages = f.counters_from(
@@ -524,6 +561,12 @@ impl Metrics {
             gossip_keys,
             suspicions,
             false_suspicions,
+            mesh_deaths,
+            mesh_self_late,
+            mesh_probes,
+            mesh_nacks_missed,
+            mesh_local_health,
+            mesh_isolated,
             peer_connections,
             peer_messages,
             peer_queue_dropped,
@@ -681,6 +724,8 @@ impl Metrics {
         set_states(&self.members, MEMBER_STATES, &figures.members);
         self.gossip_keys.set(as_gauge(figures.keys));
         self.peer_connections.set(as_gauge(figures.peer_connections));
+        self.mesh_local_health.set(as_gauge(figures.local_health));
+        self.mesh_isolated.set(i64::from(figures.isolated));
         self.mesh_certificate_expiry.set(as_gauge(figures.certificate_expiry_s));
         let failures = |source: DiscoverySource| self.discovery_failures.with_label_values(&[source.label()]);
         for (counter, counted) in [
@@ -690,6 +735,14 @@ impl Metrics {
             (&self.peers_refused, figures.refused),
             (&self.suspicions, figures.suspicions),
             (&self.false_suspicions, figures.false_suspicions),
+            (&self.mesh_deaths, figures.deaths),
+            (&self.mesh_self_late, figures.self_late),
+            (&self.mesh_probes.with_label_values(&["direct"]), figures.probes_direct),
+            (
+                &self.mesh_probes.with_label_values(&["indirect"]),
+                figures.probes_indirect,
+            ),
+            (&self.mesh_nacks_missed, figures.nacks_missed),
             (&failures(DiscoverySource::Seed), figures.seed_failures),
             (&failures(DiscoverySource::Dns), figures.dns_failures),
         ] {

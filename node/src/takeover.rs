@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::clock::boot_ms;
 use crate::modules::unavailable;
 use crate::owner::lease::{Effect, Input, LEASE_MS, Lease};
-use crate::session::hub::Hub;
+use crate::session::hub::{Hub, node_id};
 use crate::store::{MatchRow, StoreError};
 
 /// How often a node looks for matches without an owner, on average.
@@ -110,7 +110,7 @@ pub async fn adopt(hub: Arc<Hub>) {
     for round in 1_u64.. {
         let jitter = rand::random_range(0.5..1.5);
         tokio::time::sleep(LOOK_EVERY.mul_f64(jitter)).await;
-        if !hub.takes_matches() || !hub.fence().is_open() {
+        if !hub.takes_matches() || !hub.fence().is_open() || hub.cluster().is_isolated() {
             continue;
         }
         let taken = match take(&hub).await {
@@ -227,5 +227,8 @@ pub async fn forget(hub: &Arc<Hub>, name: &NodeName) -> Result<(), Refusal> {
     };
     tracing::warn!(%name, generation, "a node was counted as dead by an operator");
     hub.node_gone(name.clone(), generation);
+    if let Some(node) = node_id(name) {
+        hub.cluster().forget(&node).await;
+    }
     Ok(())
 }

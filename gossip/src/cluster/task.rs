@@ -49,8 +49,17 @@ const RESULTS_LEN_MAX: usize = 256;
 /// What the handle asks of the task.
 #[derive(Debug)]
 pub(super) enum Command {
-    AddSeed { text: String, target: Target },
-    Report { answer: oneshot::Sender<ClusterReport> },
+    AddSeed {
+        text: String,
+        target: Target,
+    },
+    Report {
+        answer: oneshot::Sender<ClusterReport>,
+    },
+    Forget {
+        node: NodeId,
+        answer: oneshot::Sender<bool>,
+    },
 }
 
 /// What came of something that the task had begun.
@@ -281,8 +290,23 @@ impl Task {
                 self.view(view::Input::Disconnected { life, parting });
             }
             Event::Seen(life) => self.view(view::Input::Seen(life)),
+            Event::Forget(life) => self.view(view::Input::Forget(life)),
             Event::Superseded { by_generation } => self.superseded(by_generation),
         }
+    }
+
+    /// Takes one of the departed off everybody's list.
+    fn forget(&mut self, node: &NodeId) -> bool {
+        let departed = self.shown.get(node).is_some_and(|member| member.departed);
+        let Some(identity) = self.view.identity(node).filter(|_| departed).cloned() else {
+            return false;
+        };
+        self.changed = true;
+        self.shared
+            .control
+            .forget_everywhere(&identity.peer.life(), identity.gossip_addr);
+        self.view(view::Input::Forget(identity.peer.life()));
+        true
     }
 
     fn command(&mut self, command: Command) {
@@ -290,6 +314,7 @@ impl Task {
             Command::AddSeed { text, target } => self.discovery(discovery::Input::Add { text, target }),
             // Who asked may have gone away.
             Command::Report { answer } => drop(answer.send(self.report())),
+            Command::Forget { node, answer } => drop(answer.send(self.forget(&node))),
         }
     }
 

@@ -316,6 +316,26 @@ fn a_newer_life_that_gossip_names_ends_the_older_one_before_it_was_heard_itself(
 }
 
 #[test]
+fn an_operator_may_have_the_departed_forgotten_and_nobody_else() {
+    let mut view = view();
+    let a: NodeId = "a".parse().unwrap();
+    step(&mut view, Input::Connected(identity("a", 2)));
+    assert_eq!(step(&mut view, Input::Forget(life("a", 2))), []);
+    step(&mut view, Input::Suspected(a.clone()));
+    assert_eq!(step(&mut view, Input::Forget(life("a", 2))), []);
+    step(&mut view, Input::Died(a.clone()));
+    // What is meant for an earlier life says nothing about this one.
+    assert_eq!(step(&mut view, Input::Forget(life("a", 1))), []);
+    assert_eq!(
+        step(&mut view, Input::Forget(life("a", 2))),
+        [Effect::Forget(a.clone())]
+    );
+    assert_eq!(state(&view, "a"), None);
+    gossip(&mut view, &[report("a", 2, true, true)]);
+    assert_eq!(state(&view, "a"), Some(MemberState::Joining));
+}
+
+#[test]
 fn groups_name_the_living_with_members() {
     let mut view = view();
     for name in ["a", "b", "c"] {
@@ -340,7 +360,7 @@ fn a_newer_namesake_is_noticed_and_an_older_one_is_not() {
 
 fn input() -> impl Strategy<Value = Input> {
     let name = prop_oneof![Just("a"), Just("b")];
-    (name, 1..4u64, any::<bool>(), any::<bool>(), 0..8u8).prop_map(|(name, generation, live, heard, kind)| match kind {
+    (name, 1..4u64, any::<bool>(), any::<bool>(), 0..9u8).prop_map(|(name, generation, live, heard, kind)| match kind {
         0 | 1 => Input::Gossip(vec![report(name, generation, live, heard)]),
         2 => Input::Connected(identity(name, generation)),
         3 => Input::Disconnected {
@@ -350,6 +370,7 @@ fn input() -> impl Strategy<Value = Input> {
         4 => Input::Seen(life(name, generation)),
         5 => Input::Suspected(name.parse().unwrap()),
         6 => Input::Cleared(name.parse().unwrap()),
+        7 => Input::Forget(life(name, generation)),
         _ => Input::Died(name.parse().unwrap()),
     })
 }

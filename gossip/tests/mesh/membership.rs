@@ -180,6 +180,12 @@ async fn a_killed_node_is_suspected_and_then_dead_on_all_others() {
             killed_at.elapsed()
         );
         assert!(nodes.iter().all(|node| node.cluster.stats().suspicions_total >= 1));
+        // Whom an operator does not want to see any more is forgotten by all.
+        assert!(!nodes[1].cluster.forget(&nodes[0].name()).await, "it is here");
+        assert!(nodes[1].cluster.forget(&peer.node).await);
+        for node in &nodes {
+            eventually(|| node.members() == ["n0", "n1"]).await;
+        }
     }
 }
 

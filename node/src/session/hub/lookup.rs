@@ -25,7 +25,9 @@ const STORE_AGAIN: Duration = Duration::from_millis(500);
 const LOOKUPS_AT_ONCE: usize = 256;
 
 impl Hub {
-    /// That life of a node is over: its matches are lost, unless the store says otherwise, and what it had not begun goes to us.
+    /// That life of a node is over: its matches are lost, unless the store says otherwise, and what it had not begun goes to us. What
+    /// is said here of seats, routes and interests is taken back by the node's next connection; what is written into the store is not,
+    /// so that it waits until this node trusts its own view.
     pub fn node_gone(self: &Arc<Self>, node: NodeName, generation: u64) {
         self.executor().gateway_gone(&node, generation);
         self.services().node_gone(&NodeLife {
@@ -35,7 +37,7 @@ impl Hub {
         let hub = Arc::clone(self);
         self.spawn(async move {
             let mut told = false;
-            loop {
+            while hub.verdict_stands(&node, generation).await {
                 match hub.bury(&node, generation).await {
                     Ok(()) => break,
                     Err(error) => {
@@ -52,6 +54,21 @@ impl Hub {
                 hub.locate(target);
             }
         });
+    }
+
+    /// Waits while this node trusts its own view less, which is some seconds at most. Whether the life is still over then.
+    async fn verdict_stands(&self, node: &NodeName, generation: u64) -> bool {
+        let mut isolation = self.cluster().isolation();
+        if !*isolation.borrow() {
+            return true;
+        }
+        // An error is the end of the mesh, and of this node with it.
+        let trusted = isolation.wait_for(|isolated| !isolated).await.is_ok();
+        let life = NodeLife {
+            name: node.clone(),
+            generation,
+        };
+        trusted && !self.is_member(&life)
     }
 
     pub(super) fn links_of(&self, node: &NodeName, generation: u64) -> Vec<Arc<Mutex<Link<Session>>>> {
@@ -161,7 +178,7 @@ impl Hub {
                         if !std::mem::replace(&mut told, true) {
                             lock(&link).waiting("owner");
                         }
-                    } else if self.is_gone(&owner) {
+                    } else if self.is_gone(&owner) && !self.cluster().is_isolated() {
                         // Our own verdict on the node did not reach the store yet, or another's did.
                         let _ = self.bury(&owner.name, owner.generation).await;
                     } else if epoch > known || began.elapsed() >= LOOK_AGAIN {
@@ -240,7 +257,7 @@ impl Hub {
             .and_then(|node| members.get(&node).cloned())
             .is_some_and(|member| {
                 member.peer.generation > life.generation
-                    || (member.peer.generation == life.generation && member.state == MemberState::Dead)
+                    || (member.peer.generation == life.generation && member.departed)
             })
     }
 }
