@@ -328,13 +328,19 @@ impl Accounts {
         let shown = RefreshToken::parse(refresh_token)?;
         let hash = shown.hash();
         let successor = self.tokens.successor(&shown);
+        let other = self.tokens.other_successor(&shown);
+        let other_hash = other.as_ref().map(RefreshToken::hash);
         let asked = ShownToken {
             family: &shown.family,
             hash: &hash,
+            other_successor: other_hash.as_deref(),
             repeat_within_ms: u64::try_from(REFRESH_REPEAT_WITHIN.as_millis()).expect("half a minute is short"),
         };
         match self.store.rotate(&asked, &new_family(&successor)).await? {
             Rotation::Done(player) => Ok(self.tickets(player, &successor)),
+            Rotation::DoneByOther(player) => {
+                Ok(self.tickets(player, &other.expect("it is what the store was asked about")))
+            }
             Rotation::Unknown => Err(TokenError::Expired.into()),
             Rotation::Reused => {
                 tracing::info!("a refresh token was shown twice, its sign-in is revoked");

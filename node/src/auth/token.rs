@@ -72,6 +72,7 @@ pub struct Tokens {
     access: Purpose,
     resume: Purpose,
     refresh: hmac::Key,
+    refresh_next: Option<hmac::Key>,
     validation: Validation,
 }
 
@@ -123,10 +124,12 @@ impl Tokens {
         validation.validate_exp = false;
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
+        let refresh = |key: &[u8]| hmac::Key::new(hmac::HMAC_SHA256, &derive(key, b"refresh"));
         Self {
             access: Purpose::new(keys, b"access"),
             resume: Purpose::new(keys, b"resume"),
-            refresh: hmac::Key::new(hmac::HMAC_SHA256, &derive(&keys.current, b"refresh")),
+            refresh: refresh(&keys.current),
+            refresh_next: keys.next.as_ref().map(|next| refresh(next)),
             validation,
         }
     }
@@ -164,10 +167,21 @@ impl Tokens {
     /// The token that follows this one. It is computed, not drawn, so that a client whose answer was lost asks again and gets
     /// the same.
     pub(super) fn successor(&self, shown: &RefreshToken) -> RefreshToken {
-        RefreshToken {
-            family: shown.family.clone(),
-            secret: BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&self.refresh, shown.to_text().as_bytes())),
-        }
+        successor(&self.refresh, shown)
+    }
+
+    /// The one that a node computes which signs with our other secret, while the secret is being replaced: a client whose answer was
+    /// lost because that node restarted asks here.
+    pub(super) fn other_successor(&self, shown: &RefreshToken) -> Option<RefreshToken> {
+        let key = self.refresh_next.as_ref()?;
+        Some(successor(key, shown))
+    }
+}
+
+fn successor(key: &hmac::Key, shown: &RefreshToken) -> RefreshToken {
+    RefreshToken {
+        family: shown.family.clone(),
+        secret: BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(key, shown.to_text().as_bytes())),
     }
 }
 

@@ -118,6 +118,8 @@ pub struct CredentialRow {
 pub enum Rotation {
     /// The successor counts now.
     Done(Player),
+    /// It was replaced a moment ago by the other successor, which counts.
+    DoneByOther(Player),
     /// The token was replaced before: somebody has a copy. The whole family is revoked now.
     Reused,
     /// No such family, or it has expired or was revoked.
@@ -269,6 +271,18 @@ impl Store {
                 None => Ok(Rotation::Unknown),
                 Some(row) if row.get::<i64>("repeated")? == 1 => rotated(transaction, &row).await,
                 Some(_) => {
+                    if let Some(other) = shown.other_successor {
+                        let repeat = args![shown.family, shown.hash, other, shown.repeat_within_ms];
+                        let row = transaction.row(&REPEATED, repeat).await?;
+                        if let Some(row) =
+                            row.filter(|row| row.get::<i64>("repeated").is_ok_and(|repeated| repeated == 1))
+                        {
+                            return Ok(match rotated(transaction, &row).await? {
+                                Rotation::Done(player) => Rotation::DoneByOther(player),
+                                outcome => outcome,
+                            });
+                        }
+                    }
                     revoke(transaction, shown.family).await?;
                     Ok(Rotation::Reused)
                 }
@@ -310,6 +324,8 @@ impl Store {
 pub struct ShownToken<'a> {
     pub family: &'a str,
     pub hash: &'a str,
+    /// The hash of the successor that a node would make of it which signs with the other secret, while that is being replaced.
+    pub other_successor: Option<&'a str>,
     pub repeat_within_ms: u64,
 }
 

@@ -11,13 +11,18 @@ struct Cluster {
 
 impl Cluster {
     async fn start(policy: Policy) -> Self {
+        let keys = || TokenKeys::of_cluster(&[3; 32], None);
+        Self::start_with(policy, [keys(), keys()]).await
+    }
+
+    async fn start_with(policy: Policy, keys: [TokenKeys; 2]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/rookery.db", directory.path().display());
         let mut nodes = Vec::new();
-        for _ in 0..2 {
+        for keys in keys {
             let store = Store::open(&url, StoreOptions::default()).await.unwrap();
             let options = AuthOptions {
-                keys: TokenKeys::of_cluster(&[3; 32], None),
+                keys,
                 policy: policy.clone(),
                 quota: Quota::per_second(NonZeroU32::new(20).unwrap()).allow_burst(NonZeroU32::new(5).unwrap()),
                 rate_limited: prometheus::IntCounter::new("refused", "not exported").unwrap(),
@@ -112,6 +117,26 @@ async fn a_registered_player_signs_in_by_password_only() {
     let unknown = b.login("Bob", "correct horse").await.unwrap_err();
     assert_eq!(wrong.to_string(), unknown.to_string());
     assert_eq!(code(wrong), "unauthenticated");
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_refresh_is_told_again_by_a_node_that_signs_with_the_next_secret() {
+    let (old, new) = ([3; 32], [4; 32]);
+    let keys = [
+        TokenKeys::of_cluster(&old, Some(&new)),
+        TokenKeys::of_cluster(&new, Some(&old)),
+    ];
+    let cluster = Cluster::start_with(Policy::Open, keys).await;
+    for (asked, asked_again) in [(0, 1), (1, 0)] {
+        let [asked, asked_again] = [&cluster.nodes[asked], &cluster.nodes[asked_again]];
+        let first = asked.guest(None, None).await.unwrap();
+        let second = asked.refresh(&first.refresh_token).await.unwrap();
+        let again = asked_again.refresh(&first.refresh_token).await.unwrap();
+        assert_eq!(again.refresh_token, second.refresh_token);
+        // It goes on from there, on either node.
+        let third = asked_again.refresh(&second.refresh_token).await.unwrap();
+        assert!(asked.refresh(&third.refresh_token).await.is_ok());
+    }
 }
 
 #[tokio::test]

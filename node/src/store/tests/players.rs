@@ -127,6 +127,7 @@ async fn a_refresh_token_counts_once(place: &Place) {
     let shown = |hash: &'static str, repeat_within_ms: u64| ShownToken {
         family: "f",
         hash,
+        other_successor: None,
         repeat_within_ms,
     };
     assert_eq!(
@@ -140,6 +141,18 @@ async fn a_refresh_token_counts_once(place: &Place) {
     assert_eq!(
         store.rotate(&shown("h2", 9_000), &family("f", "h3")).await.unwrap(),
         Rotation::Done(player.clone())
+    );
+    // A repeat that comes to a node which signs with the next secret is told the successor that counts, and not taken for a copy.
+    let elsewhere = ShownToken {
+        other_successor: Some("h3"),
+        ..shown("h2", 9_000)
+    };
+    assert_eq!(
+        store
+            .rotate(&elsewhere, &family("f", "h3 of the next secret"))
+            .await
+            .unwrap(),
+        Rotation::DoneByOther(player.clone())
     );
     assert_eq!(store.revocations_since(0).await.unwrap().families, Vec::<String>::new());
 
@@ -164,6 +177,7 @@ async fn a_refresh_token_counts_once(place: &Place) {
     let shown_g = |repeat_within_ms| ShownToken {
         family: "g",
         hash: "h1",
+        other_successor: None,
         repeat_within_ms,
     };
     assert_eq!(
