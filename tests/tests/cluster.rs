@@ -21,6 +21,7 @@ mod cluster {
     mod presence;
     mod records;
     mod registry;
+    mod rotation;
     mod saying;
     mod seats;
     mod sockets;

@@ -239,6 +239,11 @@ impl NodeProcess {
         self.running.terminate();
     }
 
+    /// How the next process of this node will be configured; this one is as it was.
+    pub fn next_life(&mut self) -> &mut NodeSpec {
+        &mut self.spec
+    }
+
     /// A new process with the same configuration, on the addresses that this one had. This one is killed if it lives.
     pub fn restart(&mut self) -> NodeProcess {
         self.kill();
