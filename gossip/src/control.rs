@@ -732,8 +732,8 @@ impl Control {
         Ok(receive)
     }
 
-    /// The control connection to a life, dialling until there is one; none when another life of the node is connected. The caller
-    /// bounds the time.
+    /// The control connection to a life, dialling until there is one; none when another life of the node is connected, or another node
+    /// at that address. The caller bounds the time.
     async fn connection(self: &Arc<Self>, life: &Life, addr: SocketAddr) -> Option<Connection> {
         loop {
             let changed = self.changed.notified();
@@ -743,6 +743,11 @@ impl Control {
                 let mut table = self.table();
                 if let Some(active) = table.active.get(&life.node) {
                     return (active.identity.peer.generation == life.generation).then(|| active.connection.clone());
+                }
+                // Addresses are handed out anew, as among containers. A dial would come to whoever has this one now, and replace the
+                // connection that it has already, again and again for as long as the former owner is looked for.
+                if table.by_addr.get(&addr).is_some_and(|holder| *holder != life.node) {
+                    return None;
                 }
                 self.begin_dial(&mut table, addr, Patience::None);
             }
