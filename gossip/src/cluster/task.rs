@@ -9,7 +9,7 @@ use std::time::Duration;
 use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, Heartbeat, spawn_chitchat};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, info, trace, warn};
 
 use super::{Fault, Shared, own_member};
 use crate::config::Profile;
@@ -590,7 +590,10 @@ impl Task {
                 }
             };
             Some(match timeout(round, answered).await {
-                Ok(()) => Done::Answered(life),
+                Ok(()) => {
+                    trace!(node = %life.node, generation = life.generation, "a probe was answered");
+                    Done::Answered(life)
+                }
                 Err(_) => Done::Silent(life),
             })
         });
@@ -613,6 +616,7 @@ impl Task {
                 while let Some(alive) = helped.next().await {
                     let suspect = life.clone();
                     let word = if alive {
+                        trace!(node = %life.node, generation = life.generation, "a probe through another was answered");
                         Done::Vouched(suspect)
                     } else {
                         let helper = helper.peer.node.clone();

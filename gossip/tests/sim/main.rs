@@ -14,6 +14,7 @@ mod log;
 mod node;
 mod plan;
 mod promises;
+mod scenarios;
 mod told;
 mod world;
 
@@ -80,9 +81,7 @@ fn run_and_show(seed: u64) {
 #[test]
 fn a_run_keeps_every_promise() {
     let seed = variable(CHILD_SEED).unwrap_or(0);
-    if variable("ROOKERY_SIM_SHOW").is_some() {
-        log::show();
-    }
+    log::begin(variable("ROOKERY_SIM_SHOW").is_some());
     // In a thread of its own, on which nothing has been drawn yet.
     let outcome = std::thread::spawn(move || {
         entropy::seed_this_thread(seed);

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rookery_gossip::sim::Fabric;
 use rookery_gossip::{
-    BoxFuture, Change, Changes, Channel, Cluster, Config, Inbound, Limits, LinkEvent, MemberState, Members, Membership,
-    Peer, Secret,
+    BoxFuture, Change, Changes, Channel, Cluster, Config, Fault, Inbound, Limits, LinkEvent, MemberState, Members,
+    Membership, Peer, Secret,
 };
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -83,12 +84,20 @@ pub(crate) fn name(node: usize) -> String {
     format!("n{node:02}")
 }
 
+/// Where a node starts first, and addresses beyond.
 pub(crate) fn addr(node: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 7_001 + node as u16))
 }
 
 impl Life {
-    pub(crate) fn start(plan: &Plan, fabric: &Fabric, node: usize, generation: u64, now: Duration) -> Self {
+    pub(crate) fn start(
+        plan: &Plan,
+        fabric: &Fabric,
+        node: usize,
+        generation: u64,
+        at: SocketAddr,
+        now: Duration,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
@@ -103,8 +112,8 @@ impl Life {
                 secret: Secret::new([7; 32]).unwrap(),
                 secret_next: None,
                 certificates: None,
-                listen: fabric.bind(addr(node), now),
-                advertise: addr(node).to_string(),
+                listen: fabric.bind(at, now),
+                advertise: at.to_string(),
                 seeds: plan.seeds[node].iter().map(|seed| addr(*seed).to_string()).collect(),
                 dns: Vec::new(),
                 poll_interval: Duration::from_secs(10),
@@ -190,6 +199,17 @@ impl Life {
     pub(crate) fn leave(&mut self) {
         let cluster = self.cluster.clone();
         self.leaving = Some(self.runtime.spawn(async move { cluster.leave().await }));
+    }
+
+    /// Why its mesh has ended by itself, if it has.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        let mut closed = std::pin::pin!(self.cluster.closed());
+        self.runtime.block_on(std::future::poll_fn(|context| {
+            Poll::Ready(match closed.as_mut().poll(context) {
+                Poll::Ready(fault) => Some(fault),
+                Poll::Pending => None,
+            })
+        }))
     }
 
     pub(crate) fn is_leaving(&self) -> bool {

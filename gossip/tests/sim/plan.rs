@@ -61,7 +61,11 @@ pub(crate) enum Step {
     Crash(usize),
     Leave(usize),
     /// The node starts (again), with a higher generation.
-    Start(usize),
+    Start(usize, Place),
+    /// A newer life of the node starts while the present one stands still, which wakes up later.
+    Replace(usize, Place),
+    /// The life that was replaced goes on.
+    ResumeFormer(usize),
     /// One direction changes.
     Path {
         from: usize,
@@ -81,6 +85,14 @@ pub(crate) enum Step {
     Send(usize, usize),
 }
 
+/// Where a node starts: addresses are handed out anew, as among containers, and then one may have been another node's before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place {
+    Same,
+    /// One that is free, counted around.
+    Free(usize),
+}
+
 /// A kind of fault, for a node or for paths.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
@@ -88,6 +100,8 @@ enum Fault {
     Stutter,
     /// A crash, or a node that leaves; it mostly comes back.
     Down,
+    /// A newer life takes over somewhere else while the older one only stands still.
+    Replaced,
     /// One direction of one pair.
     OneWay,
     Pair,
@@ -103,10 +117,11 @@ enum Fault {
 }
 
 impl Fault {
-    const ALL: [Fault; 10] = [
+    const ALL: [Fault; 11] = [
         Fault::Pause,
         Fault::Stutter,
         Fault::Down,
+        Fault::Replaced,
         Fault::OneWay,
         Fault::Pair,
         Fault::Deaf,
@@ -203,6 +218,20 @@ impl Plan {
         plan
     }
 
+    /// A run of a plan that was written by hand, over paths with nothing wrong.
+    pub(crate) fn by_hand(nodes: usize, steps: &[(Duration, Step)]) -> Self {
+        Self {
+            seed: 0,
+            profile: Profile::Lan,
+            nodes,
+            starts: vec![Duration::ZERO; nodes],
+            seeds: vec![vec![0]; nodes],
+            calm: Path::default(),
+            steps: steps.to_vec(),
+            healed_at: steps.last().map_or(Duration::ZERO, |(at, _)| *at),
+        }
+    }
+
     /// Each run has about half of all kinds of faults: what only shows under one kind, again and again, is otherwise hidden by the rest.
     fn draw_faults(&mut self, dice: &mut Dice, from: Duration) {
         let mut kinds: Vec<Fault> = Fault::ALL.into_iter().filter(|_| dice.one_in(2)).collect();
@@ -242,7 +271,11 @@ impl Plan {
                     busy_until[node] = self.down(dice, at, node);
                     continue;
                 }
-                Fault::Pause | Fault::Stutter | Fault::Down => continue,
+                Fault::Replaced if !is_busy && node != 0 => {
+                    busy_until[node] = self.replaced(dice, at, node);
+                    continue;
+                }
+                Fault::Pause | Fault::Stutter | Fault::Down | Fault::Replaced => continue,
                 Fault::OneWay => vec![(node, other)],
                 Fault::Pair => vec![(node, other), (other, node)],
                 Fault::Deaf => pairs.into_iter().filter(|(_, to)| *to == node).collect(),
@@ -296,8 +329,19 @@ impl Plan {
         let least_ms = if leaves { 1_600 } else { 5 };
         let most_ms = [200 + least_ms, 5_000][dice.below(2)];
         let until = at + dice.ms(least_ms, most_ms);
-        self.steps.push((until, Step::Start(node)));
+        let place = place(dice, node);
+        self.steps.push((until, Step::Start(node, place)));
         until + Duration::from_millis(200)
+    }
+
+    fn replaced(&mut self, dice: &mut Dice, at: Duration, node: usize) -> Duration {
+        let replaced_at = at + dice.ms(5, 4_000);
+        let woken_at = (replaced_at + dice.ms(5, 6_000)).min(self.healed_at.max(replaced_at));
+        self.steps.push((at, Step::Pause(node)));
+        self.steps
+            .push((replaced_at, Step::Replace(node, Place::Free(dice.below(100)))));
+        self.steps.push((woken_at, Step::ResumeFormer(node)));
+        woken_at + Duration::from_millis(200)
     }
 
     fn worsen(&mut self, dice: &mut Dice, at: Duration, pairs: &[(usize, usize)]) {
@@ -339,5 +383,14 @@ impl Plan {
             };
             self.steps.push((at, step));
         }
+    }
+}
+
+fn place(dice: &mut Dice, node: usize) -> Place {
+    // Node 0 stays where everybody looks for it.
+    if node != 0 && dice.one_in(3) {
+        Place::Free(dice.below(100))
+    } else {
+        Place::Same
     }
 }

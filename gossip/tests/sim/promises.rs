@@ -7,6 +7,7 @@ use std::time::Duration;
 use rookery_gossip::sim::Path;
 use rookery_gossip::{Change, LinkEvent, Member, MemberState, Members, NodeId, Profile};
 
+use crate::log::Answer;
 use crate::node::{Heard, name};
 use crate::told::Told;
 
@@ -37,6 +38,8 @@ struct Outside {
 struct Shown {
     members: Arc<Members>,
     told: Told,
+    /// When each life last answered a probe.
+    answered: BTreeMap<(String, u64), Duration>,
     generations: BTreeMap<NodeId, u64>,
     /// What was heard of each peer's link, by its generation.
     links: BTreeMap<(NodeId, u64), Link>,
@@ -56,6 +59,8 @@ pub(crate) struct Counts {
     pub(crate) excused: u64,
     /// Crashes to which nothing else happened, and which everybody knew of in time.
     pub(crate) burials: u64,
+    /// Answers to probes that were heard.
+    pub(crate) answers: u64,
     /// Changes of members that were told.
     pub(crate) changes: u64,
 }
@@ -189,6 +194,13 @@ impl Promises {
         self.outside[node].pauses.iter().map(within).sum()
     }
 
+    /// Takes note of an answer to a probe.
+    pub(crate) fn answered(&mut self, answer: &Answer) {
+        self.counts.answers += 1;
+        let life = (answer.node.clone(), answer.generation);
+        self.shown[answer.observer].answered.insert(life, answer.at);
+    }
+
     /// Looks at what a node shows now.
     pub(crate) fn members(&mut self, now: Duration, observer: usize, conditions: &[Condition]) {
         let Some(members) = conditions[observer].members else {
@@ -261,6 +273,11 @@ impl Promises {
         assert!(
             woke_at.is_none_or(|woke_at| now >= woke_at + self.confirm),
             "{who}, having slept until {woke_at:?}"
+        );
+        let answered_at = self.shown[observer].answered.get(&(name(node), generation));
+        assert!(
+            answered_at.is_none_or(|answered_at| now >= *answered_at + self.confirm),
+            "{who}, which answered a probe at {answered_at:?}"
         );
         if conditions[node].generation != Some(generation) {
             return;
