@@ -47,6 +47,11 @@ pub struct Stats {
     pub directory: DirectoryStats,
     /// Facts and groups of all nodes.
     pub cluster_keys: u64,
+    /// Lives of nodes that gossip knows and speaks of, this one and those that it takes for dead included. A node that dies leaves it
+    /// within seconds.
+    pub gossip_lives: u64,
+    /// The bytes of what gossip keeps of them: names, keys and values, deleted keys included.
+    pub gossip_bytes: u64,
     /// Until when the operator's certificate of this node counts, in Unix seconds; 0 when it has none.
     pub certificate_expiry_s: u64,
     /// Refused peers.
@@ -117,6 +122,8 @@ counters! {
     cluster_keys,
     group_watches_refused,
     group_unanswered,
+    gossip_lives,
+    gossip_bytes,
     refused_secret,
     refused_authority,
     refused_cluster_name,
@@ -187,6 +194,8 @@ impl Counters {
             group_unanswered_total: self.group_unanswered.get(),
             directory: DirectoryStats::default(),
             cluster_keys: self.cluster_keys.get(),
+            gossip_lives: self.gossip_lives.get(),
+            gossip_bytes: self.gossip_bytes.get(),
             certificate_expiry_s: self.certificate_expiry_s.get(),
             refused_total: RefusedCounts {
                 secret: self.refused_secret.get(),

@@ -248,10 +248,10 @@ impl View {
     /// Whether everything that the life states is to be reported, changed or not: what was reported before it became a member
     /// was not kept.
     pub(crate) fn lacks_statement(&self, life: &Life) -> bool {
-        self.entries
-            .get(&life.node)
-            .filter(|entry| entry.identity.peer.generation == life.generation)
-            .is_none_or(|entry| !entry.stated)
+        self.entries.get(&life.node).is_none_or(|entry| {
+            let generation = entry.identity.peer.generation;
+            generation < life.generation || (generation == life.generation && !entry.stated)
+        })
     }
 
     /// Whether there is a control connection to the node, and how many keys it states.
