@@ -65,6 +65,10 @@ impl MeshCluster {
         &mut self.nodes[index]
     }
 
+    pub fn nodes_mut(&mut self) -> &mut [MeshProcess] {
+        &mut self.nodes
+    }
+
     /// The nodes but this one.
     pub fn others(&self, index: usize) -> impl Iterator<Item = &MeshProcess> {
         let others = self.nodes.iter().enumerate().filter(move |(other, _)| *other != index);

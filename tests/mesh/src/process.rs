@@ -114,6 +114,7 @@ pub struct MeshProcess {
 
 #[derive(Debug, Clone)]
 struct Ready {
+    at_us: u64,
     generation: u64,
     addr: String,
 }
@@ -174,6 +175,7 @@ impl MeshProcess {
         let what = format!("{} is ready", self.name());
         let ready = self.until_event(PATIENCE, &what, 0, |event| match &event.kind {
             EventKind::Ready { generation, addr } => Some(Ready {
+                at_us: event.at_us,
                 generation: *generation,
                 addr: addr.clone(),
             }),
@@ -191,6 +193,11 @@ impl MeshProcess {
     /// Which of the node's lives this process is.
     pub fn generation(&self) -> u64 {
         self.ready.as_ref().expect("wait for `ready` first").generation
+    }
+
+    /// When its mesh ran.
+    pub fn ready_us(&self) -> u64 {
+        self.ready.as_ref().expect("wait for `ready` first").at_us
     }
 
     /// Gives an order and returns when it was answered, and how.
@@ -348,7 +355,7 @@ impl MeshProcess {
     pub fn restart(&mut self) -> MeshProcess {
         self.kill();
         let mut spec = self.spec.clone();
-        if let Some(Ready { generation, addr }) = &self.ready {
+        if let Some(Ready { generation, addr, .. }) = &self.ready {
             if spec.setup.listen.port() == 0 {
                 spec.setup.listen = addr
                     .parse()

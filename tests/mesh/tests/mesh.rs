@@ -2,5 +2,7 @@
 
 mod mesh {
     mod means;
+    mod promises;
+    mod restarts;
     mod words;
 }

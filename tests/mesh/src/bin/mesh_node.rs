@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use rookery_gossip::{
-    BoxFuture, Channel, Cluster, Config, Inbound, Limits, LinkEvent, MemberState, Members, Membership, Peer, Profile,
-    Secret, SendError, Stats,
+    BoxFuture, ChangeKind, Changes, Channel, Cluster, Config, Departure, Inbound, Limits, LinkEvent, MemberState,
+    Membership, Peer, Profile, Secret, SendError, Stats,
 };
 use rookery_mesh_tests::{Answer, Event, EventKind, Numbered, Order, Pace, Report, Said, Seen, Setup, Tally, Try};
 use rookery_mesh_tests::{now_us, used_us};
@@ -89,7 +89,7 @@ async fn run(setup: Setup) -> Result<(), String> {
         watched: watch::Sender::default(),
     };
     let node = Arc::new(node);
-    tokio::spawn(say_members(node.cluster.members()));
+    tokio::spawn(say_members(node.cluster.changes()));
     tokio::spawn(say_groups(node.clone()));
     let mut orders = orders();
     loop {
@@ -180,38 +180,26 @@ fn print(said: &Said) {
     let _ = out.write_all(&line).and_then(|()| out.flush());
 }
 
-/// Says each change of what is shown of the members.
-async fn say_members(mut members: watch::Receiver<Arc<Members>>) {
-    let mut shown = BTreeMap::new();
-    loop {
-        let now = by_name(&members.borrow_and_update());
-        for (node, (generation, _)) in shown.iter().filter(|(node, _)| !now.contains_key(*node)) {
-            say(EventKind::Member {
-                node: String::clone(node),
-                generation: *generation,
-                state: None,
-            });
-        }
-        for (node, (generation, state)) in now.iter().filter(|(node, life)| shown.get(*node) != Some(*life)) {
-            say(EventKind::Member {
-                node: node.clone(),
-                generation: *generation,
-                state: Some(state.to_string()),
-            });
-        }
-        shown = now;
-        if members.changed().await.is_err() {
-            return;
-        }
+/// Says each transition of a member.
+async fn say_members(mut changes: Changes) {
+    while let Some(change) = changes.next().await {
+        let state = match change.kind {
+            ChangeKind::Arrived { state, .. } | ChangeKind::Remembered { state, .. } => Some(state),
+            ChangeKind::State { to, .. } => Some(to),
+            ChangeKind::Facts { .. } => continue,
+            ChangeKind::Departed { why: Departure::Died } => Some(MemberState::Dead),
+            ChangeKind::Departed { why: Departure::Left } => Some(MemberState::Leaving),
+            ChangeKind::Departed {
+                why: Departure::Superseded | Departure::Missed,
+            }
+            | ChangeKind::Forgotten => None,
+        };
+        say(EventKind::Member {
+            node: change.peer.node.to_string(),
+            generation: change.peer.generation,
+            state: state.map(|state| state.to_string()),
+        });
     }
-}
-
-fn by_name(members: &Members) -> BTreeMap<String, (u64, MemberState)> {
-    let life = |member: &rookery_gossip::Member| (member.peer.generation, member.state);
-    members
-        .iter()
-        .map(|member| (member.peer.node.to_string(), life(member)))
-        .collect()
 }
 
 /// Says each change of the nodes of watched groups.
@@ -511,6 +499,8 @@ fn figures(stats: &Stats) -> BTreeMap<String, u64> {
         ("data_connections", stats.data_connections),
         ("own_keys", stats.own_keys),
         ("cluster_keys", stats.cluster_keys),
+        ("gossip_lives", stats.gossip_lives),
+        ("gossip_bytes", stats.gossip_bytes),
         ("messages_sent_total", stats.messages_sent_total),
         ("messages_received_total", stats.messages_received_total),
         ("queue_full_total", stats.queue_full_total),
