@@ -53,11 +53,14 @@ const CONTROL_BIDI_STREAMS_MAX: u32 = 192;
 const DATA_UNI_STREAMS_MAX: u32 = 16;
 const DATA_BIDI_STREAMS_MAX: u32 = 0;
 
-/// Flow control: on loopback and in a data centre 4 MiB in flight are more than the path holds, and they bound what a peer can make us
-/// keep.
+/// What a peer may have on its way to us before we have read it; this bounds what it can make us keep.
 const STREAM_WINDOW: u32 = 4 << 20;
 const RECEIVE_WINDOW: u32 = 16 << 20;
-const SEND_WINDOW: u64 = 4 << 20;
+
+/// What we have on its way on one connection. All of it may stand in the receiver's socket, which both connections share: with 4 MiB
+/// two nodes that flooded each other answered a probe after 10 ms (p50) and 50 ms (p99), with 512 KiB after 2 ms and 13 ms, and they
+/// carried more (330 MB/s rather than 220, two cores beside much else). At a round trip of 10 ms this is still 50 MB/s to each peer.
+const SEND_WINDOW: u64 = 512 << 10;
 
 /// The alerts of TLS by which a peer turns a certificate down (RFC 8446, 6): for its time, which covers "not yet" too, and for its
 /// authority.

@@ -4,5 +4,6 @@ mod mesh {
     mod means;
     mod promises;
     mod restarts;
+    mod scale;
     mod words;
 }

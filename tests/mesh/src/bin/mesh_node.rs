@@ -507,6 +507,13 @@ fn figures(stats: &Stats) -> BTreeMap<String, u64> {
         ("dropped_total", stats.dropped_total),
         ("gossip_dropped_total", stats.gossip_dropped_total),
         ("links_lost_total", stats.links_lost_total),
+        ("gossip_ticks_total", stats.gossip_ticks_total),
+        ("gossip_ticks_late_20ms_total", stats.gossip_ticks_late_20ms_total),
+        (
+            "gossip_ticks_late_interval_total",
+            stats.gossip_ticks_late_interval_total,
+        ),
+        ("gossip_tick_late_max_us", stats.gossip_tick_late_max.as_micros() as u64),
         ("dial_failures_total", stats.dial_failures_total),
         ("suspicions_total", stats.suspicions_total),
         ("false_suspicions_total", stats.false_suspicions_total),
