@@ -1,6 +1,8 @@
 //! The handle on the mesh: start it, ask it who is here, and send. What runs behind it is in `cluster/task.rs`.
 
 mod certificates;
+#[cfg(test)]
+mod hostile;
 mod task;
 
 use std::collections::BTreeMap;

@@ -362,7 +362,9 @@ pub(crate) fn decode(encoded: &str) -> Option<String> {
             bytes.push(byte);
         }
     }
-    String::from_utf8(bytes).ok()
+    let name = String::from_utf8(bytes).ok()?;
+    // One name has one spelling: a node that states two would be reached twice.
+    (encode(&name) == encoded).then_some(name)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod discovery;
 mod error;
 mod frame;
 mod group;
+mod guard;
 mod inbound;
 mod link;
 mod listen;

@@ -74,6 +74,8 @@ pub struct Stats {
     pub gossip_ticks_late_interval_total: u64,
     /// By how much the latest tick of all since the start was late.
     pub gossip_tick_late_max: Duration,
+    /// Gossip messages that broke a rule and were not taken.
+    pub gossip_refused_total: u64,
     /// Breaks of data connections.
     pub links_lost_total: u64,
     /// Dials that are under way, those that wait for their turn included.
@@ -134,6 +136,7 @@ counters! {
     queue_full,
     dropped,
     gossip_dropped,
+    gossip_refused,
     gossip_ticks,
     gossip_ticks_late_20ms,
     gossip_ticks_late_interval,
@@ -209,6 +212,7 @@ impl Counters {
             queue_full_total: self.queue_full.get(),
             dropped_total: self.dropped.get(),
             gossip_dropped_total: self.gossip_dropped.get(),
+            gossip_refused_total: self.gossip_refused.get(),
             gossip_ticks_total: self.gossip_ticks.get(),
             gossip_ticks_late_20ms_total: self.gossip_ticks_late_20ms.get(),
             gossip_ticks_late_interval_total: self.gossip_ticks_late_interval.get(),

@@ -15,7 +15,9 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::control::Control;
+use crate::guard;
 use crate::inbound::BoxFuture;
+use crate::peer::Life;
 use crate::pulse::Pulse;
 use crate::stats::Counters;
 
@@ -25,11 +27,15 @@ pub(crate) const INBOX_LEN_MAX: usize = 256;
 /// From when on a tick counts as late: more than this is more than the network and the scheduler of a machine with room to spare take.
 const LATE_AFTER: Duration = Duration::from_millis(20);
 
+/// Refused messages are logged at most once in this time: a peer that sends one sends many.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
 /// A gossip message as it came.
 pub(crate) type Letter = (SocketAddr, Bytes);
 
 /// Hands the library its socket, once.
 pub(crate) struct Carrier {
+    local: Life,
     control: Arc<Control>,
     inbox: Mutex<Option<mpsc::Receiver<Letter>>>,
     counters: Arc<Counters>,
@@ -39,12 +45,14 @@ pub(crate) struct Carrier {
 impl Carrier {
     /// `interval` is how often the library ticks.
     pub(crate) fn new(
+        local: Life,
         control: Arc<Control>,
         inbox: mpsc::Receiver<Letter>,
         counters: Arc<Counters>,
         interval: Duration,
     ) -> Self {
         Self {
+            local,
             control,
             inbox: Mutex::new(Some(inbox)),
             counters,
@@ -63,6 +71,8 @@ impl Transport for Carrier {
             let inbox = self.inbox.lock().expect("nothing panics under this lock").take();
             let inbox = inbox.ok_or_else(|| anyhow::anyhow!("the mesh has one socket"))?;
             let socket: Box<dyn Socket> = Box::new(Post {
+                local: self.local.clone(),
+                warned_at: None,
                 control: self.control.clone(),
                 inbox,
                 counters: self.counters.clone(),
@@ -76,6 +86,8 @@ impl Transport for Carrier {
 }
 
 struct Post {
+    local: Life,
+    warned_at: Option<Instant>,
     control: Arc<Control>,
     inbox: mpsc::Receiver<Letter>,
     counters: Arc<Counters>,
@@ -85,6 +97,22 @@ struct Post {
 }
 
 impl Post {
+    /// Reads a message, if it can be handed on.
+    fn read(&mut self, from: SocketAddr, bytes: &[u8]) -> Option<ChitchatMessage> {
+        let checked = guard::check(&self.local, bytes).map_err(anyhow::Error::from);
+        match checked.and_then(|()| ChitchatMessage::deserialize(&mut &bytes[..])) {
+            Ok(message) => Some(message),
+            Err(error) => {
+                self.counters.gossip_refused.add(1);
+                if self.warned_at.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+                    self.warned_at = Some(Instant::now());
+                    warn!(peer_addr = %from, %error, "a gossip message is refused");
+                }
+                None
+            }
+        }
+    }
+
     /// The library's loop begins a turn.
     fn turn(&mut self) {
         let Some(late) = self.pulse.turn(self.opened_at.elapsed()) else {
@@ -126,9 +154,8 @@ impl Socket for Post {
                     .recv()
                     .await
                     .ok_or_else(|| anyhow::anyhow!("the mesh has stopped"))?;
-                match ChitchatMessage::deserialize(&mut &bytes[..]) {
-                    Ok(message) => return Ok((from, message)),
-                    Err(error) => warn!(peer_addr = %from, %error, "a gossip message cannot be read"),
+                if let Some(message) = self.read(from, &bytes) {
+                    return Ok((from, message));
                 }
             }
         })

@@ -81,6 +81,12 @@ pub(crate) enum Effect {
     },
 }
 
+/// What is taken of one life: several times what a node of ours may state. How long keys and values are `guard.rs` has seen to.
+const KEYS_MAX: usize = 4_096;
+
+/// The longest address, a host name and a port.
+const ADDR_LEN_MAX: usize = 260;
+
 #[derive(Debug)]
 struct Entry {
     identity: Identity,
@@ -129,12 +135,14 @@ impl Entry {
         self.spills = false;
         self.keys = stated.len();
         self.stated = true;
-        for (key, value) in stated {
+        for (key, value) in stated.into_iter().take(KEYS_MAX) {
             if key == own::STATE_KEY {
                 // A state of a later version reads as the most careful one of ours.
                 self.state = MemberState::stated(&value).unwrap_or(MemberState::Joining);
             } else if key == own::ADDR_KEY {
-                self.identity.peer.addr = value;
+                if value.len() <= ADDR_LEN_MAX && value.bytes().all(|byte| byte.is_ascii_graphic()) {
+                    self.identity.peer.addr = value;
+                }
             } else if key == own::SPILL_KEY {
                 self.spills = true;
             } else if key == own::VERSION_KEY {

@@ -139,7 +139,7 @@ pub(super) async fn start_gossip(
         catchup_callback: None,
         extra_liveness_predicate: None,
     };
-    let carrier = Carrier::new(control, inbox, counters, timing.gossip_interval);
+    let carrier = Carrier::new(local.peer.life(), control, inbox, counters, timing.gossip_interval);
     spawn_chitchat(config, keys, &carrier)
         .await
         .map_err(|error| StartError::Gossip(error.into()))
