@@ -36,6 +36,10 @@ pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// This much later than due, and the node's own view is stale.
 const LATE_AFTER: Duration = Duration::from_secs(1);
 
+/// This much later than due, and what came meanwhile waits in the socket. It is read within a tick; until then there is no verdict,
+/// because an answer may be among it.
+const UNREAD_AFTER: Duration = Duration::from_millis(50);
+
 /// This much later than due, and the node is not well.
 const SLOW_AFTER: Duration = Duration::from_millis(250);
 
@@ -234,6 +238,8 @@ pub(crate) struct Suspicion {
     timeouts: Timeouts,
     peers: BTreeMap<NodeId, Watched>,
     woke_at: Option<Time>,
+    /// Until when something that came while this node did not run may not have been read.
+    unread_until: Time,
     mostly_suspect: bool,
     isolation: Isolation,
     health: Health,
@@ -291,6 +297,7 @@ impl Suspicion {
             timeouts,
             peers: BTreeMap::new(),
             woke_at: None,
+            unread_until: Time::ZERO,
             mostly_suspect: false,
             isolation: Isolation::default(),
             health: Health::default(),
@@ -510,6 +517,9 @@ impl Suspicion {
         let Some(woke_at) = self.woke_at else {
             return;
         };
+        if now > woke_at + TICK + UNREAD_AFTER {
+            self.unread_until = now + TICK;
+        }
         let due = woke_at + TICK + LATE_AFTER;
         if now <= due {
             return;
@@ -573,7 +583,8 @@ impl Suspicion {
             let Condition::Suspect(round) = &mut watched.condition else {
                 continue;
             };
-            if round.asked_at.is_some_and(|at| now >= at + NACK_WITHIN) {
+            let unread = now < self.unread_until;
+            if !unread && round.asked_at.is_some_and(|at| now >= at + NACK_WITHIN) {
                 for (helper, help) in &mut round.helpers {
                     if *help == Help::Asked {
                         *help = Help::Missed;
@@ -582,6 +593,9 @@ impl Suspicion {
                 }
             }
             if now >= round.began_at + confirm {
+                if unread && now <= round.suspected_at + POSTPONED_MAX {
+                    continue;
+                }
                 watched.condition = Condition::Dead { died_at: now };
                 self.isolation.unheard.remove(node);
                 out.push(Effect::Died(node.clone()));

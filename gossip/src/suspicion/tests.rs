@@ -328,6 +328,28 @@ fn a_node_that_wakes_up_starts_its_probes_again() {
 }
 
 #[test]
+fn an_answer_that_came_while_this_node_did_not_run_is_read_before_the_verdict() {
+    let mut world = World::new(3);
+    world.input(Input::Doubt(node(0)));
+    world.pass(ms(1_500));
+    // Too short to be late, and the round is over before anything else is heard.
+    world.sleep_through(ms(700));
+    world.input(Input::Wake);
+    assert_eq!(world.deaths(), []);
+    world.input(Input::Sign(node(0), Sign::Direct));
+    world.pass(ms(1_000));
+    assert_eq!(world.deaths(), []);
+    // And if there is none, the verdict comes with the next tick.
+    world.input(Input::Doubt(node(0)));
+    world.pass(ms(1_500));
+    world.sleep_through(ms(700));
+    world.input(Input::Wake);
+    assert_eq!(world.deaths(), []);
+    world.pass(ms(100));
+    assert_eq!(world.deaths().len(), 1);
+}
+
+#[test]
 fn lateness_puts_a_verdict_off_by_five_seconds_at_most() {
     let mut world = World::new(3);
     world.input(Input::Doubt(node(0)));
