@@ -1,4 +1,4 @@
-//! What the nodes log. Always that a probe was answered, which nothing else would tell; and all the rest, each line with the network's
+//! What the nodes log. Always that a probe was answered and that a member is dead, in the order in which it happened; and all the rest, each line with the network's
 //! time and the node's name, when a single seed is looked at.
 
 use std::cell::{Cell, RefCell};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{EnvFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
@@ -26,7 +26,7 @@ struct Running {
 
 thread_local! {
     static RUNNING: Cell<Option<Running>> = const { Cell::new(None) };
-    static ANSWERS: RefCell<Vec<Answer>> = const { RefCell::new(Vec::new()) };
+    static FINDINGS: RefCell<Vec<Finding>> = const { RefCell::new(Vec::new()) };
 }
 
 /// From now on it is this node that logs.
@@ -44,51 +44,64 @@ impl Running {
     }
 }
 
-/// A node heard an answer to one of its probes, directly or through others.
+/// What a node found out about another one by probing it.
 #[derive(Debug, Clone)]
-pub(crate) struct Answer {
+pub(crate) struct Finding {
     pub(crate) at: Duration,
     pub(crate) observer: usize,
     pub(crate) node: String,
-    pub(crate) generation: u64,
+    pub(crate) kind: FindingKind,
 }
 
-/// The answers heard since the last time.
-pub(crate) fn answers() -> Vec<Answer> {
-    ANSWERS.take()
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FindingKind {
+    /// A probe was answered, directly or through others.
+    Answered,
+    Dead,
+    /// Some other line of the log.
+    Other,
 }
 
-/// The target of the events about probes.
-const PROBES: &str = "rookery_gossip::cluster::task";
+/// What was found out since the last time, in that order.
+pub(crate) fn findings() -> Vec<Finding> {
+    FINDINGS.take()
+}
 
-struct Answers;
+/// The target of the events about probes and verdicts.
+const VERDICTS: &str = "rookery_gossip::cluster::task";
 
-impl<S: Subscriber> Layer<S> for Answers {
+struct Findings;
+
+impl<S: Subscriber> Layer<S> for Findings {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let Some(running) = RUNNING.get().filter(|_| *event.metadata().level() == Level::TRACE) else {
+        let Some(running) = RUNNING.get() else {
             return;
         };
-        let mut answer = Answer {
+        let mut finding = Finding {
             at: running.now(),
             observer: running.node,
             node: String::new(),
-            generation: 0,
+            kind: FindingKind::Other,
         };
-        event.record(&mut answer);
-        ANSWERS.with_borrow_mut(|answers| answers.push(answer));
+        event.record(&mut finding);
+        if finding.kind != FindingKind::Other {
+            FINDINGS.with_borrow_mut(|findings| findings.push(finding));
+        }
     }
 }
 
-impl Visit for Answer {
+impl Visit for Finding {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "node" {
-            self.node = format!("{value:?}");
-        }
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        if field.name() == "generation" {
-            self.generation = value;
+        match field.name() {
+            "node" => self.node = format!("{value:?}"),
+            "message" => {
+                self.kind = match format!("{value:?}").as_str() {
+                    "a probe was answered" | "a probe through another was answered" => FindingKind::Answered,
+                    "member dead" => FindingKind::Dead,
+                    _ => FindingKind::Other,
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -104,10 +117,10 @@ impl FormatTime for NetworkTime {
     }
 }
 
-/// Takes down answers to probes; and logs to the terminal, as much as `RUST_LOG` asks for or else what happens to members, if that is
+/// Takes down answers and verdicts; and logs to the terminal, as much as `RUST_LOG` asks for or else what happens to members, if that is
 /// wanted.
 pub(crate) fn begin(to_the_terminal: bool) {
-    let probes = Targets::new().with_target(PROBES, LevelFilter::TRACE);
+    let verdicts = Targets::new().with_target(VERDICTS, LevelFilter::TRACE);
     let terminal = to_the_terminal.then(|| {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("rookery_gossip=info"));
         tracing_subscriber::fmt::layer()
@@ -117,7 +130,7 @@ pub(crate) fn begin(to_the_terminal: bool) {
             .with_filter(filter)
     });
     tracing_subscriber::registry()
-        .with(Answers.with_filter(probes))
+        .with(Findings.with_filter(verdicts))
         .with(terminal)
         .init();
 }

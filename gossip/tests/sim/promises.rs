@@ -7,13 +7,16 @@ use std::time::Duration;
 use rookery_gossip::sim::Path;
 use rookery_gossip::{Change, LinkEvent, Member, MemberState, Members, NodeId, Profile};
 
-use crate::log::Answer;
+use crate::log::{Finding, FindingKind};
 use crate::node::{Heard, name};
 use crate::told::Told;
 
 /// A path that loses more, or takes longer, excuses a verdict.
 const LOSS_MAX: f64 = 0.05;
 const DELAY_MAX: Duration = Duration::from_millis(60);
+
+/// A pause that is shorter may go unnoticed.
+const HICCUP: Duration = Duration::from_millis(160);
 
 /// What the promises need to know of a node at one moment.
 pub(crate) struct Condition<'a> {
@@ -38,8 +41,9 @@ struct Outside {
 struct Shown {
     members: Arc<Members>,
     told: Told,
-    /// When each life last answered a probe.
-    answered: BTreeMap<(String, u64), Duration>,
+    /// When each node last answered a probe, and when it was last declared dead.
+    answered: BTreeMap<String, Duration>,
+    declared_dead: BTreeMap<String, Duration>,
     generations: BTreeMap<NodeId, u64>,
     /// What was heard of each peer's link, by its generation.
     links: BTreeMap<(NodeId, u64), Link>,
@@ -194,11 +198,40 @@ impl Promises {
         self.outside[node].pauses.iter().map(within).sum()
     }
 
-    /// Takes note of an answer to a probe.
-    pub(crate) fn answered(&mut self, answer: &Answer) {
-        self.counts.answers += 1;
-        let life = (answer.node.clone(), answer.generation);
-        self.shown[answer.observer].answered.insert(life, answer.at);
+    /// Looks at what a node found out about another one: no verdict within the confirm time of an answer. After it neither, in the same
+    /// instant, if the node had stood still until then: the answer was there, and had not been read.
+    pub(crate) fn found(&mut self, finding: &Finding) {
+        let Finding {
+            at,
+            observer,
+            node,
+            kind,
+        } = finding;
+        let shown = &mut self.shown[*observer];
+        match kind {
+            FindingKind::Dead => {
+                let answered_at = shown.answered.get(node);
+                assert!(
+                    answered_at.is_none_or(|answered_at| *at >= *answered_at + self.confirm),
+                    "{at:?}: {} declares {node} dead, which answered a probe at {answered_at:?}",
+                    name(*observer)
+                );
+                shown.declared_dead.insert(node.clone(), *at);
+            }
+            FindingKind::Answered => {
+                self.counts.answers += 1;
+                let slept = self.outside[*observer].pauses.last();
+                let has_slept =
+                    slept.is_some_and(|(from, until)| *until - *from >= HICCUP && *at <= *until + HICCUP / 8);
+                assert!(
+                    !(has_slept && shown.declared_dead.get(node) == Some(at)),
+                    "{at:?}: {} wakes, declares {node} dead, and only then reads its answer",
+                    name(*observer)
+                );
+                shown.answered.insert(node.clone(), *at);
+            }
+            FindingKind::Other => {}
+        }
     }
 
     /// Looks at what a node shows now.
@@ -273,11 +306,6 @@ impl Promises {
         assert!(
             woke_at.is_none_or(|woke_at| now >= woke_at + self.confirm),
             "{who}, having slept until {woke_at:?}"
-        );
-        let answered_at = self.shown[observer].answered.get(&(name(node), generation));
-        assert!(
-            answered_at.is_none_or(|answered_at| now >= *answered_at + self.confirm),
-            "{who}, which answered a probe at {answered_at:?}"
         );
         if conditions[node].generation != Some(generation) {
             return;

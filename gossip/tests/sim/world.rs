@@ -312,8 +312,8 @@ impl World {
     }
 
     fn look(&mut self) {
-        for answer in log::answers() {
-            self.promises.answered(&answer);
+        for finding in log::findings() {
+            self.promises.found(&finding);
         }
         let changed: Vec<usize> = self
             .slots
