@@ -2,6 +2,7 @@
 
 mod mesh {
     mod means;
+    mod partitions;
     mod promises;
     mod restarts;
     mod scale;

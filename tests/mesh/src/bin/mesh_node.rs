@@ -499,6 +499,8 @@ fn figures(stats: &Stats) -> BTreeMap<String, u64> {
         ("data_connections", stats.data_connections),
         ("own_keys", stats.own_keys),
         ("cluster_keys", stats.cluster_keys),
+        ("groups_in_gossip", stats.groups_in_gossip),
+        ("groups_in_directory", stats.groups_in_directory),
         ("gossip_lives", stats.gossip_lives),
         ("gossip_bytes", stats.gossip_bytes),
         ("messages_sent_total", stats.messages_sent_total),
