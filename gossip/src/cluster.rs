@@ -6,14 +6,14 @@ mod hostile;
 mod task;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustls_pki_types::UnixTime;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,6 +26,7 @@ use crate::control::{self, Control};
 use crate::discovery::dns::Resolver;
 use crate::discovery::{Discovery, SourceKind, SourceStatus, Target};
 use crate::error::{AdvertiseError, FactError, GroupError, JoinPeerError, RequestError, SendError, StartError};
+use crate::gate::{Gate, Verdict};
 use crate::inbound::{Channel, Inbound};
 use crate::link::{self, Links};
 use crate::member::{Member, MemberState, Members};
@@ -41,9 +42,6 @@ use crate::transport;
 
 /// Events and commands on their way to the membership task. Their senders wait when it is full, which no message path does.
 const EVENTS_LEN_MAX: usize = 1_024;
-
-/// Handshakes of others that may be under way at once; more are refused, and come again.
-const HANDSHAKES_MAX: usize = 256;
 
 /// How long leaving waits for queued messages to arrive, and for the goodbyes to be sent.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -80,6 +78,7 @@ struct Shared {
     fault: watch::Sender<Option<Fault>>,
     keys_soft: usize,
     keys_hard: usize,
+    peers_max: usize,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -239,6 +238,8 @@ impl Cluster {
             events,
             gossip_inbox: letters,
             message_bytes_max: config.limits.message_bytes,
+            peers_max: config.limits.peers,
+            started_at,
             runtime: runtime.clone(),
             tracker: tracker.clone(),
             stop: stop.clone(),
@@ -256,6 +257,7 @@ impl Cluster {
             started_at,
             queue_bytes_max: config.limits.queue_bytes,
             message_bytes_max: config.limits.message_bytes,
+            peers_max: config.limits.peers,
             runtime,
             tracker: tracker.clone(),
             stop: stop.clone(),
@@ -289,6 +291,7 @@ impl Cluster {
             fault: watch::Sender::new(None),
             keys_soft: config.limits.keys_soft,
             keys_hard: config.limits.keys_hard,
+            peers_max: config.limits.peers,
             tracker,
             stop,
         });
@@ -581,10 +584,25 @@ async fn reach_groups(shared: Arc<Shared>) {
     shared.stop.run_until_cancelled(carried).await;
 }
 
+/// A handshake that the gate has admitted.
+struct Visit {
+    gate: Arc<Mutex<Gate>>,
+    addr: IpAddr,
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.gate
+            .lock()
+            .expect("nothing panics under this lock")
+            .done(self.addr);
+    }
+}
+
 /// Takes whatever connections others begin.
 async fn accept(shared: Arc<Shared>) {
     let _vital = task::Vital::new(shared.clone(), "accept");
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let gate = Arc::new(Mutex::new(Gate::default()));
     loop {
         let incoming = tokio::select! {
             incoming = shared.quic.incoming() => incoming,
@@ -593,14 +611,40 @@ async fn accept(shared: Arc<Shared>) {
         let Some(incoming) = incoming else {
             return;
         };
-        let Ok(permit) = handshakes.clone().try_acquire_owned() else {
-            incoming.refuse();
-            continue;
+        let (addr, proved) = (incoming.remote_address().ip(), incoming.remote_address_validated());
+        let verdict = gate
+            .lock()
+            .expect("nothing panics under this lock")
+            .knock(shared.now(), addr, proved);
+        let counters = &shared.counters;
+        match verdict {
+            Verdict::Admit => {}
+            Verdict::Prove => {
+                counters.limited_proved.add(1);
+                // An address that is not proved may be asked to prove itself.
+                let _ = incoming.retry();
+                continue;
+            }
+            Verdict::Busy => {
+                counters.limited_busy.add(1);
+                incoming.refuse();
+                continue;
+            }
+            Verdict::TooFast => {
+                counters.limited_too_fast.add(1);
+                incoming.refuse();
+                continue;
+            }
+        }
+        let visit = Visit {
+            gate: gate.clone(),
+            addr,
         };
         let accepting = shared.clone();
         shared.tracker.spawn(async move {
+            // Until the welcome is said: who does not take that would otherwise come again and again.
+            let _visit = visit;
             let established = accepting.quic.accept(incoming).await;
-            drop(permit);
             match established {
                 Some(established) if established.kind == Kind::Control => accepting.control.accept(established).await,
                 Some(established) => accepting.links.accept(established).await,

@@ -105,6 +105,8 @@ pub struct Limits {
     pub keys_hard: usize,
     /// How many groups this node may be in, wherever they are said.
     pub groups_max: usize,
+    /// How many other nodes there may be. Those beyond are refused and not shown.
+    pub peers: usize,
 }
 
 impl Default for Limits {
@@ -115,6 +117,7 @@ impl Default for Limits {
             keys_soft: 200,
             keys_hard: 1_000,
             groups_max: 100_000,
+            peers: 1_000,
         }
     }
 }

@@ -17,12 +17,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::budget::{Budget, Budgets, NotRead};
 use crate::collision::{self, Begun, Present, Ruling};
 use crate::error::RequestError;
 use crate::inbound::Inbound;
+use crate::names::Names;
 use crate::peer::{Identity, Life, NodeId};
 use crate::quic::{CloseCode, DialError, Established, Kind, Quic};
 use crate::stats::Counters;
+use crate::suspicion::Time;
 use crate::transport::Letter;
 use crate::turnstile::Turnstile;
 use crate::view::Parting;
@@ -74,8 +77,18 @@ const TAG_FORGET: u8 = 6;
 const ALIVE: u8 = 1;
 const SILENT: u8 = 0;
 
-/// Tells an asker that its request was too long, so that it does not take it for a broken connection.
+/// How long a request may take to arrive, and an answer to be fetched: 4 MiB in that time are a tenth of what the slowest link between
+/// two nodes should carry. Askers give up much sooner.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Tells an asker that its request was too long, or that it has too much under way, so that it does not take it for a broken connection.
 const STOP_TOO_LONG: VarInt = VarInt::from_u32(1);
+const STOP_NO_ROOM: VarInt = VarInt::from_u32(2);
+const STOP_TOO_SLOW: VarInt = VarInt::from_u32(3);
+/// Tells an asker that this node does not know what it is asked, or failed over it.
+const STOP_UNKNOWN: VarInt = VarInt::from_u32(4);
+const STOP_FAILED: VarInt = VarInt::from_u32(5);
 
 /// What the membership hears of.
 #[derive(Debug)]
@@ -103,6 +116,9 @@ pub(crate) struct Surroundings {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) gossip_inbox: mpsc::Sender<Letter>,
     pub(crate) message_bytes_max: usize,
+    /// How many peers may be connected.
+    pub(crate) peers_max: usize,
+    pub(crate) started_at: Instant,
     pub(crate) runtime: Handle,
     pub(crate) tracker: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -111,6 +127,7 @@ pub(crate) struct Surroundings {
 pub(crate) struct Control {
     around: Surroundings,
     table: Mutex<Table>,
+    budgets: Budgets,
     /// Rings whenever somebody connected or a dial ended.
     changed: Notify,
     turnstile: Arc<Turnstile>,
@@ -126,8 +143,7 @@ struct Table {
     /// Where somebody lived who said goodbye. Gossip remembers them for a while and would have them dialled again and again; when to look
     /// whether they have come back is discovery's business.
     departed: BTreeMap<SocketAddr, Life>,
-    /// The highest generation seen of each node.
-    newest: BTreeMap<NodeId, u64>,
+    names: Names,
 }
 
 struct Active {
@@ -154,6 +170,7 @@ struct Backoff {
 impl Control {
     pub(crate) fn new(around: Surroundings) -> Arc<Self> {
         Arc::new(Self {
+            budgets: Budgets::new(around.message_bytes_max),
             around,
             table: Mutex::default(),
             changed: Notify::new(),
@@ -309,7 +326,7 @@ impl Control {
 
     /// Takes a control connection that a peer began.
     pub(crate) async fn accept(self: &Arc<Self>, established: Established) {
-        let Ok(welcome) = established.prepare_welcome().await else {
+        let Some(welcome) = established.prepare_welcome().await else {
             return;
         };
         match self.adopt(&established, None) {
@@ -319,6 +336,9 @@ impl Control {
             }
             Err(code) => {
                 let peer = &established.identity.peer;
+                if code == CloseCode::Crowded {
+                    self.around.quic.note_crowded(&established, self.around.peers_max);
+                }
                 if code == CloseCode::Superseded {
                     self.around.counters.refused_superseded.add(1);
                     warn!(%peer, addr = %established.connection.remote_address(), "peer refused: a newer process bears its name");
@@ -345,10 +365,12 @@ impl Control {
                 CloseCode::Gone
             });
         }
-        let newest = self.table().newest.get(&life.node).copied();
-        newest
-            .is_some_and(|newest| newest > life.generation)
-            .then_some(CloseCode::Superseded)
+        let is_over = self.table().names.is_over(self.now(), life);
+        is_over.then_some(CloseCode::Superseded)
+    }
+
+    fn now(&self) -> Time {
+        self.around.started_at.elapsed()
     }
 
     /// Makes a connection the one that is used, or says with which code to close it.
@@ -364,6 +386,9 @@ impl Control {
             return Err(code);
         }
         let mut table = self.table();
+        if !table.active.contains_key(&life.node) && table.active.len() >= self.around.peers_max {
+            return Err(CloseCode::Crowded);
+        }
         let present = table.active.get(&life.node).map(|active| Present {
             generation: active.identity.peer.generation,
             begun: active.begun,
@@ -383,7 +408,7 @@ impl Control {
             gossip: queue.clone(),
             reached_by,
         };
-        table.newest.insert(life.node.clone(), life.generation);
+        table.names.here(&life);
         let replaced = table.active.insert(life.node.clone(), active);
         if let Some(replaced) = replaced {
             if table.by_addr.get(&replaced.identity.gossip_addr) == Some(&life.node) {
@@ -445,24 +470,25 @@ impl Control {
         let Established {
             connection, identity, ..
         } = established;
+        let budget = self.budgets.of(&identity.peer.node);
         loop {
             tokio::select! {
                 stream = connection.accept_uni() => match stream {
                     Ok(stream) => {
-                        let (control, from) = (self.clone(), identity.gossip_addr);
-                        self.spawn_on_connection(connection, async move { control.read_uni(from, stream).await });
+                        let (control, from, budget) = (self.clone(), identity.gossip_addr, budget.clone());
+                        self.spawn_on_connection(connection, async move { control.read_uni(from, stream, &budget).await });
                     }
                     Err(error) => return error,
                 },
                 stream = connection.accept_bi() => match stream {
                     Ok((send, receive)) => {
-                        let (control, identity) = (self.clone(), identity.clone());
-                        self.spawn_on_connection(connection, async move { control.answer(identity, send, receive).await });
+                        let (control, identity, budget) = (self.clone(), identity.clone(), budget.clone());
+                        self.spawn_on_connection(connection, async move { control.answer(identity, budget, send, receive).await });
                     }
                     Err(error) => return error,
                 },
                 datagram = connection.read_datagram() => match datagram {
-                    Ok(datagram) => self.take_gossip(identity.gossip_addr, datagram),
+                    Ok(datagram) => self.take_gossip(identity.gossip_addr, datagram, &budget),
                     Err(error) => return error,
                 },
             }
@@ -517,6 +543,7 @@ impl Control {
     /// Closes the connection to a life that is over.
     pub(crate) fn retire(&self, life: &Life) {
         let mut table = self.table();
+        table.names.gone(self.now(), life);
         let over = table
             .active
             .get(&life.node)
@@ -539,11 +566,10 @@ impl Control {
         {
             table.departed.remove(&identity.gossip_addr);
         }
-        let newest = table.newest.entry(life.node.clone()).or_default();
-        *newest = life.generation.max(*newest);
+        table.names.here(&life);
     }
 
-    async fn read_uni(&self, from: SocketAddr, mut stream: RecvStream) {
+    async fn read_uni(&self, from: SocketAddr, mut stream: RecvStream, budget: &Budget) {
         match timeout(STREAM_TIMEOUT, stream.read_to_end(GOSSIP_LEN_MAX)).await {
             Ok(Ok(bytes)) => match bytes.split_first() {
                 Some((&TAG_FORGET, life)) => {
@@ -551,7 +577,7 @@ impl Control {
                         self.tell(Event::Forget(life)).await;
                     }
                 }
-                _ => self.take_gossip(from, bytes.into()),
+                _ => self.take_gossip(from, bytes.into(), budget),
             },
             Ok(Err(error)) => debug!(peer_addr = %from, %error, "a gossip message did not come"),
             Err(_) => debug!(peer_addr = %from, "a gossip message did not come in time"),
@@ -576,52 +602,90 @@ impl Control {
         }
     }
 
-    fn take_gossip(&self, from: SocketAddr, mut bytes: Bytes) {
+    fn take_gossip(&self, from: SocketAddr, mut bytes: Bytes, budget: &Budget) {
         if bytes.first() != Some(&TAG_GOSSIP) {
             // Of a later version, perhaps.
             return;
         }
         let message = bytes.split_off(1);
-        if self.around.gossip_inbox.try_send((from, message)).is_err() {
+        let Some(place) = budget.gossip(message.len()) else {
+            self.around.counters.limited_gossip.add(1);
+            return;
+        };
+        if self.around.gossip_inbox.try_send((from, message, place)).is_err() {
             self.around.counters.gossip_dropped.add(1);
         }
     }
 
-    async fn answer(self: Arc<Self>, from: Identity, send: SendStream, mut receive: RecvStream) {
+    async fn answer(self: Arc<Self>, from: Identity, budget: Arc<Budget>, send: SendStream, mut receive: RecvStream) {
         let mut tag = [0];
         if timeout(STREAM_TIMEOUT, receive.read_exact(&mut tag))
             .await
             .is_ok_and(|read| read.is_ok())
         {
             match tag[0] {
-                TAG_REQUEST => self.answer_request(from, send, receive).await,
+                TAG_REQUEST => self.answer_request(from, budget, send, receive).await,
                 TAG_PROBE => reply(send, &[ALIVE]).await,
                 TAG_PROBE_FOR => self.answer_helper(send, receive).await,
-                // Of a later version: dropping the streams resets them, and the asker hears that at once.
-                _ => {}
+                // Of a later version. A stream that is dropped ends like one that is written to its end, and the asker would take that for an
+                // empty answer.
+                _ => no_answer(send, STOP_UNKNOWN),
             }
         }
     }
 
-    async fn answer_request(&self, from: Identity, send: SendStream, mut receive: RecvStream) {
-        match receive.read_to_end(self.around.message_bytes_max).await {
-            Ok(request) => {
-                let answering = self.around.inbound.request(from.peer.clone(), request.into());
-                // In a task of its own: what a request began must not stop half-way because the asker's connection broke.
-                let Ok(answer) = self.around.tracker.spawn_on(answering, &self.around.runtime).await else {
-                    return;
-                };
-                if answer.len() <= self.around.message_bytes_max {
-                    reply(send, &answer).await;
-                } else {
-                    warn!(peer = %from.peer.node, len = answer.len(), "an answer is too long to be sent");
-                }
-            }
-            Err(ReadToEndError::TooLong) => {
+    async fn answer_request(&self, from: Identity, budget: Arc<Budget>, mut send: SendStream, mut receive: RecvStream) {
+        let max = self.around.message_bytes_max;
+        let (request, room) = match timeout(REQUEST_TIMEOUT, budget.read(&mut receive, max)).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(NotRead::TooLong)) => {
                 // The asker checks the length as well; one that does not finds its stream stopped.
                 let _ = receive.stop(STOP_TOO_LONG);
+                return no_answer(send, STOP_TOO_LONG);
             }
-            Err(ReadToEndError::Read(_)) => {}
+            Ok(Err(NotRead::NoRoom)) => {
+                self.around.counters.limited_requests.add(1);
+                let _ = receive.stop(STOP_NO_ROOM);
+                return no_answer(send, STOP_NO_ROOM);
+            }
+            Ok(Err(NotRead::Broken)) => return,
+            Err(_) => {
+                self.around.counters.limited_slow.add(1);
+                return no_answer(send, STOP_TOO_SLOW);
+            }
+        };
+        let Some(place) = budget.request() else {
+            self.around.counters.limited_requests.add(1);
+            return no_answer(send, STOP_NO_ROOM);
+        };
+        let answering = self.around.inbound.request(from.peer.clone(), request);
+        let whole_budget = budget.clone();
+        let answering = async move {
+            let answer = answering.await;
+            // Only now: a share is taken for as long as the work is under way, whatever becomes of the connection.
+            drop((room, place, whole_budget));
+            answer
+        };
+        // In a task of its own: what a request began must not stop half-way because the asker's connection broke.
+        let Ok(answer) = self.around.tracker.spawn_on(answering, &self.around.runtime).await else {
+            return no_answer(send, STOP_FAILED);
+        };
+        if answer.len() > max {
+            warn!(peer = %from.peer.node, len = answer.len(), "an answer is too long to be sent");
+            return no_answer(send, STOP_TOO_LONG);
+        }
+        let Some(_room) = budget.bytes(answer.len()) else {
+            self.around.counters.limited_requests.add(1);
+            return no_answer(send, STOP_NO_ROOM);
+        };
+        match timeout(ANSWER_TIMEOUT, send.write_all(&answer)).await {
+            Ok(Ok(())) => drop(send.finish()),
+            // Who asked and went away needs no answer.
+            Ok(Err(_)) => {}
+            Err(_) => {
+                self.around.counters.limited_slow.add(1);
+                no_answer(send, STOP_TOO_SLOW);
+            }
         }
     }
 
@@ -633,6 +697,11 @@ impl Control {
         let Some((life, addr)) = decode_suspect(&bytes) else {
             return;
         };
+        // Whom we have never met we do not dial because somebody says so.
+        if !self.table().names.knows(&life.node) {
+            reply(send, &[SILENT]).await;
+            return;
+        }
         self.help(&life, addr, send).await;
     }
 
@@ -904,6 +973,12 @@ async fn write_stream(connection: &Connection, bytes: Bytes) -> Result<(), quinn
     stream.write_chunk(bytes).await?;
     let _ = stream.finish();
     Ok(())
+}
+
+/// Tells the asker that there will be no answer.
+fn no_answer(mut send: SendStream, why: VarInt) {
+    // An error says that the asker has gone.
+    let _ = send.reset(why);
 }
 
 async fn reply(mut send: SendStream, bytes: &[u8]) {

@@ -9,6 +9,8 @@
 //! doubled, every queue bounded.
 
 mod audience;
+mod bucket;
+mod budget;
 mod certificates;
 mod changes;
 mod cluster;
@@ -19,12 +21,14 @@ mod directory;
 mod discovery;
 mod error;
 mod frame;
+mod gate;
 mod group;
 mod guard;
 mod inbound;
 mod link;
 mod listen;
 mod member;
+mod names;
 mod own;
 mod peer;
 mod pulse;
@@ -59,4 +63,4 @@ pub use member::{Member, MemberState, Members};
 pub use peer::{Life, NodeId, Peer};
 pub use report::{ClusterReport, MemberReport, OwnReport, SuspicionReport};
 pub use secret::Secret;
-pub use stats::{RefusedCounts, Stats};
+pub use stats::{LimitedCounts, RefusedCounts, Stats};

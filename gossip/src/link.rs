@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use self::choice::Choice;
 use crate::collision::Begun;
@@ -74,6 +74,8 @@ pub(crate) struct Surroundings {
     pub(crate) reach: Arc<Reach>,
     pub(crate) queue_bytes_max: usize,
     pub(crate) message_bytes_max: usize,
+    /// How many peers may be linked.
+    pub(crate) peers_max: usize,
     pub(crate) started_at: Instant,
     pub(crate) runtime: Handle,
     pub(crate) tracker: TaskTracker,
@@ -156,7 +158,7 @@ impl Links {
 
     /// Takes a data connection that a peer began.
     pub(crate) async fn accept(&self, established: Established) {
-        let Ok(welcome) = established.prepare_welcome().await else {
+        let Some(welcome) = established.prepare_welcome().await else {
             return;
         };
         match self.admit(&established) {
@@ -169,6 +171,11 @@ impl Links {
     }
 
     fn admit(&self, established: &Established) -> Result<Arc<Link>, CloseCode> {
+        let links = self.by_node.load();
+        if links.len() >= self.around.peers_max && !links.contains_key(&established.identity.peer.node) {
+            self.around.quic.note_crowded(established, self.around.peers_max);
+            return Err(CloseCode::Crowded);
+        }
         if let Some(code) = self.around.control.turn_away(&established.identity.peer.life()) {
             return Err(code);
         }
@@ -665,7 +672,8 @@ impl Link {
                         if let Err(why) = link.read_channel(number, stream).await
                             && connection.close_reason().is_none()
                         {
-                            warn!(peer = %link.identity.peer, why, "a data connection does not follow the format");
+                            let node = &link.identity.peer.node;
+                            link.around.quic.note_malformed(&connection, node, why);
                             CloseCode::Malformed.close(&connection);
                         }
                     };

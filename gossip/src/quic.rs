@@ -28,7 +28,7 @@ use crate::certificates::{self, Certificates};
 use crate::collision::Begun;
 use crate::error::StartError;
 use crate::listen::Listen;
-use crate::peer::{GENERATION_MAX, Identity};
+use crate::peer::{GENERATION_MAX, Identity, NodeId};
 use crate::refusal::{Refusal, Refusals};
 use crate::secret::Secret;
 
@@ -61,6 +61,12 @@ const RECEIVE_WINDOW: u32 = 16 << 20;
 /// two nodes that flooded each other answered a probe after 10 ms (p50) and 50 ms (p99), with 512 KiB after 2 ms and 13 ms, and they
 /// carried more (330 MB/s rather than 220, two cores beside much else). At a round trip of 10 ms this is still 50 MB/s to each peer.
 const SEND_WINDOW: u64 = 512 << 10;
+
+/// What is kept of handshakes that have not been looked at yet: how many, the bytes of one, and of all. More is refused by QUIC itself,
+/// whose own bounds are 65,536, 10 MiB and 100 MiB.
+const INCOMING_MAX: usize = 1_024;
+const INCOMING_BYTES_MAX: u64 = 64 << 10;
+const INCOMING_BYTES_TOTAL_MAX: u64 = 4 << 20;
 
 /// The alerts of TLS by which a peer turns a certificate down (RFC 8446, 6): for its time, which covers "not yet" too, and for its
 /// authority.
@@ -126,10 +132,12 @@ pub(crate) enum CloseCode {
     Cut,
     /// The certificate does not name the node, or the node holds none of our secrets.
     NotBelieved,
+    /// The node has as many peers as it may.
+    Crowded,
 }
 
 impl CloseCode {
-    const ALL: [CloseCode; 9] = [
+    const ALL: [CloseCode; 10] = [
         CloseCode::Leaving,
         CloseCode::Duplicate,
         CloseCode::Ourselves,
@@ -139,6 +147,7 @@ impl CloseCode {
         CloseCode::Malformed,
         CloseCode::Cut,
         CloseCode::NotBelieved,
+        CloseCode::Crowded,
     ];
 
     /// Codes on the wire start at one: zero is what a dropped connection says by itself.
@@ -180,8 +189,10 @@ pub(crate) struct Established {
 
 impl Established {
     /// Opens the acceptor's first stream, before anything else can: the dialler takes the first one for the welcome.
-    pub(crate) async fn prepare_welcome(&self) -> Result<Welcome, ConnectionError> {
-        Ok(Welcome(self.connection.open_uni().await?))
+    /// None when the dialler does not let us, which one of ours does at once.
+    pub(crate) async fn prepare_welcome(&self) -> Option<Welcome> {
+        let opening = timeout(DIAL_TIMEOUT, self.connection.open_uni()).await;
+        Some(Welcome(opening.ok()?.ok()?))
     }
 }
 
@@ -191,8 +202,9 @@ pub(crate) struct Welcome(quinn::SendStream);
 impl Welcome {
     /// Tells the dialler that it is in. Only then does its dial succeed.
     pub(crate) async fn say(mut self) {
-        // An error here is one of the connection, and the task that serves that hears of it.
-        let _ = self.0.write_all(&[WELCOME, WIRE_VERSION]).await;
+        // An error here is one of the connection, and the task that serves that hears of it. A dialler that does not take it has given
+        // itself up: it will not be a peer.
+        let _ = timeout(DIAL_TIMEOUT, self.0.write_all(&[WELCOME, WIRE_VERSION])).await;
         let _ = self.0.finish();
     }
 }
@@ -382,6 +394,24 @@ impl Quic {
             kind,
             begun: Begun::ByUs,
         })
+    }
+
+    /// Takes note of a peer for whom there is no room.
+    pub(crate) fn note_crowded(&self, established: &Established, max: usize) {
+        let refusal = Refusal::Crowded {
+            node: established.identity.peer.node.clone(),
+            max,
+        };
+        self.refusals.note(established.connection.remote_address(), &refusal);
+    }
+
+    /// Takes note of a connection that did not follow the format.
+    pub(crate) fn note_malformed(&self, connection: &quinn::Connection, node: &NodeId, why: String) {
+        let refusal = Refusal::Malformed {
+            node: node.clone(),
+            why,
+        };
+        self.refusals.note(connection.remote_address(), &refusal);
     }
 
     fn mistrusted(&self, credentials: &Credentials, addr: SocketAddr, mistrust: Mistrust) -> DialError {
@@ -606,7 +636,13 @@ fn server_config(
 ) -> Result<quinn::ServerConfig, Box<dyn std::error::Error + Send + Sync>> {
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(credentials.server_config()?));
     // An acceptor learns the kind during the handshake, and then allows what a control connection needs beyond this.
-    server.transport_config(transport.clone()).migration(false);
+    server
+        .transport_config(transport.clone())
+        .migration(false)
+        // Handshakes are taken up or turned away at once (`gate.rs`), so what waits for that is little.
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size(INCOMING_BYTES_MAX)
+        .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
     Ok(server)
 }
 

@@ -40,6 +40,10 @@ pub(crate) enum Refusal {
     Ours { why: String, by: SocketAddr },
     /// Its certificate is another node's.
     Node { node: NodeId, from: SocketAddr },
+    /// There are as many peers as there may be.
+    Crowded { node: NodeId, max: usize },
+    /// What it sent on a data connection, which was closed for it, did not follow the format.
+    Malformed { node: NodeId, why: String },
     /// Its generation is one that no later life of the node could exceed.
     Generation { node: NodeId, generation: u64 },
 }
@@ -71,6 +75,8 @@ impl fmt::Display for Refusal {
             Refusal::Unfit { why, from } => write!(f, "its certificate does not do: {why}, from {from}"),
             Refusal::Ours { why, by } => write!(f, "it turns our certificate down: {why}, at {by}"),
             Refusal::Node { node, from } => write!(f, "its certificate does not name node {node}, from {from}"),
+            Refusal::Crowded { node, max } => write!(f, "there are {max} peers, as many as may be, before node {node}"),
+            Refusal::Malformed { node, why } => write!(f, "what node {node} sends does not follow the format: {why}"),
             Refusal::Generation { node, generation } => {
                 write!(
                     f,
@@ -106,6 +112,8 @@ impl Refusal {
             Refusal::Unfit { why, .. } => format!("refused, its certificate does not do: {why}"),
             Refusal::Ours { why, .. } => format!("it turns our certificate down: {why}"),
             Refusal::Node { node, .. } => format!("refused, its certificate does not name node {node}"),
+            Refusal::Crowded { max, .. } => format!("refused, there are {max} peers, as many as may be"),
+            Refusal::Malformed { why, .. } => format!("refused, it does not follow the format: {why}"),
             Refusal::Generation { generation, .. } => format!("refused, its generation {generation} is too high"),
         }
     }
@@ -125,6 +133,8 @@ impl Refusal {
             Refusal::Unfit { .. } => ("unfit", String::new()),
             Refusal::Ours { .. } => ("ours", String::new()),
             Refusal::Node { node, .. } => ("node", node.to_string()),
+            Refusal::Crowded { .. } => ("crowded", String::new()),
+            Refusal::Malformed { node, .. } => ("malformed", node.to_string()),
             Refusal::Generation { node, .. } => ("generation", node.to_string()),
         };
         (from.ip(), reason, what)
@@ -170,6 +180,8 @@ impl Refusals {
             Refusal::Secret { .. } => &self.counters.refused_secret,
             Refusal::ClusterName { .. } => &self.counters.refused_cluster_name,
             Refusal::Authority { .. } | Refusal::Sort { .. } => &self.counters.refused_authority,
+            Refusal::Crowded { .. } => &self.counters.refused_crowded,
+            Refusal::Malformed { .. } => &self.counters.malformed,
             Refusal::Certificate { .. }
             | Refusal::Unfit { .. }
             | Refusal::Ours { .. }

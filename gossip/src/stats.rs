@@ -20,6 +20,27 @@ pub struct RefusedCounts {
     pub certificate: u64,
     /// A newer life of the peer is known.
     pub superseded: u64,
+    /// There were as many peers as there may be.
+    pub crowded: u64,
+}
+
+/// Counts what was turned away because somebody took more than a share.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LimitedCounts {
+    /// Handshakes that had to prove their address before they were taken up. Nothing is lost by it.
+    pub proved: u64,
+    /// Handshakes that were refused because there were too many under way, of one host or in all.
+    pub busy: u64,
+    /// Handshakes that were refused because one host began them too fast.
+    pub too_fast: u64,
+    /// Gossip messages of one node beyond what one node may send.
+    pub gossip: u64,
+    /// Requests and answers of one node beyond what one node may have under way.
+    pub requests: u64,
+    /// Requests that did not arrive, and answers that were not fetched, in time.
+    pub slow: u64,
+    /// Data connections closed because they did not follow the format. Gossip that does not is counted in `gossip_refused_total`.
+    pub malformed: u64,
 }
 
 /// Holds the figures of the mesh at one moment; what ends in `_total` only rises.
@@ -56,6 +77,8 @@ pub struct Stats {
     pub certificate_expiry_s: u64,
     /// Refused peers.
     pub refused_total: RefusedCounts,
+    /// What was turned away from who took more than a share.
+    pub limited_total: LimitedCounts,
     /// Messages handed to data connections.
     pub messages_sent_total: u64,
     /// Messages that came from data connections.
@@ -131,6 +154,14 @@ counters! {
     refused_cluster_name,
     refused_certificate,
     refused_superseded,
+    refused_crowded,
+    limited_proved,
+    limited_busy,
+    limited_too_fast,
+    limited_gossip,
+    limited_requests,
+    limited_slow,
+    malformed,
     messages_sent,
     messages_received,
     queue_full,
@@ -206,6 +237,16 @@ impl Counters {
                 cluster_name: self.refused_cluster_name.get(),
                 certificate: self.refused_certificate.get(),
                 superseded: self.refused_superseded.get(),
+                crowded: self.refused_crowded.get(),
+            },
+            limited_total: LimitedCounts {
+                proved: self.limited_proved.get(),
+                busy: self.limited_busy.get(),
+                too_fast: self.limited_too_fast.get(),
+                gossip: self.limited_gossip.get(),
+                requests: self.limited_requests.get(),
+                slow: self.limited_slow.get(),
+                malformed: self.malformed.get(),
             },
             messages_sent_total: self.messages_sent.get(),
             messages_received_total: self.messages_received.get(),

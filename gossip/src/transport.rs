@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chitchat::transport::{Socket, Transport};
 use chitchat::{ChitchatMessage, Deserializable, Serializable};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -30,8 +30,8 @@ const LATE_AFTER: Duration = Duration::from_millis(20);
 /// Refused messages are logged at most once in this time: a peer that sends one sends many.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
-/// A gossip message as it came.
-pub(crate) type Letter = (SocketAddr, Bytes);
+/// A gossip message as it came, and its place among those of its sender that may wait.
+pub(crate) type Letter = (SocketAddr, Bytes, OwnedSemaphorePermit);
 
 /// Hands the library its socket, once.
 pub(crate) struct Carrier {
@@ -149,7 +149,7 @@ impl Socket for Post {
         self.turn();
         Box::pin(async {
             loop {
-                let (from, bytes) = self
+                let (from, bytes, _place) = self
                     .inbox
                     .recv()
                     .await

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::group;
 use crate::member::{Member, MemberState, Members};
 use crate::own;
-use crate::peer::{Identity, Life, NodeId, Peer};
+use crate::peer::{GENERATION_MAX, Identity, Life, NodeId, Peer};
 use crate::suspicion::{Sign, Time};
 
 /// How long one of the dead is listed, so that operators see whom they miss. It may come back as long as it is, and by its own word
@@ -180,12 +180,14 @@ pub(crate) struct View {
     entries: BTreeMap<NodeId, Entry>,
     /// Lives that said goodbye, and when: their last heartbeats still go round for a while.
     parted: BTreeMap<Life, Time>,
+    peers_max: usize,
 }
 
 impl View {
-    pub(crate) fn new(local: Life) -> Self {
+    pub(crate) fn new(local: Life, peers_max: usize) -> Self {
         Self {
             local,
+            peers_max,
             entries: BTreeMap::new(),
             parted: BTreeMap::new(),
         }
@@ -457,6 +459,11 @@ impl View {
                 .get(&life.node)
                 .is_some_and(|entry| entry.is_present() && entry.identity.peer.generation < life.generation);
             if self.parted.contains_key(&life) || !(supersedes || live && heard) {
+                return None;
+            }
+            // Whoever holds the secret may state anybody under any number. `Quic::identify` and `Control::adopt` keep the same bounds.
+            let is_known = self.entries.contains_key(&life.node);
+            if life.generation > GENERATION_MAX || (!is_known && self.entries.len() >= self.peers_max) {
                 return None;
             }
             let addr = gossip_addr.to_string();

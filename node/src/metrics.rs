@@ -72,6 +72,18 @@ labels! {
     DiscoverySource { Seed = "seed", Dns = "dns", }
 }
 labels! {
+    /// What kept a peer from taking more of the mesh than its share.
+    MeshLimit {
+        Proved = "proved",
+        Busy = "busy",
+        TooFast = "too_fast",
+        Gossip = "gossip",
+        Requests = "requests",
+        Slow = "slow",
+        Malformed = "malformed",
+    }
+}
+labels! {
     /// Why a match changed its owner while both nodes lived.
     MoveReason { Drain = "drain", Rebalance = "rebalance", Operator = "operator", }
 }
@@ -96,6 +108,7 @@ pub struct MeshFigures {
     pub queue_dropped: u64,
     pub refused: u64,
     pub certificate_expiry_s: u64,
+    pub limited: Vec<(MeshLimit, u64)>,
     pub suspicions: u64,
     pub false_suspicions: u64,
     pub deaths: u64,
@@ -166,6 +179,7 @@ pub struct Metrics {
     peer_queue_dropped: IntCounter,
     peers_refused: IntCounter,
     mesh_certificate_expiry: IntGauge,
+    mesh_limited: IntCounterVec,
     /// Messages of peers that did not decode: another version, or a fault.
     pub peer_undecodable: IntCounter,
     peer_rtt_seconds: Histogram,
@@ -354,6 +368,12 @@ impl Metrics {
         let peers_refused = f.counter(
             "rookery_peers_refused_total",
             "Peers without our secret or authority, of another cluster, or without a certificate that does.",
+        );
+        let mesh_limited = f.counters_from(
+            "rookery_mesh_limited_total",
+            "Handshakes, gossip and requests of peers and strangers beyond one's share.",
+            "limit",
+            MeshLimit::LABELS,
         );
         let mesh_certificate_expiry = f.gauge(
             "rookery_mesh_certificate_expiry_timestamp_seconds",
@@ -572,6 +592,7 @@ impl Metrics {
             peer_queue_dropped,
             peers_refused,
             mesh_certificate_expiry,
+            mesh_limited,
             peer_undecodable,
             peer_rtt_seconds,
             discovery_failures,
@@ -727,6 +748,9 @@ impl Metrics {
         self.mesh_local_health.set(as_gauge(figures.local_health));
         self.mesh_isolated.set(i64::from(figures.isolated));
         self.mesh_certificate_expiry.set(as_gauge(figures.certificate_expiry_s));
+        for (limit, counted) in &figures.limited {
+            raise(&self.mesh_limited.with_label_values(&[limit.label()]), *counted);
+        }
         let failures = |source: DiscoverySource| self.discovery_failures.with_label_values(&[source.label()]);
         for (counter, counted) in [
             (&self.peer_messages.with_label_values(&["in"]), figures.messages_in),

@@ -21,7 +21,7 @@ use crate::gateway::affinity::Affinity;
 use crate::gateway::handshake::Origins;
 use crate::gateway::outbox::{Close, OutboxLimits};
 use crate::gateway::settings::{Counters, Settings};
-use crate::metrics::{MeshFigures, Metrics, RateClass};
+use crate::metrics::{MeshFigures, MeshLimit, Metrics, RateClass};
 use crate::modules::Modules;
 use crate::operations::Operator;
 use crate::owner::Executor;
@@ -363,11 +363,13 @@ impl Node {
                 messages_out: stats.messages_sent_total,
                 queue_dropped: stats.queue_full_total + stats.dropped_total,
                 certificate_expiry_s: stats.certificate_expiry_s,
+                limited: mesh_limited(&stats.limited_total),
                 refused: stats.refused_total.secret
                     + stats.refused_total.authority
                     + stats.refused_total.cluster_name
                     + stats.refused_total.certificate
-                    + stats.refused_total.superseded,
+                    + stats.refused_total.superseded
+                    + stats.refused_total.crowded,
                 suspicions: stats.suspicions_total,
                 false_suspicions: stats.false_suspicions_total,
                 deaths: stats.deaths_total,
@@ -487,6 +489,18 @@ impl Node {
             tracing::warn!("some tasks did not end in time");
         }
     }
+}
+
+fn mesh_limited(counts: &rookery_gossip::LimitedCounts) -> Vec<(MeshLimit, u64)> {
+    vec![
+        (MeshLimit::Proved, counts.proved),
+        (MeshLimit::Busy, counts.busy),
+        (MeshLimit::TooFast, counts.too_fast),
+        (MeshLimit::Gossip, counts.gossip),
+        (MeshLimit::Requests, counts.requests),
+        (MeshLimit::Slow, counts.slow),
+        (MeshLimit::Malformed, counts.malformed),
+    ]
 }
 
 /// One thread a processor, unless the configuration says otherwise.

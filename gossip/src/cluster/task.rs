@@ -157,7 +157,7 @@ pub(super) fn spawn(
     let (done, results) = mpsc::channel(RESULTS_LEN_MAX);
     let stated = shared.own().keys();
     let task = Task {
-        view: View::new(shared.local.peer.life()),
+        view: View::new(shared.local.peer.life(), shared.peers_max),
         suspicion: Suspicion::new(Timeouts {
             direct_probe: timing.direct_probe,
             confirm: timing.confirm,

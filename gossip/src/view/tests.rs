@@ -44,7 +44,7 @@ fn stated(name: &str, generation: u64, pairs: &[(&str, &str)]) -> Report {
 }
 
 fn view() -> View {
-    View::new(life("self", 5))
+    View::new(life("self", 5), 1_000)
 }
 
 fn step(view: &mut View, input: Input) -> Vec<Effect> {

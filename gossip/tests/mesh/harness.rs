@@ -181,6 +181,7 @@ pub(crate) struct NodeOptions {
     pub(crate) queue_bytes: usize,
     pub(crate) keys_soft: usize,
     pub(crate) groups_max: usize,
+    pub(crate) peers: usize,
     pub(crate) everyone_is_a_seed: bool,
 }
 
@@ -202,6 +203,7 @@ impl Default for NodeOptions {
             queue_bytes: Limits::default().queue_bytes,
             keys_soft: Limits::default().keys_soft,
             groups_max: Limits::default().groups_max,
+            peers: Limits::default().peers,
             everyone_is_a_seed: false,
         }
     }
@@ -246,6 +248,7 @@ impl Node {
                 queue_bytes: options.queue_bytes,
                 keys_soft: options.keys_soft,
                 groups_max: options.groups_max,
+                peers: options.peers,
                 ..Limits::default()
             },
         };

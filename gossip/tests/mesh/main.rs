@@ -5,6 +5,7 @@ mod certificates;
 mod discovery;
 mod groups;
 mod harness;
+mod hostile;
 mod links;
 mod membership;
 mod refusals;

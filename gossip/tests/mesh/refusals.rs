@@ -95,7 +95,7 @@ async fn secrets_are_rotated_node_by_node() {
 
 /// Believes everybody.
 #[derive(Debug)]
-struct Gullible(Arc<CryptoProvider>);
+pub(crate) struct Gullible(pub(crate) Arc<CryptoProvider>);
 
 impl ServerCertVerifier for Gullible {
     fn verify_server_cert(
