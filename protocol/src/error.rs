@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+mod details;
+
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// Why a request was refused, as clients see it.
@@ -96,7 +98,7 @@ impl<'de> serde::Deserialize<'de> for ErrorCode {
 pub struct Refusal {
     pub code: ErrorCode,
     pub message: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "details::read")]
     pub details: serde_json::Map<String, serde_json::Value>,
 }
 

@@ -736,3 +736,19 @@ proptest! {
         prop_assert_eq!(json(&text), Ok(Envelope { id: Some(6), request: expected }));
     }
 }
+
+/// Found by fuzzing: the tree of such an object took 6 MB for a frame of 60 KiB.
+#[test]
+fn an_object_is_measured_before_it_is_read() {
+    let with = |len: usize| {
+        let lists = "[],".repeat(len / 3);
+        let text = format!(r#"{{"type":"queue.join","queue":"q","query":{{"a":[{lists}0]}}}}"#);
+        [decode(Encoding::MsgPack, &in_msgpack(&text)), json(&text)]
+    };
+    for read in with(6_000) {
+        assert!(read.is_ok(), "{read:?}");
+    }
+    for read in with(24_000) {
+        assert_eq!(read.map_err(|fault| fault.code), Err(ErrorCode::BadMessage));
+    }
+}
