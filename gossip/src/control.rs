@@ -989,11 +989,11 @@ async fn reply(mut send: SendStream, bytes: &[u8]) {
 }
 
 /// `generation|address|node`.
-fn encode_suspect(life: &Life, addr: SocketAddr) -> Vec<u8> {
+pub(crate) fn encode_suspect(life: &Life, addr: SocketAddr) -> Vec<u8> {
     format!("{}|{addr}|{}", life.generation, life.node).into_bytes()
 }
 
-fn decode_suspect(bytes: &[u8]) -> Option<(Life, SocketAddr)> {
+pub(crate) fn decode_suspect(bytes: &[u8]) -> Option<(Life, SocketAddr)> {
     let mut parts = std::str::from_utf8(bytes).ok()?.splitn(3, '|');
     let generation = parts.next()?.parse().ok()?;
     let addr = parts.next()?.parse().ok()?;

@@ -21,6 +21,8 @@ mod directory;
 mod discovery;
 mod error;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod group;
 mod guard;

@@ -761,7 +761,7 @@ pub(crate) fn write_broadcast(group: &str, message: &[u8]) -> Bytes {
     bytes.freeze()
 }
 
-fn read_broadcast(mut bytes: Bytes) -> Option<(String, Bytes)> {
+pub(crate) fn read_broadcast(mut bytes: Bytes) -> Option<(String, Bytes)> {
     let len = usize::from(u16::from_le_bytes(*bytes.first_chunk()?));
     if bytes.len() < 2 + len {
         return None;
