@@ -19,7 +19,7 @@
 
 pub(crate) mod feed;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -374,11 +374,12 @@ impl Suspicion {
     }
 
     fn wake(&mut self, now: Time, out: &mut Vec<Effect>) {
-        let due = self.woke_at.map(|woke_at| woke_at + TICK);
+        let late_by = self.woke_at.map(|woke_at| now.saturating_sub(woke_at + TICK));
         self.woke_at = Some(now);
         self.health.pass(now);
-        if due.is_some_and(|due| now > due + SLOW_AFTER) {
+        if let Some(late_by) = late_by.filter(|late_by| *late_by > SLOW_AFTER) {
             self.health.worse(now, 1);
+            self.put_off(now, late_by);
         }
         for (node, watched) in &mut self.peers {
             match watched.condition {
@@ -396,6 +397,18 @@ impl Suspicion {
             }
         }
         self.call_the_roll(now, out);
+    }
+
+    /// A short nap is no reason to begin again, but in it nobody could be heard.
+    fn put_off(&mut self, now: Time, by: Duration) {
+        for watched in self.peers.values_mut() {
+            if let Condition::Suspect(round) = &mut watched.condition
+                && now <= round.suspected_at + POSTPONED_MAX
+            {
+                round.began_at += by;
+                round.asked_at = round.asked_at.map(|at| at + by);
+            }
+        }
     }
 
     /// Probes the next of the dead.
@@ -686,5 +699,7 @@ impl Suspicion {
     }
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -331,9 +331,9 @@ fn a_node_that_wakes_up_starts_its_probes_again() {
 fn an_answer_that_came_while_this_node_did_not_run_is_read_before_the_verdict() {
     let mut world = World::new(3);
     world.input(Input::Doubt(node(0)));
-    world.pass(ms(1_500));
-    // Too short to be late, and the round is over before anything else is heard.
-    world.sleep_through(ms(700));
+    world.pass(ms(1_900));
+    // Too short even to count as a nap, and the round is over before anything else is heard.
+    world.sleep_through(ms(250));
     world.input(Input::Wake);
     assert_eq!(world.deaths(), []);
     world.input(Input::Sign(node(0), Sign::Direct));
@@ -341,8 +341,8 @@ fn an_answer_that_came_while_this_node_did_not_run_is_read_before_the_verdict() 
     assert_eq!(world.deaths(), []);
     // And if there is none, the verdict comes with the next tick.
     world.input(Input::Doubt(node(0)));
-    world.pass(ms(1_500));
-    world.sleep_through(ms(700));
+    world.pass(ms(1_900));
+    world.sleep_through(ms(250));
     world.input(Input::Wake);
     assert_eq!(world.deaths(), []);
     world.pass(ms(100));
@@ -360,6 +360,20 @@ fn lateness_puts_a_verdict_off_by_five_seconds_at_most() {
     }
     let (died_at, _) = world.deaths()[0];
     assert!(died_at >= ms(6_000) && died_at <= ms(10_500), "{died_at:?}");
+}
+
+#[test]
+fn a_nap_does_not_count_as_silence() {
+    let mut world = World::new(3);
+    world.input(Input::Doubt(node(0)));
+    world.pass(ms(1_000));
+    world.sleep_through(ms(1_000));
+    world.input(Input::Wake);
+    assert!(!world.said(&Effect::Late), "it was too short to begin again");
+    world.pass(ms(800));
+    assert_eq!(world.deaths(), []);
+    world.pass(ms(300));
+    assert_eq!(world.deaths().len(), 1);
 }
 
 #[test]
