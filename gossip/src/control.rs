@@ -540,6 +540,11 @@ impl Control {
         }
     }
 
+    /// Lets an older life have the name of one that an operator has counted as dead.
+    pub(crate) fn free_name(&self, life: &Life) {
+        self.table().names.free(life);
+    }
+
     /// Closes the connection to a life that is over.
     pub(crate) fn retire(&self, life: &Life) {
         let mut table = self.table();

@@ -54,7 +54,17 @@ impl Names {
         {
             newest.gone_at.get_or_insert(now);
         }
-        self.forget(now);
+        if self.newest.len() > GONE_MAX {
+            self.forget(now);
+        }
+    }
+
+    /// An operator has counted the life as dead: its name is free.
+    pub(crate) fn free(&mut self, life: &Life) {
+        let is_gone = |newest: &&Newest| newest.generation == life.generation && newest.gone_at.is_some();
+        if self.newest.get(&life.node).filter(is_gone).is_some() {
+            self.newest.remove(&life.node);
+        }
     }
 
     /// Whether this life is over because a newer one counts.
@@ -139,17 +149,32 @@ mod tests {
     }
 
     #[test]
+    fn an_operator_frees_the_name_of_a_life_that_is_gone_and_no_other() {
+        let mut names = Names::default();
+        names.here(&life("n1", 9));
+        names.free(&life("n1", 9));
+        assert!(names.is_over(START, &life("n1", 8)), "it is here");
+        names.gone(START, &life("n1", 9));
+        names.free(&life("n1", 7));
+        assert!(names.is_over(START, &life("n1", 8)));
+        names.free(&life("n1", 9));
+        assert!(!names.is_over(START, &life("n1", 8)));
+    }
+
+    #[test]
     fn names_of_those_who_are_gone_do_not_pile_up() {
         let mut names = Names::default();
         names.here(&life("stays", 1));
-        for n in 0..3 * GONE_MAX {
+        for n in 0..GONE_MAX + 100 {
             let life = life(&format!("n{n}"), 1);
             names.here(&life);
             names.gone(START + Duration::from_millis(n as u64), &life);
         }
         assert_eq!(names.newest.len(), GONE_MAX + 1);
         assert!(names.knows(&"stays".parse().unwrap()) && !names.knows(&"n0".parse().unwrap()));
-        names.gone(START + 2 * FREE_AFTER, &life("n0", 1));
-        assert_eq!(names.newest.len(), 1);
+        let late = life("late", 1);
+        names.here(&late);
+        names.gone(START + 2 * FREE_AFTER, &late);
+        assert_eq!(names.newest.len(), 2);
     }
 }

@@ -300,7 +300,10 @@ impl Task {
                 self.view(view::Input::Disconnected { life, parting });
             }
             Event::Seen(life) => self.view(view::Input::Seen(life)),
-            Event::Forget(life) => self.view(view::Input::Forget(life)),
+            Event::Forget(life) => {
+                self.shared.control.free_name(&life);
+                self.view(view::Input::Forget(life));
+            }
             Event::Superseded { by_generation } => self.superseded(by_generation),
         }
     }
@@ -315,6 +318,7 @@ impl Task {
         self.shared
             .control
             .forget_everywhere(&identity.peer.life(), identity.gossip_addr);
+        self.shared.control.free_name(&identity.peer.life());
         self.view(view::Input::Forget(identity.peer.life()));
         true
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn::crypto::rustls::QuicClientConfig;
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
-use rookery_gossip::MemberState;
+use rookery_gossip::{MemberState, Secret};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::{DigitallySignedStruct, SignatureScheme};
@@ -91,6 +91,52 @@ async fn secrets_are_rotated_node_by_node() {
     both.cluster.send(&only_new.name(), ONE, number(1)).unwrap();
     only_old.cluster.send(&both.name(), ONE, number(2)).unwrap();
     eventually(|| only_new.inbox.count(ONE) == 1 && both.inbox.count(ONE) == 1).await;
+}
+
+/// Every mixture that a rolling change can bring about, and the two that it must not: whoever dials, the two ends meet exactly when they
+/// share a secret.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_meet_when_they_share_a_secret_whatever_else_they_hold_and_whoever_dials() {
+    let (old, new) = (secret(0x23), secret(0x24));
+    let holdings = [
+        (old.clone(), None),
+        (old.clone(), Some(new.clone())),
+        (new.clone(), Some(old.clone())),
+        (new.clone(), None),
+    ];
+    let options = |held: &(Secret, Option<Secret>)| NodeOptions {
+        secret: held.0.clone(),
+        secret_next: held.1.clone(),
+        ..NodeOptions::default()
+    };
+    for (index, dialler_holds) in holdings.iter().enumerate() {
+        for (other, acceptor_holds) in holdings.iter().enumerate() {
+            let dialler = Node::start("n0", options(dialler_holds)).await;
+            let acceptor = Node::start("n1", options(acceptor_holds)).await;
+            let joined = dialler.cluster.join_peer(&acceptor.addr()).await;
+            if index.abs_diff(other) == 3 {
+                let (ours, theirs) = (dialler_holds.0.fingerprint(), acceptor_holds.0.fingerprint());
+                let error = joined.unwrap_err().to_string();
+                assert!(error.contains(&format!("ours {ours}, theirs {theirs}")), "{error}");
+                continue;
+            }
+            assert!(joined.is_ok(), "{dialler_holds:?} {acceptor_holds:?} {joined:?}");
+            // The first to send dials the data connection, so each end does it once.
+            let (first, second) = if other.is_multiple_of(2) {
+                (&dialler, &acceptor)
+            } else {
+                (&acceptor, &dialler)
+            };
+            eventually(|| dialler.members().len() == 2 && acceptor.members().len() == 2).await;
+            first.cluster.send(&second.name(), ONE, number(1)).unwrap();
+            eventually(|| second.inbox.count(ONE) == 1).await;
+            assert_eq!(
+                first.cluster.stats().refused_total,
+                second.cluster.stats().refused_total
+            );
+            assert_eq!(first.cluster.stats().refused_total.secret, 0);
+        }
+    }
 }
 
 /// Believes everybody.

@@ -88,6 +88,8 @@ fn what_the_mesh_counted_is_copied_and_never_goes_back() {
     let mut figures = MeshFigures {
         members: BTreeMap::from([("ready", 3), ("suspect", 1)]),
         messages_out: 10,
+        limited: vec![(MeshLimit::TooFast, 4)],
+        certificate_expiry_s: 1_795_261_356,
         dns_failures: 2,
         rtts: vec![Duration::from_micros(300)],
         ..MeshFigures::default()
@@ -107,6 +109,10 @@ fn what_the_mesh_counted_is_copied_and_never_goes_back() {
         value(&text, "rookery_discovery_failures_total{source=\"dns\"}"),
         Some(2.0)
     );
+    let too_fast = "rookery_mesh_limited_total{limit=\"too_fast\"}";
+    assert_eq!(value(&text, too_fast), Some(4.0));
+    let expiry = "rookery_mesh_certificate_expiry_timestamp_seconds";
+    assert_eq!(value(&text, expiry), Some(1_795_261_356.0));
     assert_eq!(value(&text, "rookery_peer_rtt_seconds_count"), Some(2.0));
 }
 

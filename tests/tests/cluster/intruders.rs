@@ -169,6 +169,106 @@ async fn a_quic_client_without_our_certificate_is_refused_with_one_line() {
     assert_eq!(home.ops().members("ready").await, ["home"]);
 }
 
+/// An operator's authority, and what it gives to nodes.
+struct Operator {
+    issuer: rcgen::Issuer<'static, KeyPair>,
+    pem: String,
+    /// The beginning of what `openssl x509 -fingerprint -sha256` prints.
+    fingerprint: String,
+}
+
+impl Operator {
+    fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        let digest = ::ring::digest::digest(&::ring::digest::SHA256, certificate.der());
+        let digest = digest.as_ref();
+        Self {
+            pem: certificate.pem(),
+            fingerprint: digest[..8].iter().map(|byte| format!("{byte:02x}")).collect(),
+            issuer: rcgen::Issuer::new(params, key),
+        }
+    }
+
+    /// Writes what a node of this name needs, good until the beginning of that year.
+    fn issue(&self, dir: &std::path::Path, name: &str, year: i32) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        for (file, text) in [
+            ("ca", &self.pem),
+            ("cert", &certificate.pem()),
+            ("key", &key.serialize_pem()),
+        ] {
+            std::fs::write(dir.join(format!("{name}.{file}")), text).unwrap();
+        }
+    }
+}
+
+/// A node that shows a certificate instead of one that is made from the secret.
+fn certified(dir: &tempfile::TempDir, name: &str) -> NodeSpec {
+    let mut spec = node(dir, name, OURS);
+    for file in ["ca", "cert", "key"] {
+        spec.set(
+            &format!("cluster.{file}"),
+            dir.path().join(format!("{name}.{file}")).display(),
+        );
+    }
+    spec
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_with_certificates_of_an_operator_are_a_cluster_and_change_them_without_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (Operator::new("ours"), Operator::new("theirs"));
+    ours.issue(dir.path(), "home", 2080);
+    ours.issue(dir.path(), "second", 2081);
+    theirs.issue(dir.path(), "stranger", 2081);
+    let mut home = certified(&dir, "home").spawn();
+    let seed = home.ready().await.peer_address();
+    let mut second = certified(&dir, "second").set("cluster.seeds", seed).spawn();
+    second.ready().await;
+    for node in [&home, &second] {
+        eventually("both are members", async || {
+            node.ops().members("ready").await == ["home", "second"]
+        })
+        .await;
+    }
+    let mut stranger = certified(&dir, "stranger").set("cluster.seeds", seed).spawn();
+    stranger.ready().await;
+    let line = |ours: &Operator, theirs: &Operator| {
+        format!(
+            "certificate authority differs, ours {}, theirs {}",
+            ours.fingerprint, theirs.fingerprint
+        )
+    };
+    refuses_aloud_once(&home, &line(&ours, &theirs)).await;
+    refuses_aloud_once(&stranger, &line(&theirs, &ours)).await;
+
+    let expiry = "rookery_mesh_certificate_expiry_timestamp_seconds";
+    assert_eq!(home.ops().metric(expiry).await, Some(3_471_292_800.0));
+    ours.issue(dir.path(), "home", 2090);
+    eventually("the new certificate is in use", async || {
+        home.ops().metric(expiry).await == Some(3_786_912_000.0)
+    })
+    .await;
+    // A key that is another one's: said, and not used; a node that starts with it does not.
+    std::fs::copy(dir.path().join("second.key"), dir.path().join("home.key")).unwrap();
+    eventually("the broken pair is said", async || {
+        !home.log_lines("home.key is not the key of").is_empty()
+    })
+    .await;
+    assert_eq!(home.ops().members("ready").await, ["home", "second"]);
+    home.kill();
+    let mut broken = certified(&dir, "home").spawn();
+    assert_eq!(broken.exited(Duration::from_secs(10)).await.code(), Some(64));
+    assert!(broken.log().contains("cluster.key: "), "{}", broken.log());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn plaintext_gets_no_answer() {
     let dir = tempfile::tempdir().unwrap();
