@@ -6,5 +6,6 @@ mod mesh {
     mod promises;
     mod restarts;
     mod scale;
+    mod weather;
     mod words;
 }
