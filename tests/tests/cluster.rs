@@ -18,6 +18,7 @@ mod cluster {
     mod matchmaking;
     mod metrics;
     mod operators;
+    mod partition;
     mod presence;
     mod records;
     mod registry;
