@@ -102,6 +102,8 @@ pub struct MeshFigures {
     /// How many members are in each state, by its name; a state that is not named has none.
     pub members: BTreeMap<&'static str, u64>,
     pub keys: u64,
+    pub gossip_lives: u64,
+    pub gossip_bytes: u64,
     pub peer_connections: u64,
     pub messages_in: u64,
     pub messages_out: u64,
@@ -166,6 +168,8 @@ pub struct Metrics {
 
     members: IntGaugeVec,
     gossip_keys: IntGauge,
+    gossip_lives: IntGauge,
+    gossip_bytes: IntGauge,
     suspicions: IntCounter,
     false_suspicions: IntCounter,
     mesh_deaths: IntCounter,
@@ -319,6 +323,14 @@ impl Metrics {
             MEMBER_STATES,
         );
         let gossip_keys = f.gauge("rookery_gossip_keys", "Keys that this node gossips about itself.");
+        let gossip_lives = f.gauge(
+            "rookery_gossip_lives",
+            "Lives of nodes that gossip speaks of; above the number of nodes only for seconds after one died or was started again.",
+        );
+        let gossip_bytes = f.gauge(
+            "rookery_gossip_bytes",
+            "Bytes of names, keys and values of all nodes that gossip keeps here.",
+        );
         let suspicions = f.counter(
             "rookery_suspicions_total",
             "Members that fell silent and were suspected.",
@@ -579,6 +591,8 @@ impl Metrics {
             collect: Mutex::default(),
             members,
             gossip_keys,
+            gossip_lives,
+            gossip_bytes,
             suspicions,
             false_suspicions,
             mesh_deaths,
@@ -744,6 +758,8 @@ impl Metrics {
     pub fn mesh(&self, figures: &MeshFigures) {
         set_states(&self.members, MEMBER_STATES, &figures.members);
         self.gossip_keys.set(as_gauge(figures.keys));
+        self.gossip_lives.set(as_gauge(figures.gossip_lives));
+        self.gossip_bytes.set(as_gauge(figures.gossip_bytes));
         self.peer_connections.set(as_gauge(figures.peer_connections));
         self.mesh_local_health.set(as_gauge(figures.local_health));
         self.mesh_isolated.set(i64::from(figures.isolated));

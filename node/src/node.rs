@@ -358,6 +358,8 @@ impl Node {
                     .map(|state| (state.as_str(), members.count(*state) as u64))
                     .collect(),
                 keys: stats.own_keys,
+                gossip_lives: stats.gossip_lives,
+                gossip_bytes: stats.gossip_bytes,
                 peer_connections: stats.control_connections + stats.data_connections,
                 messages_in: stats.messages_received_total,
                 messages_out: stats.messages_sent_total,

@@ -329,6 +329,8 @@ async fn what_happens_to_nodes_moves_the_counts_of_the_mesh() {
     let ops = cluster.ops(0);
     assert_eq!(sample(&ops, "rookery_members{state=\"ready\"}").await, 3.0);
     assert!(sample(&ops, "rookery_gossip_keys").await > 0.0);
+    assert!(sample(&ops, "rookery_gossip_lives").await >= 1.0);
+    assert!(sample(&ops, "rookery_gossip_bytes").await > 0.0);
     // A control and a data connection for each peer, data ones when there is something to say.
     assert!(sample(&ops, "rookery_peer_connections").await >= 2.0);
     rises(&ops, "rookery_peer_rtt_seconds_count", 0.0).await;
