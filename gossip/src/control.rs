@@ -696,7 +696,7 @@ impl Control {
 
     /// Probes a node on behalf of another one.
     async fn answer_helper(self: &Arc<Self>, send: SendStream, mut receive: RecvStream) {
-        let Ok(Ok(bytes)) = timeout(STREAM_TIMEOUT, receive.read_to_end(256)).await else {
+        let Ok(Ok(bytes)) = timeout(STREAM_TIMEOUT, read_rest(&mut receive, 256)).await else {
             return;
         };
         let Some((life, addr)) = decode_suspect(&bytes) else {
@@ -984,6 +984,24 @@ async fn write_stream(connection: &Connection, bytes: Bytes) -> Result<(), quinn
 fn no_answer(mut send: SendStream, why: VarInt) {
     // An error says that the asker has gone.
     let _ = send.reset(why);
+}
+
+/// Reads what is left of a stream of which the first byte has been read. Not by `RecvStream::read_to_end`, which reads out of order: when
+/// the same data had come in two packets before the first byte was taken out of one, quinn 0.11 reads that byte again out of the other,
+/// so that a request began with the tag, and with overflow checks the stream panicked when it was dropped.
+async fn read_rest(stream: &mut RecvStream, len_max: usize) -> Result<Vec<u8>, ReadToEndError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = stream
+        .read_chunk(usize::MAX, true)
+        .await
+        .map_err(ReadToEndError::Read)?
+    {
+        if bytes.len() + chunk.bytes.len() > len_max {
+            return Err(ReadToEndError::TooLong);
+        }
+        bytes.extend_from_slice(&chunk.bytes);
+    }
+    Ok(bytes)
 }
 
 async fn reply(mut send: SendStream, bytes: &[u8]) {
