@@ -121,16 +121,15 @@ impl FormatTime for NetworkTime {
 /// wanted.
 pub(crate) fn begin(to_the_terminal: bool) {
     let verdicts = Targets::new().with_target(VERDICTS, LevelFilter::TRACE);
-    let terminal = to_the_terminal.then(|| {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("rookery_gossip=info"));
-        tracing_subscriber::fmt::layer()
-            .with_ansi(false)
-            .with_target(false)
-            .with_timer(NetworkTime)
-            .with_filter(filter)
-    });
-    tracing_subscriber::registry()
-        .with(Findings.with_filter(verdicts))
-        .with(terminal)
-        .init();
+    let registry = tracing_subscriber::registry().with(Findings.with_filter(verdicts));
+    if !to_the_terminal {
+        return registry.init();
+    }
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("rookery_gossip=info"));
+    let terminal = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_target(false)
+        .with_timer(NetworkTime)
+        .with_filter(filter);
+    registry.with(terminal).init();
 }

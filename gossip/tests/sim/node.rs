@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rookery_gossip::sim::Fabric;
 use rookery_gossip::{
     BoxFuture, Change, Changes, Channel, Cluster, Config, Fault, Inbound, Limits, LinkEvent, MemberState, Members,
-    Membership, Peer, Secret,
+    Membership, Peer, RequestError, Secret,
 };
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -23,6 +23,9 @@ use crate::plan::{GROUPS, Plan};
 
 pub(crate) const CHANNEL: Channel = Channel::new(0);
 
+/// How long an answer is waited for.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+
 /// What a node was told by the mesh.
 #[derive(Default)]
 pub(crate) struct Ear {
@@ -33,6 +36,14 @@ pub(crate) struct Ear {
 pub(crate) enum Heard {
     Link(Peer, LinkEvent),
     Message(Peer, u64),
+    Request(Peer, Bytes),
+    /// What a request was, and what came back.
+    Answer(Bytes, Result<Bytes, RequestError>),
+}
+
+/// What a request says: long enough that a byte too many or too few shows.
+pub(crate) fn question(number: u64) -> Bytes {
+    number.to_le_bytes().repeat(4).into()
 }
 
 impl Ear {
@@ -47,7 +58,8 @@ impl Inbound for Ear {
         self.heard.lock().unwrap().push(Heard::Message(from.clone(), number));
     }
 
-    fn request(&self, _: Peer, bytes: Bytes) -> BoxFuture<'static, Bytes> {
+    fn request(&self, from: Peer, bytes: Bytes) -> BoxFuture<'static, Bytes> {
+        self.heard.lock().unwrap().push(Heard::Request(from, bytes.clone()));
         Box::pin(async move { bytes })
     }
 
@@ -194,6 +206,15 @@ impl Life {
 
     pub(crate) fn is_in(&self, group: &str) -> bool {
         self.groups.get(group).is_some_and(|held| !held.is_empty())
+    }
+
+    pub(crate) fn ask(&self, to: usize, number: u64) {
+        let (cluster, ear, to) = (self.cluster.clone(), self.ear.clone(), name(to).parse().unwrap());
+        self.runtime.spawn(async move {
+            let question = question(number);
+            let answer = cluster.request(&to, question.clone(), ANSWER_WITHIN).await;
+            ear.heard.lock().unwrap().push(Heard::Answer(question, answer));
+        });
     }
 
     pub(crate) fn leave(&mut self) {

@@ -83,6 +83,8 @@ pub(crate) enum Step {
     Part(usize, usize),
     /// A message over the data connection.
     Send(usize, usize),
+    /// A question to another node.
+    Ask(usize, usize),
 }
 
 /// Where a node starts: addresses are handed out anew, as among containers, and then one may have been another node's before.
@@ -374,11 +376,12 @@ impl Plan {
             let at = self.healed_at.mul_f64(dice.share());
             let node = dice.below(self.nodes);
             let group = dice.below(GROUPS.len());
-            let step = match dice.below(8) {
+            let step = match dice.below(10) {
                 0 | 1 => Step::Fact(node),
                 2 => Step::Drain(node),
                 3 | 4 => Step::Join(node, group),
                 5 => Step::Part(node, group),
+                6 | 7 => Step::Ask(node, dice.below(self.nodes)),
                 _ => Step::Send(node, dice.below(self.nodes)),
             };
             self.steps.push((at, step));

@@ -65,6 +65,8 @@ pub(crate) struct Counts {
     pub(crate) burials: u64,
     /// Answers to probes that were heard.
     pub(crate) answers: u64,
+    /// Requests that were answered.
+    pub(crate) answered: u64,
     /// Changes of members that were told.
     pub(crate) changes: u64,
 }
@@ -351,7 +353,27 @@ impl Promises {
     /// Looks at what a node was told of its links.
     pub(crate) fn heard(&mut self, now: Duration, observer: usize, heard: &[Heard]) {
         for heard in heard {
-            let (Heard::Link(peer, _) | Heard::Message(peer, _)) = heard;
+            let peer = match heard {
+                Heard::Link(peer, _) | Heard::Message(peer, _) => peer,
+                Heard::Request(peer, question) => {
+                    assert!(
+                        question.len() == 32 && question[..8].repeat(4) == question[..],
+                        "{now:?}: {} is asked {question:?} by {peer}",
+                        name(observer)
+                    );
+                    continue;
+                }
+                Heard::Answer(question, answer) => {
+                    self.counts.answered += u64::from(answer.is_ok());
+                    let is_right = answer.as_ref().is_ok_and(|answer| answer == question);
+                    assert!(
+                        is_right || answer.is_err(),
+                        "{now:?}: {} asked {question:?} and heard {answer:?}",
+                        name(observer)
+                    );
+                    continue;
+                }
+            };
             let who = format!("{now:?}: {} hears of {peer}", name(observer));
             let links = &mut self.shown[observer].links;
             let newer = links
@@ -378,6 +400,7 @@ impl Promises {
                     );
                     link.last_message = Some(*number);
                 }
+                Heard::Request(..) | Heard::Answer(..) => {}
             }
         }
     }

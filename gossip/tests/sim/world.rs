@@ -50,6 +50,7 @@ impl fmt::Display for Outcome {
             excused,
             burials,
             answers,
+            answered,
             changes,
         } = self.counts;
         let (converged_ms, lasted_ms) = (self.converged.as_millis(), self.lasted.as_millis());
@@ -63,7 +64,7 @@ impl fmt::Display for Outcome {
         write!(
             f,
             "trace={trace:016x} nodes={nodes} converged_ms={converged_ms} lasted_ms={lasted_ms} datagrams={datagrams} \
-             suspicions={suspicions} verdicts={verdicts} excused={excused} burials={burials} answers={answers} changes={changes} tasks={tasks}"
+             suspicions={suspicions} verdicts={verdicts} excused={excused} burials={burials} answers={answers} answered={answered} changes={changes} tasks={tasks}"
         )
     }
 }
@@ -206,6 +207,11 @@ impl World {
             Step::Fact(node) => self.with(node, |life| life.set_fact(format!("{}", now.as_millis()))),
             Step::Join(node, group) => self.with(node, |life| life.join(group)),
             Step::Part(node, group) => self.with(node, |life| life.part(group)),
+            Step::Ask(node, to) => {
+                self.slots[node].messages += 1;
+                let number = self.slots[node].messages;
+                self.with(node, |life| life.ask(to, number));
+            }
             Step::Send(node, to) => {
                 self.slots[node].messages += 1;
                 let number = Bytes::copy_from_slice(&self.slots[node].messages.to_le_bytes());
