@@ -295,6 +295,7 @@ async fn a_pause_of_one_second_is_no_death_on_a_lan() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_wakes_up_after_being_given_up_declares_nobody_dead_and_is_a_member_again() {
     let (nodes, sleeper) = with_sleeper(Profile::Lan).await;
+    let isolation = sleeper.cluster.isolation();
     sleeper.pause(Duration::from_secs(6));
     eventually(|| {
         nodes[0]
@@ -303,6 +304,9 @@ async fn who_wakes_up_after_being_given_up_declares_nobody_dead_and_is_a_member_
     })
     .await;
     eventually(|| sleeper.cluster.stats().self_late_total >= 1).await;
+    // It trusts its view of the others again when it has heard them.
+    eventually(|| isolation.has_changed().unwrap()).await;
+    eventually(|| !sleeper.cluster.is_isolated()).await;
     eventually(|| nodes.iter().all(|node| node.count(MemberState::Ready) == 3)).await;
     assert_eq!(sleeper.inbox.gone(), []);
     // Its link begins anew, by the same name and generation.

@@ -71,6 +71,7 @@ impl Directory {
 
     async fn run(self: Arc<Self>) {
         let mut members = self.hub.cluster().members();
+        let mut isolation = self.hub.cluster().isolation();
         let mut known = members.borrow_and_update().clone();
         self.table().members(self.now(), &known);
         loop {
@@ -84,9 +85,17 @@ impl Directory {
                         return;
                     }
                 }
+                changed = isolation.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
             }
             let now_known = members.borrow_and_update().clone();
-            if !Arc::ptr_eq(&known, &now_known) {
+            // While this node trusts its own view less, it is more likely cut off than everybody dead: players elsewhere do not go
+            // offline for that.
+            let trusted = !*isolation.borrow_and_update();
+            if trusted && !Arc::ptr_eq(&known, &now_known) {
                 self.table().members(self.now(), &now_known);
                 known = now_known;
             }
