@@ -52,6 +52,8 @@ pub struct Stats {
     pub data_connections: u64,
     /// Facts and groups that this node states in gossip.
     pub own_keys: u64,
+    /// Keys that this node stated once and that gossip keeps as deleted for a quarter of an hour.
+    pub own_keys_deleted: u64,
     /// Groups of this node that gossip states.
     pub groups_in_gossip: u64,
     /// Groups of this node that the directory holds.
@@ -145,6 +147,7 @@ counters! {
     data_connections,
     own_keys,
     cluster_keys,
+    own_keys_deleted,
     group_watches_refused,
     group_unanswered,
     gossip_lives,
@@ -220,6 +223,7 @@ impl Counters {
             control_connections: self.control_connections.get(),
             data_connections: self.data_connections.get(),
             own_keys: self.own_keys.get(),
+            own_keys_deleted: self.own_keys_deleted.get(),
             groups_in_gossip: 0,
             groups_in_directory: 0,
             groups_refused_total: 0,

@@ -18,6 +18,7 @@ use crate::config::Profile;
 use crate::control::{Control, Event, PROBE_PAUSE};
 use crate::discovery::{self, Discovery, Outcome, SourceKind, Target};
 use crate::error::StartError;
+use crate::group::TOMBSTONE_FOR;
 use crate::member::{MemberState, Members};
 use crate::peer::{Identity, Life, NodeId};
 use crate::quic::{CloseCode, DialError};
@@ -34,9 +35,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How often discovery, empty groups and round trips are looked at, in polls.
 const SLOW_EVERY: u32 = 4;
-
-/// How long gossip remembers deleted keys.
-const GRACE: Duration = Duration::from_secs(15 * 60);
 
 /// How long gossip remembers a life that it takes for dead, and speaks of it to everybody. With a quarter of an hour, 200 restarts in a
 /// row left 200 lives in every message. Nothing needs it longer: the view remembers who died and suspicion looks for them, and a life
@@ -135,7 +133,7 @@ pub(super) async fn start_gossip(
             timing.gossip_interval,
             DEAD_GRACE,
         ),
-        marked_for_deletion_grace_period: GRACE,
+        marked_for_deletion_grace_period: TOMBSTONE_FOR,
         catchup_callback: None,
         extra_liveness_predicate: None,
     };
@@ -492,6 +490,10 @@ impl Task {
             {
                 state.set(key, value);
             }
+            let deleted = state
+                .key_values_including_deleted()
+                .filter(|(_, value)| value.is_deleted());
+            self.shared.counters.own_keys_deleted.set(deleted.count() as u64);
         }
         self.stated = wanted;
         let peers = self.shared.control.gossip_addrs();

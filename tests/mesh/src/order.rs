@@ -61,6 +61,14 @@ pub enum Order {
     Watch { groups: Vec<String> },
     /// Watches these groups no longer. Answered with `Done`.
     Unwatch { groups: Vec<String> },
+    /// Joins that many new groups a second, named `prefix/number`, and leaves each after a second, but one of `stay_one_of`. Answered with
+    /// `Churned` when the time is over and all but those are left.
+    Churn {
+        prefix: String,
+        joins_per_s: u64,
+        stay_one_of: u64,
+        for_ms: u64,
+    },
     /// Sends that many broadcasts, numbered from 0, of that many bytes (8 at least). Answered with `Broadcast`.
     Broadcast { group: String, count: u64, bytes: usize },
     /// Sends numbered messages of that many bytes on each of the channels, as fast as they are taken or at a rate; answered with `Bulk`
@@ -131,6 +139,12 @@ pub enum Answer {
     },
     Groups {
         nodes: BTreeMap<String, Vec<String>>,
+    },
+    Churned {
+        joined: u64,
+        /// The longest time that a join or a departure took, in microseconds.
+        slowest_us: u64,
+        staying: Vec<String>,
     },
     Broadcast {
         copies: u64,

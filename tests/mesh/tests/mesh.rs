@@ -1,6 +1,7 @@
 //! What the mesh promises, checked on real processes under real faults: each module is one promise.
 
 mod mesh {
+    mod churn;
     mod means;
     mod partitions;
     mod promises;

@@ -2,7 +2,7 @@
 //! input and says on standard output what it sees, in the words of `order.rs`; it ends when standard input does. It logs to standard
 //! error (`RUST_LOG`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, Write};
 use std::net::UdpSocket;
 use std::process::ExitCode;
@@ -27,6 +27,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How often the nodes of watched groups are looked at. The handle has no other way to hear of their changes.
 const LOOK_AT_GROUPS_EVERY: Duration = Duration::from_millis(2);
+
+/// Between two turns of `Order::Churn`.
+const CHURN_EVERY: Duration = Duration::from_millis(5);
 
 /// Orders that wait; whoever writes them waits when there are more.
 const ORDERS_LEN_MAX: usize = 1_024;
@@ -292,6 +295,15 @@ impl Node {
                     .send_modify(|watched| watched.retain(|group, ()| !groups.contains(group)));
                 Answer::Done
             }
+            Order::Churn {
+                prefix,
+                joins_per_s,
+                stay_one_of,
+                for_ms,
+            } => {
+                let lasts = Duration::from_millis(for_ms);
+                self.churn(&prefix, joins_per_s, stay_one_of, lasts).await
+            }
             Order::Broadcast { group, count, bytes } => {
                 let (mut copies, mut refused) = (0, 0);
                 for number in 0..count {
@@ -339,6 +351,47 @@ impl Node {
             }
         }
         Answer::Done
+    }
+
+    async fn churn(&self, prefix: &str, joins_per_s: u64, stay_one_of: u64, lasts: Duration) -> Answer {
+        let began = Instant::now();
+        let (mut joined, mut slowest, mut staying) = (0u64, Duration::ZERO, Vec::new());
+        let mut passing = VecDeque::new();
+        let mut turns = interval(CHURN_EVERY);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while began.elapsed() < lasts {
+            turns.tick().await;
+            let due = began.elapsed().as_micros() as u64 * joins_per_s / 1_000_000;
+            while joined < due {
+                let (group, asked_at) = (format!("{prefix}/{joined}"), Instant::now());
+                let membership = match self.cluster.join(&group) {
+                    Ok(membership) => membership,
+                    Err(error) => return refused(&error),
+                };
+                slowest = slowest.max(asked_at.elapsed());
+                if joined.is_multiple_of(stay_one_of) {
+                    self.memberships().entry(group.clone()).or_default().push(membership);
+                    staying.push(group);
+                } else {
+                    passing.push_back((asked_at, membership));
+                }
+                joined += 1;
+            }
+            while passing
+                .front()
+                .is_some_and(|(at, _)| at.elapsed() >= Duration::from_secs(1))
+            {
+                let left_at = Instant::now();
+                passing.pop_front();
+                slowest = slowest.max(left_at.elapsed());
+            }
+        }
+        drop(passing);
+        Answer::Churned {
+            joined,
+            slowest_us: slowest.as_micros() as u64,
+            staying,
+        }
     }
 
     /// One sender for each channel, so that a channel that is full does not hold up another one.
@@ -498,6 +551,16 @@ fn figures(stats: &Stats) -> BTreeMap<String, u64> {
         ("control_connections", stats.control_connections),
         ("data_connections", stats.data_connections),
         ("own_keys", stats.own_keys),
+        ("own_keys_deleted", stats.own_keys_deleted),
+        ("groups_in_gossip", stats.groups_in_gossip),
+        ("groups_in_directory", stats.groups_in_directory),
+        ("groups_watched", stats.groups_watched),
+        ("group_unanswered_total", stats.group_unanswered_total),
+        ("directory_kept", stats.directory.kept),
+        ("directory_watches", stats.directory.watches),
+        ("directory_expired_total", stats.directory.expired_total),
+        ("directory_repaired_total", stats.directory.repaired_total),
+        ("directory_forwarded_total", stats.directory.forwarded_total),
         ("cluster_keys", stats.cluster_keys),
         ("groups_in_gossip", stats.groups_in_gossip),
         ("groups_in_directory", stats.groups_in_directory),
