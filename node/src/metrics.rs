@@ -84,6 +84,14 @@ labels! {
     }
 }
 labels! {
+    /// Where a group of this node is said.
+    GroupPlace { Gossip = "gossip", Directory = "directory", }
+}
+labels! {
+    /// Which of a node's two directories: the mesh's own for groups, or the server's for matches and players.
+    DirectoryKind { Groups = "groups", Matches = "matches", }
+}
+labels! {
     /// Why a match changed its owner while both nodes lived.
     MoveReason { Drain = "drain", Rebalance = "rebalance", Operator = "operator", }
 }
@@ -120,6 +128,16 @@ pub struct MeshFigures {
     pub nacks_missed: u64,
     pub local_health: u64,
     pub isolated: bool,
+    /// Keys that gossip keeps as deleted.
+    pub keys_deleted: u64,
+    pub gossip_refused: u64,
+    pub groups_in_gossip: u64,
+    pub groups_in_directory: u64,
+    pub groups_refused: u64,
+    pub group_watches: u64,
+    pub group_unanswered: u64,
+    /// The directory of groups.
+    pub directory: DirectoryStats,
     pub seed_failures: u64,
     pub dns_failures: u64,
     /// The last measured round trip of each connected peer.
@@ -170,6 +188,13 @@ pub struct Metrics {
     gossip_keys: IntGauge,
     gossip_lives: IntGauge,
     gossip_bytes: IntGauge,
+    gossip_keys_deleted: IntGauge,
+    gossip_refused: IntCounter,
+    groups: IntGaugeVec,
+    groups_refused: IntCounter,
+    group_watches: IntGauge,
+    group_entries: IntGauge,
+    group_unanswered: IntCounter,
     suspicions: IntCounter,
     false_suspicions: IntCounter,
     mesh_deaths: IntCounter,
@@ -201,6 +226,8 @@ pub struct Metrics {
     directory_refused: IntCounter,
     directory_expired: IntCounter,
     directory_lookups: IntCounterVec,
+    directory_repairs: IntCounterVec,
+    directory_forwards: IntCounterVec,
     pub client_messages_in: IntCounter,
     pub client_messages_out: IntCounter,
     pub client_slow_closed: IntCounter,
@@ -331,6 +358,36 @@ impl Metrics {
             "rookery_gossip_bytes",
             "Bytes of names, keys and values of all nodes that gossip keeps here.",
         );
+        let gossip_keys_deleted = f.gauge(
+            "rookery_gossip_keys_deleted",
+            "Keys that this node no longer states and that gossip keeps as deleted for a quarter of an hour.",
+        );
+        let gossip_refused = f.counter(
+            "rookery_gossip_refused_total",
+            "Gossip messages of peers that broke a rule and were not taken.",
+        );
+        let groups = f.gauges_from(
+            "rookery_groups",
+            "Groups that this node has members in, by where that is said.",
+            "place",
+            GroupPlace::LABELS,
+        );
+        let groups_refused = f.counter(
+            "rookery_groups_refused_total",
+            "Joins that were refused because this node is in as many groups as it may be.",
+        );
+        let group_watches = f.gauge(
+            "rookery_group_watches",
+            "Groups that this node watches in the directory of groups because it wants to reach them.",
+        );
+        let group_entries = f.gauge(
+            "rookery_group_entries",
+            "Entries of the directory of groups that this node keeps as one of their homes.",
+        );
+        let group_unanswered = f.counter(
+            "rookery_group_unanswered_total",
+            "Groups whose nodes no home named in time: what was told to them went to every node with groups in the directory.",
+        );
         let suspicions = f.counter(
             "rookery_suspicions_total",
             "Members that fell silent and were suspected.",
@@ -418,6 +475,18 @@ impl Metrics {
         let directory_expired = f.counter(
             "rookery_directory_expired_total",
             "Entries of the directory whose holder fell silent without being dead.",
+        );
+        let directory_repairs = f.counters_from(
+            "rookery_directory_repairs_total",
+            "Buckets of a directory that were gone through because a holder's digest did not agree with what is kept here.",
+            "directory",
+            DirectoryKind::LABELS,
+        );
+        let directory_forwards = f.counters_from(
+            "rookery_directory_forwards_total",
+            "Entries, withdrawals and watches that came to this node by mistake and were passed on to their homes.",
+            "directory",
+            DirectoryKind::LABELS,
         );
         let directory_lookups = f.counters_from(
             "rookery_directory_lookups_total",
@@ -593,6 +662,13 @@ impl Metrics {
             gossip_keys,
             gossip_lives,
             gossip_bytes,
+            gossip_keys_deleted,
+            gossip_refused,
+            groups,
+            groups_refused,
+            group_watches,
+            group_entries,
+            group_unanswered,
             suspicions,
             false_suspicions,
             mesh_deaths,
@@ -618,6 +694,8 @@ impl Metrics {
             directory_refused,
             directory_expired,
             directory_lookups,
+            directory_repairs,
+            directory_forwards,
             client_messages_in: client_messages.with_label_values(&["in"]),
             client_messages_out: client_messages.with_label_values(&["out"]),
             client_slow_closed,
@@ -737,6 +815,13 @@ impl Metrics {
         self.directory_entries.set(stats.kept as i64);
         raise(&self.directory_refused, stats.refused_total);
         raise(&self.directory_expired, stats.expired_total);
+        self.directory_repairs(DirectoryKind::Matches, stats);
+    }
+
+    fn directory_repairs(&self, kind: DirectoryKind, stats: &DirectoryStats) {
+        let of = |counters: &IntCounterVec| counters.with_label_values(&[kind.label()]);
+        raise(&of(&self.directory_repairs), stats.repaired_total);
+        raise(&of(&self.directory_forwards), stats.forwarded_total);
     }
 
     /// Copies how many batches of spans the collector did not take.
@@ -760,6 +845,13 @@ impl Metrics {
         self.gossip_keys.set(as_gauge(figures.keys));
         self.gossip_lives.set(as_gauge(figures.gossip_lives));
         self.gossip_bytes.set(as_gauge(figures.gossip_bytes));
+        self.gossip_keys_deleted.set(as_gauge(figures.keys_deleted));
+        let groups = |place: GroupPlace| self.groups.with_label_values(&[place.label()]);
+        groups(GroupPlace::Gossip).set(as_gauge(figures.groups_in_gossip));
+        groups(GroupPlace::Directory).set(as_gauge(figures.groups_in_directory));
+        self.group_watches.set(as_gauge(figures.group_watches));
+        self.group_entries.set(as_gauge(figures.directory.kept));
+        self.directory_repairs(DirectoryKind::Groups, &figures.directory);
         self.peer_connections.set(as_gauge(figures.peer_connections));
         self.mesh_local_health.set(as_gauge(figures.local_health));
         self.mesh_isolated.set(i64::from(figures.isolated));
@@ -773,6 +865,9 @@ impl Metrics {
             (&self.peer_messages.with_label_values(&["out"]), figures.messages_out),
             (&self.peer_queue_dropped, figures.queue_dropped),
             (&self.peers_refused, figures.refused),
+            (&self.gossip_refused, figures.gossip_refused),
+            (&self.groups_refused, figures.groups_refused),
+            (&self.group_unanswered, figures.group_unanswered),
             (&self.suspicions, figures.suspicions),
             (&self.false_suspicions, figures.false_suspicions),
             (&self.mesh_deaths, figures.deaths),

@@ -91,6 +91,11 @@ fn what_the_mesh_counted_is_copied_and_never_goes_back() {
         limited: vec![(MeshLimit::TooFast, 4)],
         certificate_expiry_s: 1_795_261_356,
         dns_failures: 2,
+        groups_in_directory: 5,
+        directory: DirectoryStats {
+            repaired_total: 4,
+            ..DirectoryStats::default()
+        },
         rtts: vec![Duration::from_micros(300)],
         ..MeshFigures::default()
     };
@@ -113,6 +118,14 @@ fn what_the_mesh_counted_is_copied_and_never_goes_back() {
     assert_eq!(value(&text, too_fast), Some(4.0));
     let expiry = "rookery_mesh_certificate_expiry_timestamp_seconds";
     assert_eq!(value(&text, expiry), Some(1_795_261_356.0));
+    assert_eq!(value(&text, "rookery_groups{place=\"directory\"}"), Some(5.0));
+    let repairs = |directory| {
+        value(
+            &text,
+            &format!("rookery_directory_repairs_total{{directory=\"{directory}\"}}"),
+        )
+    };
+    assert_eq!((repairs("groups"), repairs("matches")), (Some(4.0), Some(0.0)));
     assert_eq!(value(&text, "rookery_peer_rtt_seconds_count"), Some(2.0));
 }
 

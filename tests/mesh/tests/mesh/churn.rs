@@ -68,9 +68,11 @@ async fn seen_meanwhile(cluster: &MeshCluster, count: usize) -> Vec<u64> {
 }
 
 async fn churn(cluster: &MeshCluster, joins_per_s: u64, lasts: Duration) -> BTreeMap<String, String> {
-    let (began_us, mut used_us) = (now_us(), 0);
+    let (began_us, mut used_us, mut rss_before) = (now_us(), 0, 0);
     for node in cluster.nodes() {
-        used_us += node.report().await.used_us;
+        let report = node.report().await;
+        used_us += report.used_us;
+        rss_before = report.rss.max(rss_before);
     }
     let orders: Vec<_> = cluster
         .nodes()
@@ -131,11 +133,12 @@ async fn churn(cluster: &MeshCluster, joins_per_s: u64, lasts: Duration) -> BTre
     }
     let share = (used_after_us - used_us) as f64 / (now_us() - began_us) as f64 / NODES as f64;
     println!(
-        "{joined} groups joined and left by {NODES} nodes in {lasts:?}: {:.1} % of a core and at most {:.1} MB a node, \
-         {keys} keys and {deleted} deleted ones in gossip, {held} groups in the directory and {kept} entries kept, \
+        "{joined} groups joined and left by {NODES} nodes in {lasts:?}: {:.1} % of a core a node, at most {:.1} MB where \
+         it was {:.1}, {keys} keys and {deleted} deleted ones in gossip, {held} groups in the directory and {kept} entries kept, \
          no join or departure took longer than {slowest_us} us",
         share * 100.0,
         rss as f64 / 1e6,
+        rss_before as f64 / 1e6,
     );
     staying
 }
