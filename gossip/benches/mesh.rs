@@ -23,7 +23,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const CHANNEL: Channel = Channel::new(0);
 
 /// How long anything may take before the run is given up.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long nothing may change before a cluster counts as settled.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
@@ -250,7 +250,10 @@ async fn main() {
                 .iter()
                 .map(|node| node.cluster.members().borrow().count(MemberState::Ready))
                 .collect();
-            panic!("not everybody sees everybody: {counts:?}");
+            for node in nodes.iter().take(3) {
+                eprintln!("{:?}", node.cluster.stats());
+            }
+            panic!("not everybody sees everybody ready: {counts:?}");
         }
         dials_most = dials(&nodes).max(dials_most);
         tokio::time::sleep(Duration::from_millis(10)).await;

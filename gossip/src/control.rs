@@ -47,9 +47,10 @@ const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// Handshakes of ours that may be under way at once, and how long one that gets no answer counts among them. Gossip begins three or four
-/// a tick; discovery may come with hundreds of addresses, of which all may swallow what is sent to them. Sixteen of those wait for each
-/// other for 250 ms, so that a dial to somebody who would answer comes to its turn at 64 a second.
-const DIALS_AT_ONCE: usize = 16;
+/// a tick; discovery may come with hundreds of addresses, of which all may swallow what is sent to them. Four of those hold the others up
+/// for 250 ms, so sixteen begin a second, and the turns go to those that wait at random. With sixteen at once a hundred nodes on half a
+/// processor ran into each other's timeouts and never became one cluster.
+const DIALS_AT_ONCE: usize = 4;
 const DIAL_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Addresses whose failures are remembered.

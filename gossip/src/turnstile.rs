@@ -9,13 +9,17 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+
+/// From when on a clock that should have rung is a sign that this process gets no processor time, in parts of the patience.
+const STARVED_AFTER: f64 = 1.5;
 
 /// Lets so many dials begin, and one more whenever one has ended or has been without an answer for long enough.
 #[derive(Debug)]
 pub(crate) struct Turnstile {
     state: Mutex<State>,
-    /// A dial that takes longer than this waits for a peer and not for a processor: it goes on, and another one may begin.
+    /// A dial that takes longer than this waits for a peer and not for a processor: it goes on, and another one may begin. Unless this
+    /// process is starved: then everything takes longer, and further dials would only run into their timeouts.
     patience: Duration,
 }
 
@@ -72,10 +76,13 @@ impl Turn {
     /// Dials.
     pub(crate) async fn spend<T>(self, dial: impl Future<Output = T>) -> T {
         tokio::pin!(dial);
-        if let Ok(result) = timeout(self.turnstile.patience, &mut dial).await {
+        let (began, patience) = (Instant::now(), self.turnstile.patience);
+        if let Ok(result) = timeout(patience, &mut dial).await {
             return result;
         }
-        drop(self);
+        if began.elapsed() < patience.mul_f64(STARVED_AFTER) {
+            drop(self);
+        }
         dial.await
     }
 }
@@ -105,7 +112,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tokio::time::{Instant, sleep};
+    use tokio::time::sleep;
 
     use super::*;
 
