@@ -23,7 +23,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const CHANNEL: Channel = Channel::new(0);
 
 /// How long anything may take before the run is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long nothing may change before a cluster counts as settled.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
