@@ -116,7 +116,7 @@ pub(crate) static ALL: &[Target] = &[
     ),
     gossip::bytes(
         "mesh_certificate",
-        "a stranger's certificate, and requests to probe somebody",
+        "a stranger's certificate, a peer's hello, and requests to probe somebody",
         gossip::certificate_seeds,
         gossip::certificate,
     ),

@@ -17,6 +17,7 @@ use crate::link::{read_broadcast, write_broadcast};
 use crate::member::{Member, MemberState, Members};
 use crate::own;
 use crate::peer::{Identity, Life, NodeId, Peer};
+use crate::quic::hello::Hello;
 use crate::quic::{name, tls};
 use crate::view::{self, Report, View};
 
@@ -127,6 +128,36 @@ pub fn certificate_seeds() -> Vec<Vec<u8>> {
         .into_iter()
         .filter_map(leaf)
         .collect()
+}
+
+/// What a peer with an operator's certificate says about itself, and the server name that a stranger asks for.
+pub fn hello(input: &[u8]) {
+    if let Some(hello) = Hello::read(input) {
+        assert!(!hello.cluster.contains(char::is_control), "it goes into the log");
+        assert!(hello.secrets.iter().all(|secret| tls::is_fingerprint(secret)));
+        let again = Hello::read(&hello.write()).expect("what was read can be read again");
+        assert_eq!(again, hello);
+        assert_eq!(again.identity(), hello.identity());
+    }
+    if let Some((_, fingerprint)) = std::str::from_utf8(input).ok().and_then(tls::authority_in) {
+        assert!(tls::is_fingerprint(fingerprint));
+    }
+}
+
+/// A hello as a node says it, and a server name as a node asks for it.
+pub fn hello_seeds() -> Vec<Vec<u8>> {
+    let local = "n1".parse().ok().map(|node| Identity {
+        peer: Peer {
+            node,
+            generation: 7,
+            addr: "host:7701".into(),
+        },
+        gossip_addr: SocketAddr::from(([127, 0, 0, 1], 7701)),
+    });
+    let fingerprint = "0123456789abcdef".to_owned();
+    let hello = local.map(|local| Hello::new(&local, "rookery", vec![fingerprint.clone()]).write());
+    let name = format!("{fingerprint}.pki.rookery.internal");
+    hello.into_iter().chain([name.into_bytes()]).collect()
 }
 
 /// A name as an operator, or the console, gives it: of a seed, of a group, of a node.

@@ -6,7 +6,7 @@
 //! takes a frame of the acceptor: in TLS 1.3 a dial succeeds before the acceptor has seen the dialler's certificate, so a dial that
 //! merely succeeded says nothing.
 
-mod hello;
+pub(crate) mod hello;
 pub(crate) mod name;
 pub(crate) mod tls;
 

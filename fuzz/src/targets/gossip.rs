@@ -51,13 +51,19 @@ pub(super) fn frames_seeds() -> Vec<Vec<u8>> {
 pub(super) fn certificate(input: &[u8]) {
     match input.split_first() {
         Some((0, rest)) => fuzzing::probe_for(rest),
+        Some((2, rest)) => fuzzing::hello(rest),
         Some((_, rest)) => fuzzing::certificate(rest),
         None => {}
     }
 }
 
 pub(super) fn certificate_seeds() -> Vec<Vec<u8>> {
-    tagged(fuzzing::probe_for_seeds(), fuzzing::certificate_seeds())
+    let hellos = fuzzing::hello_seeds()
+        .into_iter()
+        .map(|seed| [&[2][..], &seed].concat());
+    let mut seeds = tagged(fuzzing::probe_for_seeds(), fuzzing::certificate_seeds());
+    seeds.extend(hellos);
+    seeds
 }
 
 fn tagged(zero: Vec<Vec<u8>>, one: Vec<Vec<u8>>) -> Vec<Vec<u8>> {

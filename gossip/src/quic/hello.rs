@@ -7,7 +7,7 @@
 use quinn::Connection;
 use serde::{Deserialize, Serialize};
 
-use super::DialError;
+use super::{DialError, tls};
 use crate::peer::{Identity, NodeId, Peer};
 
 /// Longer than any hello: two names and two addresses.
@@ -18,20 +18,20 @@ const SECRETS_MAX: usize = 8;
 
 /// What one end says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Hello {
-    pub(super) node: NodeId,
-    pub(super) generation: u64,
-    pub(super) addr: String,
-    pub(super) gossip_addr: String,
-    pub(super) cluster: String,
+pub(crate) struct Hello {
+    pub(crate) node: NodeId,
+    pub(crate) generation: u64,
+    pub(crate) addr: String,
+    pub(crate) gossip_addr: String,
+    pub(crate) cluster: String,
     /// The fingerprints of the cluster secrets it holds, the current one first. With an operator's certificates the secret lets nobody in,
     /// but players' tokens are signed with it.
     #[serde(default)]
-    pub(super) secrets: Vec<String>,
+    pub(crate) secrets: Vec<String>,
 }
 
 impl Hello {
-    pub(super) fn new(local: &Identity, cluster_name: &str, secrets: Vec<String>) -> Self {
+    pub(crate) fn new(local: &Identity, cluster_name: &str, secrets: Vec<String>) -> Self {
         Self {
             node: local.peer.node.clone(),
             generation: local.peer.generation,
@@ -43,7 +43,7 @@ impl Hello {
     }
 
     /// Whom it is about; none when it makes no sense.
-    pub(super) fn identity(&self) -> Option<Identity> {
+    pub(crate) fn identity(&self) -> Option<Identity> {
         Some(Identity {
             peer: Peer {
                 node: self.node.clone(),
@@ -54,10 +54,14 @@ impl Hello {
         })
     }
 
-    fn read(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn write(&self) -> Vec<u8> {
+        rmp_serde::to_vec_named(self).expect("a hello is plain data")
+    }
+
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let hello: Self = rmp_serde::from_slice(bytes).ok()?;
         let is_sound = hello.secrets.len() <= SECRETS_MAX
-            && hello.secrets.iter().all(|secret| super::tls::is_fingerprint(secret))
+            && hello.secrets.iter().all(|secret| tls::is_fingerprint(secret))
             // It goes into our log.
             && hello.cluster.chars().all(|c| !c.is_control());
         is_sound.then_some(hello)
@@ -69,9 +73,8 @@ pub(super) async fn exchange(connection: &Connection, ours: &Hello) -> Result<He
     let failed = |error: &dyn std::fmt::Display| DialError::Failed(error.to_string());
     let said = async {
         let mut stream = connection.open_uni().await?;
-        let bytes = rmp_serde::to_vec_named(ours).expect("a hello is plain data");
         // An error here is one of the connection, which the other half hears of.
-        if stream.write_all(&bytes).await.is_ok() {
+        if stream.write_all(&ours.write()).await.is_ok() {
             let _ = stream.finish();
         }
         Ok::<_, quinn::ConnectionError>(())
