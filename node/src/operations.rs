@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use rookery_gossip::{JoinPeerError, MemberState};
+use rookery_gossip::{AddressStatus, JoinPeerError, MemberState, SourceStatus, SuspicionReport};
 use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::peer::{self, MoveCause, PeerAnswer, PeerRequest};
 use rookery_protocol::{MatchId, NodeName, PlayerId};
@@ -16,9 +16,10 @@ use crate::modules::unavailable;
 use crate::ops::Operations;
 use crate::ops::content::PutContent;
 use crate::ops::view::{
-    ClusterView, ContentCollection, ContentEntry, ContentPage, ContentPageRequest, ContentSummary, DrainOrdered,
-    DrainRequest, KickRequest, MatchPage, MatchView, ModuleView, ModulesView, MoveRequest, Moved, NodeView,
-    PageRequest, Published, QueuesView, RecordPage, RecordRequest, RecordView, SavedView, WorldsView,
+    AddressView, ClusterView, ContentCollection, ContentEntry, ContentPage, ContentPageRequest, ContentSummary,
+    DrainOrdered, DrainRequest, KickRequest, LocalView, MatchPage, MatchView, ModuleView, ModulesView, MoveRequest,
+    Moved, NodeView, PageRequest, Published, QueuesView, RecordPage, RecordRequest, RecordView, SavedView, SourceView,
+    SuspicionView, WorldsView,
 };
 use crate::peer::MODULES_GROUP;
 use crate::session::hub::Hub;
@@ -27,6 +28,10 @@ use crate::wasm::Manifest;
 
 /// How long the node concerned may take.
 const ASK_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long the view of the cluster waits for a node that says nothing. It is looked at when something is wrong, and what the mesh knows
+/// of such a node is in it all the same. Who is suspect or dead is not asked at all.
+const VIEW_WITHIN: Duration = Duration::from_secs(1);
 
 /// The largest stored state that is shown with its match.
 const STATE_SHOWN_MAX: usize = 256 << 10;
@@ -161,6 +166,37 @@ fn view_of_peer(view: peer::MatchView) -> MatchView {
     }
 }
 
+fn in_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn suspicion_view(suspicion: &SuspicionReport) -> SuspicionView {
+    SuspicionView {
+        since_ms: in_ms(suspicion.since),
+        probes: suspicion.probes,
+        helpers: suspicion.helpers,
+        nacks: suspicion.nacks,
+    }
+}
+
+fn source_view(status: SourceStatus) -> SourceView {
+    let address = |address: AddressStatus| AddressView {
+        address: address.addr.to_string(),
+        is_ourselves: address.is_ourselves,
+        answered_by: address.answered_by.map(|life| life.node.to_string()),
+        answered_ms: address.answered_ago.map(in_ms),
+        last_error: address.last_error,
+        failures: address.failures,
+    };
+    SourceView {
+        source: status.source,
+        kind: status.kind.as_str().into(),
+        addresses: status.addresses.into_iter().map(address).collect(),
+        last_error: status.last_error,
+        failures: status.failures,
+    }
+}
+
 impl Operations for Operator {
     fn ready(&self) -> Result<(), String> {
         self.hub.why_not_ready().map_or(Ok(()), Err)
@@ -177,9 +213,13 @@ impl Operations for Operator {
             self.hub.local().name.clone(),
             peer_answer(&self.hub, PeerRequest::Summary).await,
         );
-        for (name, answer) in self.hub.ask_all(&PeerRequest::Summary).await {
+        let asked = self.hub.ask_all_within(&PeerRequest::Summary, VIEW_WITHIN);
+        let report = tokio::time::timeout(VIEW_WITHIN, self.hub.cluster().report());
+        let (answers, report) = tokio::join!(asked, report);
+        for (name, answer) in answers {
             note(name, answer);
         }
+        let report = report.ok().flatten();
         let members = self.hub.cluster().members().borrow().clone();
         let nodes = members
             .iter()
@@ -187,6 +227,10 @@ impl Operations for Operator {
                 let name = member.peer.node.as_str();
                 let summary = name.parse::<NodeName>().ok().and_then(|name| summaries.get(&name));
                 let fact = |key: &str| member.facts.get(key).cloned().unwrap_or_default();
+                let reported = report.as_ref().and_then(|report| {
+                    let mut members = report.members.iter();
+                    members.find(|reported| reported.peer.life() == member.peer.life())
+                });
                 NodeView {
                     name: name.into(),
                     generation: member.peer.generation,
@@ -199,15 +243,41 @@ impl Operations for Operator {
                     matches: summary.map_or(0, |summary| summary.matches),
                     rtt_ms: member.rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
                     why: summary.and_then(|summary| summary.why.clone()),
+                    answered: summary.is_some(),
+                    wire: member.mesh_version,
+                    since_ms: reported.map(|reported| in_ms(reported.since)),
+                    heard_ms: reported.and_then(|reported| reported.last_heard).map(in_ms),
+                    reachable: reported.is_some_and(|reported| reported.reachable),
+                    keys: reported.map_or(0, |reported| reported.keys as u64),
+                    suspicion: reported
+                        .and_then(|reported| reported.suspicion.as_ref())
+                        .map(suspicion_view),
                 }
             })
             .collect();
+        let local = report.as_ref().map(|report| LocalView {
+            name: self.hub.local().name.to_string(),
+            health: report.own.health,
+            isolated: report.own.isolated,
+            keys: report.own.own_keys as u64,
+            keys_soft: report.own.keys_soft as u64,
+            keys_hard: report.own.keys_hard as u64,
+            cluster_keys: report.own.cluster_keys as u64,
+        });
         Ok(ClusterView {
             cluster: self.hub.config().cluster.name.clone(),
             leader: self.hub.services().leader.name().map(|name| name.to_string()),
             sessions: summaries.values().map(|summary| summary.sessions).sum(),
             players: summaries.values().map(|summary| summary.players_counted).sum(),
             nodes,
+            local,
+            sources: self
+                .hub
+                .cluster()
+                .discovery_status()
+                .into_iter()
+                .map(source_view)
+                .collect(),
         })
     }
 

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use rookery_protocol::{Digest, MatchId};
 use serde_json::Value;
 
-use super::view::NodeView;
+use super::view::{LocalView, NodeView, SourceView, SuspicionView};
 use super::*;
 
 /// A node that does nothing but remember what it was told.
@@ -56,8 +56,34 @@ impl Operations for Node {
             sessions: 1,
             players: 1,
             matches: 2,
-            rtt_ms: None,
-            why: None,
+            answered: true,
+            wire: 2,
+            since_ms: Some(9),
+            heard_ms: Some(8),
+            reachable: true,
+            keys: 4,
+            suspicion: Some(SuspicionView {
+                since_ms: 1,
+                probes: 2,
+                helpers: 3,
+                nacks: 1,
+            }),
+            ..NodeView::default()
+        };
+        let source = SourceView {
+            source: "rook-9:7701".into(),
+            kind: "seed".into(),
+            last_error: Some("no answer".into()),
+            failures: 5,
+            ..SourceView::default()
+        };
+        let local = LocalView {
+            name: "node-1".into(),
+            keys: 4,
+            keys_soft: 200,
+            keys_hard: 1_000,
+            cluster_keys: 8,
+            ..LocalView::default()
         };
         Ok(ClusterView {
             cluster: "rookery".into(),
@@ -65,6 +91,8 @@ impl Operations for Node {
             sessions: 1,
             players: 1,
             nodes: vec![node],
+            local: Some(local),
+            sources: vec![source],
         })
     }
 
@@ -257,7 +285,11 @@ async fn views_have_exactly_the_shape_of_the_contract() {
     let expected = json!({"cluster": "rookery", "leader": null, "sessions": 1, "players": 1, "nodes": [{
         "name": "node-1", "generation": 5, "state": "ready", "version": "0.1.0", "client": "127.0.0.1:7700",
         "peer": "127.0.0.1:7701", "sessions": 1, "players": 1, "matches": 2, "rtt_ms": null,
-    }]});
+        "answered": true, "wire": 2, "since_ms": 9, "heard_ms": 8, "reachable": true, "keys": 4,
+        "suspicion": {"since_ms": 1, "probes": 2, "helpers": 3, "nacks": 1},
+    }], "local": {"name": "node-1", "health": 0, "isolated": false, "keys": 4, "keys_soft": 200, "keys_hard": 1000,
+        "cluster_keys": 8,
+    }, "sources": [{"source": "rook-9:7701", "kind": "seed", "addresses": [], "last_error": "no answer", "failures": 5}]});
     assert_eq!((status, cluster), (200, expected));
 
     let (status, body) = listener.get("/v1/matches/square").await;

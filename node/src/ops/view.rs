@@ -5,7 +5,7 @@ use rookery_protocol::{Digest, MatchId, PlayerId};
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/cluster`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClusterView {
     pub cluster: String,
     /// The leading node's name; none before there is one.
@@ -18,10 +18,16 @@ pub struct ClusterView {
     #[serde(default)]
     pub players: u64,
     pub nodes: Vec<NodeView>,
+    /// The node that answers, and how far it trusts its own view.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<LocalView>,
+    /// The seeds and DNS names of the node that answers.
+    #[serde(default)]
+    pub sources: Vec<SourceView>,
 }
 
 /// One node, as the answering node sees it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeView {
     pub name: String,
     pub generation: u64,
@@ -42,6 +48,92 @@ pub struct NodeView {
     /// Why it is not ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// Whether it said itself how many sessions and matches it has; if not, they are 0 here and not known. A node of an earlier version
+    /// does not tell the two apart.
+    #[serde(default = "unless_told")]
+    pub answered: bool,
+    /// Up to which version it understands what the mesh says to itself.
+    #[serde(default)]
+    pub wire: u32,
+    /// How long it has been in this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+    /// How long ago it gave a sign of life, by itself or through others; none for the answering node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_ms: Option<u64>,
+    /// Whether it answers the answering node itself: false for one that only others can reach, and for the dead.
+    #[serde(default)]
+    pub reachable: bool,
+    /// Keys that it states in gossip.
+    #[serde(default)]
+    pub keys: u64,
+    /// While it is suspected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspicion: Option<SuspicionView>,
+}
+
+fn unless_told() -> bool {
+    true
+}
+
+/// What has been done to find out whether a suspected node is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuspicionView {
+    /// How long it has been suspected.
+    pub since_ms: u64,
+    /// Probes of the answering node's own.
+    pub probes: u32,
+    /// Nodes that were asked to probe it in this round, and those of them that say that it does not answer them either.
+    pub helpers: u32,
+    pub nacks: u32,
+}
+
+/// The node that answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalView {
+    pub name: String,
+    /// Lifeguard's local health: 0 is well, 8 the worst.
+    pub health: u32,
+    /// It trusts its own view less, gives no verdicts, and takes nothing over.
+    pub isolated: bool,
+    /// Facts and groups that it states in gossip, from how many on it warns, and how many there may be.
+    pub keys: u64,
+    pub keys_soft: u64,
+    pub keys_hard: u64,
+    /// Keys that all nodes state together.
+    pub cluster_keys: u64,
+}
+
+/// How a seed or a DNS name fares.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceView {
+    /// As it is configured.
+    pub source: String,
+    /// `seed` or `dns`.
+    pub kind: String,
+    pub addresses: Vec<AddressView>,
+    /// Why its last look-up failed, or why nobody answers at its addresses; null when all is well.
+    pub last_error: Option<String>,
+    /// Failed look-ups and dials since the start.
+    pub failures: u64,
+}
+
+/// How one address of a source fares.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressView {
+    pub address: String,
+    /// It is the answering node's own.
+    pub is_ourselves: bool,
+    /// Which node answered there last, and how long ago; 0 while it is connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_ms: Option<u64>,
+    /// Why the last dial came to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// Dials in a row that came to nothing.
+    pub failures: u32,
 }
 
 /// One match, live or over.

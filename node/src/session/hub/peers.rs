@@ -53,6 +53,15 @@ impl Hub {
 
     /// Asks every other ready or draining node at once, and returns the answers that came in time.
     pub async fn ask_all(self: &Arc<Self>, request: &PeerRequest) -> Vec<(NodeName, PeerAnswer)> {
+        self.ask_all_within(request, ASK_WITHIN).await
+    }
+
+    /// The same, by when this time has passed: who has not answered by then is not among the answers.
+    pub async fn ask_all_within(
+        self: &Arc<Self>,
+        request: &PeerRequest,
+        within: Duration,
+    ) -> Vec<(NodeName, PeerAnswer)> {
         let members = self.cluster().members().borrow().clone();
         let mut asking = tokio::task::JoinSet::new();
         for member in members.iter() {
@@ -65,7 +74,7 @@ impl Hub {
             };
             if reachable && name != self.local().name {
                 let (hub, request) = (Arc::clone(self), request.clone());
-                asking.spawn(async move { (name.clone(), hub.ask(&name, &request, ASK_WITHIN).await) });
+                asking.spawn(async move { (name.clone(), hub.ask(&name, &request, within).await) });
             }
         }
         let mut answers = Vec::new();
