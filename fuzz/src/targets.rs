@@ -96,6 +96,18 @@ pub(crate) static ALL: &[Target] = &[
         rookery_gossip::fuzzing::directory_seeds,
         rookery_gossip::fuzzing::directory,
     ),
+    gossip::target(
+        "gossip_letter",
+        "a gossip message, up to the library",
+        gossip::letter_seeds,
+        gossip::letter,
+    ),
+    gossip::target(
+        "gossip_talk",
+        "gossip messages, and the library that hears them",
+        gossip::talk_seeds,
+        gossip::talk,
+    ),
     gossip::statement(
         "gossip_statement",
         "what a node states in gossip",

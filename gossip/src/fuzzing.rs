@@ -1,18 +1,30 @@
 //! Doors to this crate's decoders for the fuzz targets in `fuzz/`; no part of the interface. Each function takes bytes as a peer might
 //! send them and panics when a promise of the decoder is broken; each `…_seeds` returns inputs as an honest peer sends them.
 
-use std::collections::BTreeSet;
+mod written;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use chitchat::transport::{Socket, Transport};
+use chitchat::{
+    ChitchatConfig, ChitchatHandle, ChitchatId, ChitchatMessage, Deserializable, FailureDetectorConfig, Serializable,
+    spawn_chitchat,
+};
+use tokio::runtime::Builder;
+use tokio::sync::Notify;
 
 use crate::control::{decode_suspect, encode_suspect};
 use crate::directory::{Directory, Key, Message};
 use crate::discovery::Target;
 use crate::frame::{Decoder, Encoder};
 use crate::group;
+use crate::guard::lives::Lives;
+use crate::guard::{self, Refusal};
+use crate::inbound::BoxFuture;
 use crate::link::{read_broadcast, write_broadcast};
 use crate::member::{Member, MemberState, Members};
 use crate::own;
@@ -20,6 +32,8 @@ use crate::peer::{Identity, Life, NodeId, Peer};
 use crate::quic::hello::Hello;
 use crate::quic::{name, tls};
 use crate::view::{self, Report, View};
+
+pub(crate) use self::written::Written;
 
 /// The first byte says how the rest is cut into chunks: however it is, the same messages come out of it.
 pub fn frames(input: &[u8]) {
@@ -331,6 +345,198 @@ pub fn directory_seeds() -> Vec<Vec<u8>> {
     distinct.into_iter().collect()
 }
 
+/// A gossip message, up to where the library takes it.
+pub fn letter(input: &[u8]) -> &'static str {
+    match Ear::new("here", 7).read(input) {
+        Ok(ChitchatMessage::Syn { .. }) => "syn",
+        Ok(ChitchatMessage::SynAck { .. }) => "syn-ack",
+        Ok(ChitchatMessage::Ack { .. }) => "ack",
+        Ok(ChitchatMessage::BadCluster) => "bad cluster",
+        Err(why) => why,
+    }
+}
+
+/// Gossip messages as the library sends them.
+pub fn letter_seeds() -> Vec<Vec<u8>> {
+    conversation()
+}
+
+/// A conversation that the bytes describe (`Script`), and the library that hears it: it lives on, and this node can still say what it
+/// wants. Returns how many messages the library heard and how many it sent.
+pub fn talk(input: &[u8]) -> (usize, usize) {
+    let letters = Script(input).letters();
+    static FIRST: LazyLock<Option<Vec<u8>>> = LazyLock::new(|| conversation().into_iter().next());
+    let first = FIRST.clone().expect("who meets somebody says something");
+    block_on(async {
+        let (post, handle) = gossiping("here", 7, letters).await;
+        post.until_idle(&handle).await;
+        {
+            let gossip = handle.chitchat();
+            let mut gossip = gossip.lock().await;
+            gossip.self_node_state().set("st", "draining");
+            assert_eq!(gossip.self_node_state().get("st"), Some("draining"));
+            let states = gossip.node_states().iter();
+            states.for_each(|(_, state)| assert!(state.num_key_values() < 100_000));
+        }
+        // Somebody who knows nothing yet gets to hear everything.
+        post.push(Bytes::from(first));
+        post.until_idle(&handle).await;
+        let counts = post.counts();
+        assert!(handle.shutdown().await.is_ok(), "gossip has ended");
+        counts
+    })
+}
+
+/// Conversations to begin with.
+pub fn talk_seeds() -> Vec<Vec<u8>> {
+    let raw = |letter: Vec<u8>| {
+        let len = u16::try_from(letter.len()).unwrap_or(u16::MAX).to_le_bytes();
+        [&[Script::RAW][..], &len, &letter].concat()
+    };
+    let mut seeds: Vec<Vec<u8>> = conversation().into_iter().map(raw).collect();
+    // A digest that names three lives, then what one of them states, in order and out of order.
+    seeds.push(vec![0, 3, 1, 1, 1, 0, 2, 2, 2, 1, 0, 3, 4, 3, 2, 0, 1]);
+    seeds.push(vec![
+        0, 1, 1, 1, 1, 0, 0, 2, 4, 0, 1, 1, 0, 0, 1, 0, 0, 1, 0, 1, 1, 1, 2, 0, 2, 4,
+    ]);
+    seeds.push(vec![1, 1, 1, 1, 1, 0, 0, 3, 0, 1, 1, 0, 0, 1, 2, 0, 3, 1, 2, 2]);
+    seeds
+}
+
+/// Turns bytes into gossip messages: nearly every byte is a choice among values that are honest, or at a border.
+struct Script<'a>(&'a [u8]);
+
+impl Script<'_> {
+    const NODES: [&'static str; 6] = ["here", "there", "yonder", "crash-loop", "a b", ""];
+    const GENERATIONS: [u64; 6] = [7, 5, 3, 1, 0, u64::MAX];
+    const NUMBERS: [u64; 10] = [0, 1, 2, 3, 4, 9, 1_000, 1 << 62, u64::MAX - 1, u64::MAX];
+    const KEYS: [&'static str; 8] = ["st", "addr", "f/version", "g/room", "", "ä", "f/ä", "\u{7f}"];
+    /// Messages that one script says at most.
+    const LETTERS_MAX: usize = 64;
+    /// What follows is a message of its own, after two bytes of length.
+    const RAW: u8 = 4;
+
+    fn letters(mut self) -> Vec<Bytes> {
+        let mut letters = Vec::new();
+        while !self.0.is_empty() && letters.len() < Self::LETTERS_MAX {
+            letters.push(self.letter().into());
+        }
+        letters
+    }
+
+    fn letter(&mut self) -> Vec<u8> {
+        let head = |kind| Written::head(kind);
+        match self.byte() % 6 {
+            0 => self.digest(head(written::SYN)).text("rookery").0,
+            1 => {
+                let digest = self.digest(head(written::SYN_ACK));
+                self.blocks(digest).0
+            }
+            2 => self.blocks(head(written::ACK)).0,
+            3 => head(written::BAD_CLUSTER).0,
+            Self::RAW => {
+                let len = usize::from(u16::from_le_bytes([self.byte(), self.byte()]));
+                let (raw, rest) = self.0.split_at(len.min(self.0.len()));
+                self.0 = rest;
+                raw.to_vec()
+            }
+            _ => {
+                // A node that starts again and again.
+                let lives: Vec<_> = (0..u64::from(self.byte()) * 4)
+                    .map(|life| ("crash-loop", life, [1, 0, 1]))
+                    .collect();
+                head(written::SYN).digest(&lives).text("rookery").0
+            }
+        }
+    }
+
+    fn digest(&mut self, out: Written) -> Written {
+        let count = self.byte() % 8;
+        let lives: Vec<_> = (0..count)
+            .map(|_| {
+                (
+                    self.of(&Self::NODES),
+                    self.of(&Self::GENERATIONS),
+                    [self.number(), self.number(), self.number()],
+                )
+            })
+            .collect();
+        out.digest(&lives)
+    }
+
+    fn blocks(&mut self, out: Written) -> Written {
+        let mut ops = Written::default();
+        for _ in 0..self.byte() % 12 {
+            ops = match self.byte() % 4 {
+                0 => ops.node(
+                    self.of(&Self::NODES),
+                    self.of(&Self::GENERATIONS),
+                    [self.number(), self.number()],
+                ),
+                1 | 2 => {
+                    let (key, value) = (self.text(), self.text());
+                    ops.key_value(&key, &value, self.number(), self.byte() % 4)
+                }
+                _ => ops.max_version(self.number()),
+            };
+        }
+        out.blocks(&ops, self.byte() % 2 == 1)
+    }
+
+    fn text(&mut self) -> String {
+        match self.byte() {
+            long @ 240.. => "v".repeat(usize::from(long - 239) * 4_000),
+            other => Self::KEYS[usize::from(other) % Self::KEYS.len()].to_owned(),
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.of(&Self::NUMBERS)
+    }
+
+    fn of<T: Copy>(&mut self, values: &[T]) -> T {
+        values[usize::from(self.byte()) % values.len()]
+    }
+
+    /// The next byte; 0 after the last one.
+    fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else {
+            return 0;
+        };
+        self.0 = rest;
+        *first
+    }
+}
+
+/// What two nodes say to each other who meet.
+fn conversation() -> Vec<Vec<u8>> {
+    block_on(async {
+        let (a, gossip_a) = gossiping("there", 5, Vec::new()).await;
+        let (b, gossip_b) = gossiping("yonder", 3, Vec::new()).await;
+        let mut letters = Vec::new();
+        // An error would mean that gossip has ended, which the next line finds.
+        let _ = gossip_a.gossip(SocketAddr::from(([127, 0, 0, 1], 3)));
+        for _ in 0..3 {
+            a.until_idle(&gossip_a).await;
+            for letter in a.take_sent() {
+                b.push(letter.clone().into());
+                letters.push(letter);
+            }
+            b.until_idle(&gossip_b).await;
+            for letter in b.take_sent() {
+                a.push(letter.clone().into());
+                letters.push(letter);
+            }
+        }
+        letters
+    })
+}
+
+fn block_on<T>(run: impl Future<Output = T>) -> T {
+    let runtime = Builder::new_current_thread().enable_time().build();
+    runtime.expect("a runtime without IO needs nothing").block_on(run)
+}
+
 fn node(name: &str) -> NodeId {
     name.parse().expect("a name of ours")
 }
@@ -355,5 +561,159 @@ fn member(name: &str, generation: u64, state: MemberState) -> Member {
         departed: false,
         mesh_version: 1,
         rtt: None,
+    }
+}
+
+/// The library in the middle of nowhere, with what it is to hear.
+async fn gossiping(name: &str, generation: u64, letters: Vec<Bytes>) -> (Arc<Post>, ChitchatHandle) {
+    let port = u16::try_from(generation).unwrap_or(1);
+    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+    let interval = Duration::from_secs(3_600);
+    let config = ChitchatConfig {
+        chitchat_id: ChitchatId::new(name, generation, addr),
+        cluster_id: "rookery".into(),
+        gossip_interval: interval,
+        listen_addr: addr,
+        seed_nodes: Vec::new(),
+        failure_detector_config: FailureDetectorConfig::new(8.0, 10, interval, interval, interval),
+        marked_for_deletion_grace_period: interval,
+        catchup_callback: None,
+        extra_liveness_predicate: None,
+    };
+    let post = Arc::new(Post {
+        ear: Mutex::new(Ear::new(name, generation)),
+        inbox: Mutex::new(letters.into()),
+        sent: Mutex::default(),
+        heard: Mutex::new(0),
+        wake: Notify::new(),
+        idle: Notify::new(),
+    });
+    let keys = [
+        ("st", "ready"),
+        ("addr", "host:7701"),
+        ("f/version", "1.0"),
+        ("g/room", "10"),
+    ];
+    let keys = keys.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let handle = spawn_chitchat(config, keys, &Office(post.clone())).await;
+    (post, handle.expect("the transport opens"))
+}
+
+struct Post {
+    ear: Mutex<Ear>,
+    inbox: Mutex<VecDeque<Bytes>>,
+    sent: Mutex<Vec<Vec<u8>>>,
+    heard: Mutex<usize>,
+    wake: Notify,
+    idle: Notify,
+}
+
+impl Post {
+    fn push(&self, letter: Bytes) {
+        self.inbox
+            .lock()
+            .expect("nothing panics under this lock")
+            .push_back(letter);
+        self.wake.notify_one();
+    }
+
+    fn take_sent(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut *self.sent.lock().expect("nothing panics under this lock"))
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        let heard = *self.heard.lock().expect("nothing panics under this lock");
+        (heard, self.sent.lock().expect("nothing panics under this lock").len())
+    }
+
+    /// Waits until the library has heard everything.
+    async fn until_idle(&self, handle: &ChitchatHandle) {
+        let ended = handle.termination_watcher();
+        tokio::select! {
+            () = self.idle.notified() => {}
+            why = ended => panic!("gossip has ended: {why:?}"),
+        }
+    }
+}
+
+struct Office(Arc<Post>);
+
+impl Transport for Office {
+    fn open<'life, 'future>(&'life self, _: SocketAddr) -> BoxFuture<'future, anyhow::Result<Box<dyn Socket>>>
+    where
+        'life: 'future,
+        Self: 'future,
+    {
+        let socket: Box<dyn Socket> = Box::new(Counter(self.0.clone()));
+        Box::pin(std::future::ready(Ok(socket)))
+    }
+}
+
+struct Counter(Arc<Post>);
+
+impl Socket for Counter {
+    fn send<'life, 'future>(
+        &'life mut self,
+        _: SocketAddr,
+        message: ChitchatMessage,
+    ) -> BoxFuture<'future, anyhow::Result<()>>
+    where
+        'life: 'future,
+        Self: 'future,
+    {
+        let bytes = message.serialize_to_vec();
+        self.0.sent.lock().expect("nothing panics under this lock").push(bytes);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn recv<'life, 'future>(&'life mut self) -> BoxFuture<'future, anyhow::Result<(SocketAddr, ChitchatMessage)>>
+    where
+        'life: 'future,
+        Self: 'future,
+    {
+        Box::pin(async {
+            loop {
+                let letter = self.0.inbox.lock().expect("nothing panics under this lock").pop_front();
+                let Some(letter) = letter else {
+                    self.0.idle.notify_one();
+                    self.0.wake.notified().await;
+                    continue;
+                };
+                let mut ear = self.0.ear.lock().expect("nothing panics under this lock");
+                if let Ok(message) = ear.read(&letter) {
+                    *self.0.heard.lock().expect("nothing panics under this lock") += 1;
+                    return Ok((SocketAddr::from(([127, 0, 0, 1], 3)), message));
+                }
+            }
+        })
+    }
+}
+
+/// What a message passes before the library has it, as in `transport.rs`.
+struct Ear {
+    local: Life,
+    lives: Lives,
+}
+
+impl Ear {
+    fn new(name: &str, generation: u64) -> Self {
+        Self {
+            local: life(name, generation),
+            lives: Lives::default(),
+        }
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Result<ChitchatMessage, &'static str> {
+        guard::check(&self.local, bytes).map_err(|refusal| match refusal {
+            Refusal::Malformed => "malformed",
+            Refusal::NodeName { .. } => "node name",
+            Refusal::TooMuch { .. } => "too much",
+            Refusal::Key { .. } => "key",
+            Refusal::Value { .. } => "value",
+            Refusal::Version { .. } => "version",
+            Refusal::Ourselves => "ourselves",
+        })?;
+        self.lives.admit(Duration::ZERO, bytes).map_err(|_| "too many lives")?;
+        ChitchatMessage::deserialize(&mut &bytes[..]).map_err(|_| "unread")
     }
 }

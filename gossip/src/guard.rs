@@ -6,6 +6,8 @@
 //! one that breaks a rule is not handed on. The rules leave room for later versions of ours, which may say more, but not otherwise.
 #![deny(clippy::disallowed_methods)]
 
+pub(crate) mod lives;
+
 use chitchat::{ChitchatId, Deserializable};
 
 use crate::peer::{Life, NodeId};

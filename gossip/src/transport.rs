@@ -16,6 +16,7 @@ use tracing::warn;
 
 use crate::control::Control;
 use crate::guard;
+use crate::guard::lives::Lives;
 use crate::inbound::BoxFuture;
 use crate::peer::Life;
 use crate::pulse::Pulse;
@@ -72,6 +73,7 @@ impl Transport for Carrier {
             let inbox = inbox.ok_or_else(|| anyhow::anyhow!("the mesh has one socket"))?;
             let socket: Box<dyn Socket> = Box::new(Post {
                 local: self.local.clone(),
+                lives: Lives::default(),
                 warned_at: None,
                 control: self.control.clone(),
                 inbox,
@@ -87,6 +89,7 @@ impl Transport for Carrier {
 
 struct Post {
     local: Life,
+    lives: Lives,
     warned_at: Option<Instant>,
     control: Arc<Control>,
     inbox: mpsc::Receiver<Letter>,
@@ -99,7 +102,9 @@ struct Post {
 impl Post {
     /// Reads a message, if it can be handed on.
     fn read(&mut self, from: SocketAddr, bytes: &[u8]) -> Option<ChitchatMessage> {
-        let checked = guard::check(&self.local, bytes).map_err(anyhow::Error::from);
+        let checked = guard::check(&self.local, bytes)
+            .and_then(|()| self.lives.admit(self.opened_at.elapsed(), bytes))
+            .map_err(anyhow::Error::from);
         match checked.and_then(|()| ChitchatMessage::deserialize(&mut &bytes[..])) {
             Ok(message) => Some(message),
             Err(error) => {

@@ -1,12 +1,12 @@
 //! What other nodes send to the mesh. The targets themselves are in `gossip/src/fuzzing.rs`, behind that crate's walls.
 
 use rookery_fuzz::target::Memory;
-use rookery_fuzz::{Shape, Target};
+use rookery_fuzz::{Shape, Target, feature};
 use rookery_gossip::fuzzing;
 
 use super::MESSAGE_LEN_MAX;
 
-pub(super) const fn bytes(
+pub(super) const fn target(
     name: &'static str,
     about: &'static str,
     seeds: fn() -> Vec<Vec<u8>>,
@@ -17,9 +17,25 @@ pub(super) const fn bytes(
         about,
         shape: Shape::Bytes,
         len_max: MESSAGE_LEN_MAX,
-        memory: Memory::DECODER,
+        // Blocks are compressed: 4 MiB of them may come out of any input (`guard.rs`), here and in the library, there as texts.
+        memory: Memory {
+            per_byte: 64,
+            fixed: 64 << 20,
+        },
         seeds,
         run,
+    }
+}
+
+pub(super) const fn bytes(
+    name: &'static str,
+    about: &'static str,
+    seeds: fn() -> Vec<Vec<u8>>,
+    run: fn(&[u8]),
+) -> Target {
+    Target {
+        memory: Memory::DECODER,
+        ..target(name, about, seeds, run)
     }
 }
 
@@ -33,6 +49,19 @@ pub(super) const fn statement(
         shape: Shape::Text,
         ..bytes(name, about, seeds, run)
     }
+}
+
+pub(super) use fuzzing::{letter_seeds, talk_seeds};
+
+pub(super) fn letter(input: &[u8]) {
+    // The library is not counted: what came of it is.
+    feature(fuzzing::letter(input).bytes().map(usize::from).sum());
+}
+
+pub(super) fn talk(input: &[u8]) {
+    let (heard, sent) = fuzzing::talk(input);
+    feature(heard.min(40));
+    feature(100 + sent.min(40));
 }
 
 /// The first byte says which of the two formats follows.
