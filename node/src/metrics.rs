@@ -123,6 +123,9 @@ pub struct MeshFigures {
     pub false_suspicions: u64,
     pub deaths: u64,
     pub self_late: u64,
+    pub gossip_ticks: u64,
+    /// More than 20 ms.
+    pub gossip_ticks_late: u64,
     pub probes_direct: u64,
     pub probes_indirect: u64,
     pub nacks_missed: u64,
@@ -199,6 +202,8 @@ pub struct Metrics {
     false_suspicions: IntCounter,
     mesh_deaths: IntCounter,
     mesh_self_late: IntCounter,
+    mesh_gossip_ticks: IntCounter,
+    mesh_gossip_ticks_late: IntCounter,
     mesh_probes: IntCounterVec,
     mesh_nacks_missed: IntCounter,
     mesh_local_health: IntGauge,
@@ -397,6 +402,11 @@ impl Metrics {
             "Suspected members that turned out to be alive.",
         );
         let mesh_deaths = f.counter("rookery_mesh_deaths_total", "Members that were declared dead.");
+        let mesh_gossip_ticks = f.counter("rookery_mesh_gossip_ticks_total", "Ticks of gossip on this node.");
+        let mesh_gossip_ticks_late = f.counter(
+            "rookery_mesh_gossip_ticks_late_total",
+            "Ticks of gossip that came more than 20 ms after they were due.",
+        );
         let mesh_self_late = f.counter(
             "rookery_mesh_self_late_total",
             "Times that this node was stopped or starved for more than a second and trusted its view of others less.",
@@ -673,6 +683,8 @@ impl Metrics {
             false_suspicions,
             mesh_deaths,
             mesh_self_late,
+            mesh_gossip_ticks,
+            mesh_gossip_ticks_late,
             mesh_probes,
             mesh_nacks_missed,
             mesh_local_health,
@@ -872,6 +884,8 @@ impl Metrics {
             (&self.false_suspicions, figures.false_suspicions),
             (&self.mesh_deaths, figures.deaths),
             (&self.mesh_self_late, figures.self_late),
+            (&self.mesh_gossip_ticks, figures.gossip_ticks),
+            (&self.mesh_gossip_ticks_late, figures.gossip_ticks_late),
             (&self.mesh_probes.with_label_values(&["direct"]), figures.probes_direct),
             (
                 &self.mesh_probes.with_label_values(&["indirect"]),

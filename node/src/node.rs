@@ -376,6 +376,8 @@ impl Node {
                 false_suspicions: stats.false_suspicions_total,
                 deaths: stats.deaths_total,
                 self_late: stats.self_late_total,
+                gossip_ticks: stats.gossip_ticks_total,
+                gossip_ticks_late: stats.gossip_ticks_late_20ms_total,
                 probes_direct: stats.probes_direct_total,
                 probes_indirect: stats.probes_indirect_total,
                 nacks_missed: stats.nacks_missed_total,
