@@ -132,7 +132,10 @@ impl Life {
                 profile: plan.profile,
                 // Never asked; without it the machine's own resolver would be looked at.
                 dns_server: Some(SocketAddr::from(([10, 0, 0, 2], 53))),
-                limits: Limits::default(),
+                limits: Limits {
+                    keys_soft: plan.keys_soft,
+                    ..Limits::default()
+                },
             };
             let cluster = Cluster::start(config, ear.clone(), CancellationToken::new())
                 .await

@@ -40,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) profile: Profile,
     pub(crate) nodes: usize,
+    /// How many facts and groups each node states in gossip; further groups are in the directory.
+    pub(crate) keys_soft: usize,
     /// When each node starts first.
     pub(crate) starts: Vec<Duration>,
     /// Which nodes each node joins through.
@@ -204,6 +206,7 @@ impl Plan {
             seed,
             profile,
             nodes,
+            keys_soft: [200, 200, 1][dice.below(3)],
             starts,
             seeds,
             calm,
@@ -226,6 +229,7 @@ impl Plan {
             seed: 0,
             profile: Profile::Lan,
             nodes,
+            keys_soft: 200,
             starts: vec![Duration::ZERO; nodes],
             seeds: vec![vec![0]; nodes],
             calm: Path::default(),

@@ -24,9 +24,9 @@ const CONVERGED_WITHIN: Duration = Duration::from_secs(15);
 const STAYS_FOR: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// How many tasks a node may have in the end: its own, and for each peer those of two connections.
+/// How many tasks a node may have in the end: its own, and for each peer those of two connections and of two channels, both ways.
 const TASKS_MAX: usize = 10;
-const TASKS_PER_PEER_MAX: usize = 6;
+const TASKS_PER_PEER_MAX: usize = 8;
 
 /// What came of a run in which every promise held.
 pub(crate) struct Outcome {
