@@ -12,8 +12,6 @@
 //! - one that led back to ourselves is tried again after 2 s, and then ever later up to a minute: a virtual address may lead elsewhere.
 #![deny(clippy::disallowed_methods)]
 
-// A driver: it asks the network, and so has deadlines.
-#[allow(clippy::disallowed_methods)]
 pub(crate) mod dns;
 
 use std::collections::{BTreeMap, BTreeSet};
