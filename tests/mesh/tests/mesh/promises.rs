@@ -31,7 +31,7 @@ const LAN: Promise = Promise {
 
 const DEFAULT: Promise = Promise {
     profile: Pace::Default,
-    rounds: 12,
+    rounds: 8,
     registration: Duration::from_millis(2_500),
     death: Duration::from_secs(8),
     pause: Duration::from_secs(2),
