@@ -149,7 +149,8 @@ async fn two_nodes(secret_byte: u8) -> (Node, Node, Secret) {
     (nodes.next().unwrap(), nodes.next().unwrap(), secret(secret_byte))
 }
 
-/// Gossip, requests and messages between the two still get through, and neither has suspected the other.
+/// Gossip, requests and messages between the two still get through, and neither has taken the other for dead. (On a starved machine one
+/// may be suspected for a moment.)
 async fn unharmed(n0: &Node, n1: &Node, mark: &str) {
     n1.cluster.set_fact("mark", mark).unwrap();
     eventually(|| {
@@ -166,9 +167,14 @@ async fn unharmed(n0: &Node, n1: &Node, mark: &str) {
     let before = n1.inbox.count(ONE);
     n0.cluster.send(&n1.name(), ONE, number(1)).unwrap();
     eventually(|| n1.inbox.count(ONE) > before).await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     for (node, other) in [(n0, "n1"), (n1, "n0")] {
-        assert_eq!(node.member(other).unwrap().state, MemberState::Ready);
+        eventually(|| {
+            node.member(other)
+                .is_some_and(|member| member.state == MemberState::Ready)
+        })
+        .await;
+        assert!(node.inbox.gone().iter().all(|peer| peer.node.as_str() != other));
     }
 }
 
