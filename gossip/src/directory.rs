@@ -405,7 +405,13 @@ impl Directory {
             };
             self.lives.parting.remove(node);
             let known = (member.peer.generation, alive);
-            news |= self.lives.known.insert(node.clone(), known) != Some(known);
+            let before = self.lives.known.insert(node.clone(), known);
+            news |= before != Some(known);
+            if alive && before == Some((member.peer.generation, false)) && member.mesh_version >= DIGESTS_SINCE {
+                // It was taken for dead, so what it held was dropped here, and what it said meanwhile was not heard. It may never have
+                // noticed: it is told what is here without having asked.
+                self.post.to(node.clone()).differs(self.home.sums(node));
+            }
         }
         let absent = self
             .lives
@@ -635,6 +641,8 @@ impl Directory {
                 }
             }
             Message::Digest(digest) => self.home.digest(now, from, &digest, &mut self.post),
+            // It would not understand what follows.
+            Message::Differs(_) if self.without_digests.contains(&from.node) => {}
             Message::Differs(sums) => {
                 let found = self.holder.compare(&from.node, &sums);
                 // What a home knows nothing of it would only ask for: it gets it at once.

@@ -142,11 +142,19 @@ impl Holder {
         Digest { count, hash }
     }
 
-    /// Compares what a home knew when it got our last digest with what we said then: the buckets in which it knew the same, as bits,
+    /// Compares what a home knew when it got our last digest, or when it found us alive again, with what we said then: the buckets in which it knew the same, as bits,
     /// the buckets of which it knew nothing, and the others.
     pub(super) fn compare(&self, home: &NodeId, known: &[Sum]) -> Differences {
         let mut found = Differences::default();
-        let said = self.toward.get(home).map_or(&[][..], |toward| &toward.said);
+        let toward = self.toward.get(home);
+        // A home that took us for dead may say what it has before the first digest.
+        let unsaid = toward
+            .filter(|toward| toward.said.is_empty())
+            .map(|toward| toward.tally.sums());
+        let said = unsaid
+            .as_deref()
+            .or(toward.map(|toward| &toward.said[..]))
+            .unwrap_or_default();
         for index in 0..BUCKETS {
             let said = said.get(index).copied().unwrap_or_default();
             let bucket = u8::try_from(index).expect("there are 64 buckets");

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::digest::{BUCKETS, Tally, bucket};
+use super::digest::{BUCKETS, Sum, Tally, bucket};
 use super::holder::keys_in;
 use super::post::Post;
 use super::rendezvous::Rendezvous;
@@ -257,12 +257,18 @@ impl Home {
         let of = self.holders.get_mut(&from.node);
         let total = of.as_ref().map_or((0, 0), |of| of.tally.total());
         if total != (digest.count, digest.hash) {
-            let sums = of.map(|of| of.tally.sums()).unwrap_or_default();
+            let sums = self.sums(&from.node);
             post.to(from.node.clone()).differs(sums);
         } else if let Some(of) = of {
             of.stand.fill(now + ENTRY_TTL);
             of.unnamed.clear();
         }
+    }
+
+    /// What is kept of a holder, in sums.
+    pub(super) fn sums(&self, holder: &NodeId) -> Vec<Sum> {
+        let of = self.holders.get(holder);
+        of.map(|of| of.tally.sums()).unwrap_or_default()
     }
 
     /// Takes it that these buckets are the same here and at their holder.

@@ -529,6 +529,27 @@ fn a_holder_that_says_no_digest_any_more_loses_its_entries_after_the_time() {
     assert_eq!((b.stats().kept, b.stats().expired_total), (0, 1));
 }
 
+/// A home takes a holder for dead that never noticed, and hears nothing of it: both are well again as soon as it sees it alive.
+#[test]
+fn a_holder_that_was_taken_for_dead_says_again_what_it_has_without_waiting_for_its_turn() {
+    for wait in [Duration::ZERO, REFRESH * 2] {
+        let (mut a, mut b) = pair(2);
+        for index in 0..100 {
+            a.hold(Time::ZERO, key(&index.to_string()), 1, bytes("v"));
+        }
+        carry(Time::ZERO, &mut a, &mut b);
+        pass(Time::ZERO, wait, &mut a, &mut b);
+        b.members(
+            wait,
+            &members(&[("a", 1, MemberState::Dead), ("b", 1, MemberState::Ready)]),
+        );
+        assert_eq!(b.stats().kept, 0);
+        b.members(wait, &ready(&["a", "b"]));
+        carry(wait, &mut a, &mut b);
+        assert_eq!(b.stats().kept, 100);
+    }
+}
+
 /// The holder takes a and b for the only nodes; everybody else knows of four more.
 #[test]
 fn what_a_node_is_told_or_asked_by_mistake_goes_on_once_to_those_whose_it_is() {
@@ -834,7 +855,7 @@ impl World {
                     Message::Watch(_) | Message::Unwatch(_) | Message::Changed(_) => true,
                     Message::Digest(_) | Message::Same(_) | Message::Stand(_) => to.as_str() != ELDER,
                     Message::Forward(_) | Message::ForwardWatch(_) => to.as_str() != ELDER,
-                    // An answer to a digest, which a node of the version before does not say.
+                    // An answer to a digest, which a node of the version before does not say: but this one does.
                     Message::Differs(_) => true,
                 };
                 assert!(understood, "{to} does not know {message:?}");
