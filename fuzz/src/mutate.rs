@@ -19,7 +19,7 @@ impl Chance {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -29,7 +29,7 @@ impl Chance {
 
     /// Returns a number below `bound`; 0 when that is 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        ((u128::from(self.next()) * bound as u128) >> 64) as usize
+        ((u128::from(self.draw()) * bound as u128) >> 64) as usize
     }
 
     pub fn one_in(&mut self, n: usize) -> bool {
@@ -37,7 +37,7 @@ impl Chance {
     }
 
     pub fn byte(&mut self) -> u8 {
-        self.next() as u8
+        self.draw() as u8
     }
 }
 

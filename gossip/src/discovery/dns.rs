@@ -1,7 +1,5 @@
 //! Looks names up. Nothing is cached here: when to ask again is decided in `discovery.rs`, and a remembered "no such name" would hide
 //! the name's first appearance.
-// This is a driver, although the rules it stands below are pure.
-#![allow(clippy::disallowed_methods)]
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
