@@ -33,9 +33,15 @@ pub fn encode<T: Serialize>(message: &T) -> Bytes {
     Bytes::from(rmp_serde::to_vec_named(message).expect("peer messages have string keys and known lengths"))
 }
 
+/// Values within values that are followed. What we say ourselves has a tenth of it; a field that is not known may hold anything,
+/// and passing over one as deep as the library allows takes more stack than a thread of an unoptimised build has.
+const DEPTH_MAX: usize = 128;
+
 /// Reads a peer message.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, PeerDecodeError> {
-    Ok(rmp_serde::from_slice(bytes)?)
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+    deserializer.set_max_depth(DEPTH_MAX);
+    Ok(T::deserialize(&mut deserializer)?)
 }
 
 /// From a gateway to the owner of a match. Ordered per (gateway, owner); what is in flight when a connection breaks may be

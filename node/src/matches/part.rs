@@ -13,6 +13,7 @@ use bytes::Bytes;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use rookery_protocol::client::{PayloadCodec, PlayerInfo, Role};
+use rookery_protocol::peer::{self, PeerDecodeError};
 use rookery_protocol::{Digest, MatchId, PlayerId, Seat};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,7 @@ use super::published::Published;
 use super::ring::Ring;
 use super::seats::{SeatState, Seats};
 use super::timers::Timers;
+use crate::wasm::manifest::TICK_HZ_MAX;
 use crate::wasm::module::digest_of;
 use crate::wasm::{Durability, Limits, Manifest, Module};
 
@@ -56,6 +58,11 @@ pub(crate) const FORWARDED_FOR_MS: u64 = 120_000;
 
 /// The first byte of an encoded part. Fields are named in the encoding, so adding one with a default needs no new version.
 const ENCODING_VERSION: u8 = 1;
+
+/// What a part that was read may say at most: sums of these do not overflow, and no match lives to see them.
+const TIME_MS_MAX: u64 = 1 << 53;
+const INCARNATION_MAX: u32 = 1 << 22;
+const SEAT_MAX: Seat = 1 << 31;
 
 /// What a match is started with; it never changes afterwards.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -156,9 +163,12 @@ pub enum DecodeError {
     #[error("the match's state has encoding {found}, this version reads {ENCODING_VERSION}")]
     Version { found: u8 },
     #[error("the match's state is damaged")]
-    Damaged(#[source] rmp_serde::decode::Error),
+    Damaged(#[source] PeerDecodeError),
     #[error("the match's state is empty")]
     Empty,
+    /// It is well formed, but no match ever comes to it, and going on from it would overflow.
+    #[error("the match's state cannot be: {what}")]
+    Impossible { what: &'static str },
 }
 
 /// A tick that ought to run.
@@ -315,9 +325,40 @@ impl HostPart {
     pub fn decode(bytes: &[u8]) -> Result<HostPart, DecodeError> {
         match bytes.split_first() {
             None => Err(DecodeError::Empty),
-            Some((&ENCODING_VERSION, body)) => rmp_serde::from_slice(body).map_err(DecodeError::Damaged),
+            Some((&ENCODING_VERSION, body)) => {
+                let part: HostPart = peer::decode(body).map_err(DecodeError::Damaged)?;
+                part.impossible()
+                    .map_or(Ok(part), |what| Err(DecodeError::Impossible { what }))
+            }
             Some((&found, _)) => Err(DecodeError::Version { found }),
         }
+    }
+
+    /// What no match comes to. It is another node that says all this, and our own sums rely on it.
+    fn impossible(&self) -> Option<&'static str> {
+        let times = [self.now_ms, self.last_tick_ms, self.start.unix_start_ms];
+        let away = self.seats.iter().filter_map(|(_, state)| state.away_since_ms);
+        let forwarded = self.forwards.values().map(|forward| forward.at_ms);
+        let counts = [self.outputs, self.mailed, self.event_no];
+        let rules = [
+            (
+                times
+                    .into_iter()
+                    .chain(away)
+                    .chain(forwarded)
+                    .all(|ms| ms <= TIME_MS_MAX),
+                "a time in more than a hundred thousand years",
+            ),
+            (
+                counts.into_iter().all(|count| count < SEQ_PER_INCARNATION),
+                "more events or outputs than have numbers",
+            ),
+            (self.start.incarnation <= INCARNATION_MAX, "too many incarnations"),
+            (self.start.tick_hz <= TICK_HZ_MAX, "too many ticks a second"),
+            (self.next_seat <= SEAT_MAX, "too many seats"),
+            (self.ring.is_ordered(), "outputs out of order"),
+        ];
+        rules.into_iter().find(|(holds, _)| !holds).map(|(_, what)| what)
     }
 
     /// The number of the last output; what a view that is complete now may be called.

@@ -69,6 +69,11 @@ impl Ring {
         Some(self.outputs.range(start..))
     }
 
+    /// Whether the numbers ascend, on which looking for one relies.
+    pub fn is_ordered(&self) -> bool {
+        self.outputs.iter().is_sorted_by_key(|output| output.seq)
+    }
+
     pub fn len(&self) -> usize {
         self.outputs.len()
     }

@@ -150,6 +150,40 @@ fn an_encoding_of_another_version_is_told_apart_from_damage() {
 }
 
 #[test]
+fn a_field_without_a_bottom_is_damage() {
+    let mut bytes = part(0).encode();
+    assert_eq!(bytes[1], 0xde, "a map of 16 bits' length");
+    bytes[3] += 1;
+    bytes.extend(b"\xa1x");
+    bytes.extend([0x91; 500]);
+    bytes.push(0xc0);
+    assert!(matches!(HostPart::decode(&bytes), Err(DecodeError::Damaged(_))));
+}
+
+#[test]
+fn what_no_match_comes_to_is_refused() {
+    let changes: [fn(&mut HostPart); 8] = [
+        |part| part.last_tick_ms = u64::MAX,
+        |part| part.now_ms = u64::MAX,
+        |part| part.outputs = u64::MAX,
+        |part| part.mailed = u64::MAX,
+        |part| part.start.incarnation = u32::MAX,
+        |part| part.start.tick_hz = u32::MAX,
+        |part| part.next_seat = Seat::MAX,
+        |part| [2, 1].into_iter().for_each(|seq| part.ring.push(output(seq, 1))),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let mut part = part(60);
+        change(&mut part);
+        let read = HostPart::decode(&part.encode());
+        assert!(
+            matches!(read, Err(DecodeError::Impossible { .. })),
+            "{number}: {read:?}"
+        );
+    }
+}
+
+#[test]
 fn the_hash_does_not_depend_on_where_players_are() {
     use super::super::event::Attachment;
     let seated = |number| {
