@@ -283,9 +283,10 @@ async fn cluster<O: Operations>(State(node): Node<O>) -> Answer<ClusterView> {
 
 async fn drain<O: Operations>(
     State(node): Node<O>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer<DrainOrdered> {
+    let Path(name) = name?;
     let request: DrainRequest = read(body)?;
     Ok(Json(node.drain(&name, request).await?))
 }
@@ -345,7 +346,11 @@ async fn move_match<O: Operations>(
     Ok(Json(node.move_match(&target, request).await?))
 }
 
-async fn forget_node<O: Operations>(State(node): Node<O>, Path(name): Path<String>) -> Answer<serde_json::Value> {
+async fn forget_node<O: Operations>(
+    State(node): Node<O>,
+    name: Result<Path<String>, PathRejection>,
+) -> Answer<serde_json::Value> {
+    let Path(name) = name?;
     node.forget_node(&name).await?;
     Ok(Json(json!({})))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
@@ -47,6 +47,9 @@ struct Asked {
     raw: bool,
 }
 
+/// A collection and a key in it, as the path has them.
+type Named = Result<Path<(String, String)>, PathRejection>;
+
 pub(super) fn routes<O: Operations>() -> Router<Arc<O>> {
     Router::new()
         .route("/v1/content", get(summary::<O>))
@@ -66,20 +69,20 @@ async fn summary<O: Operations>(State(node): Node<O>) -> Answer<ContentSummary> 
 
 async fn list<O: Operations>(
     State(node): Node<O>,
-    Path(collection): Path<String>,
+    collection: Result<Path<String>, PathRejection>,
     page: Result<Query<ContentPageRequest>, QueryRejection>,
 ) -> Answer<ContentPage> {
-    let Query(mut page) = page?;
+    let (Path(collection), Query(mut page)) = (collection?, page?);
     page.limit = Some(page.limit.unwrap_or(PAGE_LEN).clamp(1, PAGE_LEN_MAX));
     Ok(Json(node.content_list(&collection, page)?))
 }
 
 async fn read<O: Operations>(
     State(node): Node<O>,
-    Path((collection, key)): Path<(String, String)>,
+    named: Named,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let Query(asked) = asked?;
+    let (Path((collection, key)), Query(asked)) = (named?, asked?);
     let item = node.content_get(&collection, &key)?;
     let tag = [(header::ETAG, format!("\"{}\"", item.version))];
     if asked.raw {
@@ -96,12 +99,12 @@ async fn read<O: Operations>(
 
 async fn write<O: Operations>(
     State(node): Node<O>,
-    Path((collection, key)): Path<(String, String)>,
+    named: Named,
     asked: Result<Query<Asked>, QueryRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer<ContentWritten> {
-    let Query(asked) = asked?;
+    let (Path((collection, key)), Query(asked)) = (named?, asked?);
     let value = body?;
     let put = PutContent {
         content_type: content_type(&headers, &value)?,
@@ -118,11 +121,11 @@ async fn write<O: Operations>(
 
 async fn delete<O: Operations>(
     State(node): Node<O>,
-    Path((collection, key)): Path<(String, String)>,
+    named: Named,
     asked: Result<Query<Asked>, QueryRejection>,
     headers: HeaderMap,
 ) -> Answer<ContentWritten> {
-    let Query(asked) = asked?;
+    let (Path((collection, key)), Query(asked)) = (named?, asked?);
     let version = node
         .content_delete(&collection, &key, expected(&headers, &asked)?)
         .await?;
