@@ -9,6 +9,7 @@
 mod accounts;
 mod error;
 mod external;
+pub(crate) mod fuzzing;
 mod http;
 mod key;
 mod password;

@@ -14,9 +14,9 @@
 mod board;
 mod conversations;
 mod crowd;
-mod name;
+pub(crate) mod name;
 mod order;
-mod requests;
+pub(crate) mod requests;
 mod task;
 
 use std::sync::atomic::{AtomicBool, Ordering};

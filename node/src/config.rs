@@ -73,6 +73,14 @@ impl Config {
         if faults.is_empty() { Ok(config) } else { Err(faults) }
     }
 
+    /// Reads a file's text alone, without the rules: nothing that it names is looked at.
+    pub(crate) fn of_text(text: &str) -> Result<Self, Faults> {
+        let mut faults = Faults::default();
+        let written = Raw::from_text(text, &Source::File(None), &mut faults);
+        let config = Self::read(written, "", &mut faults).unwrap_or_default();
+        if faults.is_empty() { Ok(config) } else { Err(faults) }
+    }
+
     /// The effective configuration as TOML, with what is worked out from other keys filled in and secrets masked.
     pub fn to_toml(&self) -> String {
         let mut config = self.clone();

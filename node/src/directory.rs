@@ -162,10 +162,9 @@ impl Directory {
     /// Of several matches with the name the youngest: ids sort by time, and the others are on their way out.
     fn named_in(&self, entries: &[Entry]) -> Option<Whereabouts> {
         let named = entries.iter().filter_map(|entry| {
-            let (id, rest) = entry.value.split_first_chunk()?;
-            let incarnation = rest.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))?;
+            let (target, incarnation) = read_named(&entry.value)?;
             Some(Whereabouts {
-                target: MatchId::from_u128(u128::from_be_bytes(*id)),
+                target,
                 owner: life_of(entry)?,
                 epoch: entry.epoch,
                 incarnation,
@@ -333,6 +332,13 @@ impl Directory {
             }
         }
     }
+}
+
+/// What is kept under a match's name: its id and its incarnation.
+pub(crate) fn read_named(value: &[u8]) -> Option<(MatchId, u64)> {
+    let (id, rest) = value.split_first_chunk()?;
+    let incarnation = rest.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))?;
+    Some((MatchId::from_u128(u128::from_be_bytes(*id)), incarnation))
 }
 
 fn life_of(entry: &Entry) -> Option<NodeLife> {

@@ -12,6 +12,8 @@ pub mod demo;
 pub mod directory;
 pub mod drain;
 pub mod examples;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod keys;
 pub mod leader;

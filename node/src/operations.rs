@@ -112,7 +112,7 @@ fn saved_view(saved: Saved) -> SavedView {
 }
 
 /// The cursor behind a record: its end and its id.
-fn read_record_cursor(cursor: &str) -> Option<(u64, MatchId)> {
+pub(crate) fn read_record_cursor(cursor: &str) -> Option<(u64, MatchId)> {
     let (ended_at, id) = cursor.split_once('.')?;
     // What PostgreSQL's numbers do not hold is none of ours.
     let ended_at = ended_at.parse().ok().filter(|at| *at <= i64::MAX as u64)?;

@@ -33,7 +33,7 @@ macro_rules! ulid_id {
             }
 
             /// The id with these bits.
-            pub fn from_u128(bits: u128) -> Self {
+            pub const fn from_u128(bits: u128) -> Self {
                 Self(bits)
             }
         }

@@ -487,7 +487,7 @@ fn unix_s() -> u64 {
 }
 
 /// The name without the space around it, if people can see it and tell it from others.
-fn checked_name(name: &str) -> Result<String, AuthError> {
+pub(super) fn checked_name(name: &str) -> Result<String, AuthError> {
     let name = name.trim();
     let len = name.chars().count();
     if len == 0 || len > NAME_LEN_MAX {
@@ -510,7 +510,7 @@ fn is_invisible(c: char) -> bool {
         || (c.is_whitespace() && c != ' ')
 }
 
-fn check_password(password: &str) -> Result<(), AuthError> {
+pub(super) fn check_password(password: &str) -> Result<(), AuthError> {
     let (min, max) = (PASSWORD_LEN.start(), PASSWORD_LEN.end());
     if PASSWORD_LEN.contains(&password.chars().count()) {
         Ok(())

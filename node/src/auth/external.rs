@@ -71,12 +71,17 @@ impl External {
             path: path.clone(),
             cause,
         })?;
-        let found = match serde_json::from_slice::<JwkSet>(&text) {
+        Self::read(&text, options)
+    }
+
+    /// Reads the text of a key file.
+    pub(super) fn read(text: &[u8], options: &ExternalOptions) -> Result<Self, KeyError> {
+        let found = match serde_json::from_slice::<JwkSet>(text) {
             Ok(set) => from_set(&set),
-            Err(_) => from_pem(&text).map(|key| vec![(String::new(), key.0, key.1)]),
+            Err(_) => from_pem(text).map(|key| vec![(String::new(), key.0, key.1)]),
         };
         let found = found.map_err(|problem| KeyError::External {
-            path: path.clone(),
+            path: options.key_file.clone(),
             problem,
         })?;
         let keys = found.into_iter().map(|(id, key, algorithms)| {

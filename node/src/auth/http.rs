@@ -41,25 +41,25 @@ type Address = Option<Extension<ConnectInfo<SocketAddr>>>;
 type Body = Result<Bytes, BytesRejection>;
 
 #[derive(Deserialize, Default)]
-struct GuestRequest {
-    device: Option<String>,
-    name: Option<String>,
+pub(super) struct GuestRequest {
+    pub(super) device: Option<String>,
+    pub(super) name: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct PasswordRequest {
-    name: String,
-    password: String,
+pub(super) struct PasswordRequest {
+    pub(super) name: String,
+    pub(super) password: String,
 }
 
 #[derive(Deserialize)]
-struct RefreshRequest {
-    refresh_token: String,
+pub(super) struct RefreshRequest {
+    pub(super) refresh_token: String,
 }
 
 #[derive(Deserialize)]
-struct LogoutRequest {
-    refresh_token: Option<String>,
+pub(super) struct LogoutRequest {
+    pub(super) refresh_token: Option<String>,
 }
 
 async fn guest(State(accounts): State<Arc<Accounts>>, address: Address, body: Body) -> Result<Response, AuthError> {
@@ -119,7 +119,7 @@ fn ip(address: Address) -> IpAddr {
     })
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
@@ -133,7 +133,11 @@ fn read<T: DeserializeOwned>(body: Body) -> Result<T, AuthError> {
             AuthError::BadRequest("the request's body could not be read".into())
         }
     })?;
-    let body = if body.is_empty() { &b"{}"[..] } else { &body };
+    read_object(&body)
+}
+
+pub(super) fn read_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, AuthError> {
+    let body = if body.is_empty() { b"{}" } else { body };
     // As an object first, because serde would also take a list for a struct.
     let object: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(body).map_err(|error| AuthError::BadRequest(format!("not a JSON object: {error}")))?;

@@ -14,7 +14,7 @@ const ROOM_NAME_MAX: usize = 64;
 
 /// A channel, whoever looks at it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum ChannelName {
+pub(crate) enum ChannelName {
     /// Anyone's.
     Room(String),
     /// Of those who are seated in a match.
@@ -30,7 +30,7 @@ impl ChannelName {
     ///
     /// # Errors
     /// `channel.invalid`.
-    pub(super) fn read(text: &str, player: PlayerId) -> Result<Self, Refusal> {
+    pub(crate) fn read(text: &str, player: PlayerId) -> Result<Self, Refusal> {
         let invalid = |message: &str| Err(Refusal::new(ErrorCode::ChannelInvalid, message));
         let Some((kind, name)) = text.split_once(':') else {
             return invalid("a channel is room:<name>, match:<id>, world:<name> or dm:<player>");
@@ -56,7 +56,7 @@ impl ChannelName {
     }
 
     /// Reads what [`fmt::Display`] wrote; none for anything else.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (kind, name) = text.split_once(':')?;
         match kind {
             "room" => is_room_name(name).then(|| Self::Room(name.into())),
@@ -72,7 +72,7 @@ impl ChannelName {
     }
 
     /// What this player calls it.
-    pub(super) fn seen_by(&self, player: PlayerId) -> String {
+    pub(crate) fn seen_by(&self, player: PlayerId) -> String {
         match self {
             Self::Dm(low, high) => format!("dm:{}", if *low == player { high } else { low }),
             Self::Room(_) | Self::Match(_) | Self::World(_) => self.to_string(),
@@ -80,7 +80,7 @@ impl ChannelName {
     }
 
     /// The two players of a `dm:`.
-    pub(super) fn players(&self) -> Option<[PlayerId; 2]> {
+    pub(crate) fn players(&self) -> Option<[PlayerId; 2]> {
         match self {
             Self::Dm(low, high) => Some([*low, *high]),
             Self::Room(_) | Self::Match(_) | Self::World(_) => None,

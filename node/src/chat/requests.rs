@@ -281,7 +281,7 @@ fn newest(lines: &mut Vec<ChatLine>, count_max: usize) {
 }
 
 /// Whether a line may have this text. Control characters grow sixfold in JSON, and PostgreSQL has no place for one of them.
-pub(super) fn check_text(text: &str, bytes_max: usize) -> Result<(), Refusal> {
+pub(crate) fn check_text(text: &str, bytes_max: usize) -> Result<(), Refusal> {
     if text.len() > bytes_max {
         let message = format!("a line may have {bytes_max} bytes");
         return Err(Refusal::new(ErrorCode::TooLarge, message).with("max", bytes_max));

@@ -59,10 +59,14 @@ impl Raw {
                 return Self::empty();
             }
         };
+        Self::from_text(&text, &source, faults)
+    }
+
+    pub(super) fn from_text(text: &str, source: &Source, faults: &mut Faults) -> Self {
         match text.parse::<toml::Table>() {
-            Ok(table) => Self::from_toml(toml::Value::Table(table), &source),
+            Ok(table) => Self::from_toml(toml::Value::Table(table), source),
             Err(error) => {
-                faults.value(&source, "", format!("not TOML: {}", error.to_string().trim_end()));
+                faults.value(source, "", format!("not TOML: {}", error.to_string().trim_end()));
                 Self::empty()
             }
         }

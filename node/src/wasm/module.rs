@@ -103,7 +103,7 @@ pub fn digest_of(component: &[u8]) -> Digest {
 }
 
 /// Refuses what need not be compiled to be refused, by the names in the component's own import section.
-fn check_imports(bytes: &[u8]) -> Result<(), ModuleError> {
+pub(crate) fn check_imports(bytes: &[u8]) -> Result<(), ModuleError> {
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(|error| ModuleError::NotAComponent(error.to_string()))? {
