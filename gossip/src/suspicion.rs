@@ -18,7 +18,8 @@
 //! and this can put a verdict off by at most 5 s, not counting what was slept away.
 //!
 //! The invariants: no peer is declared dead within `confirm` of the last sign of life, nor within `confirm` of the moment at which this
-//! node woke up; a peer is shown suspect at most four times at once, and then once in 15 s.
+//! node woke up; a peer is shown suspect at most four times at once, and then once in 4 s, and one that answers is not shown suspect for
+//! longer than that.
 #![deny(clippy::disallowed_methods)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,9 +67,9 @@ const LONG_DEAD_INTERVAL: Duration = Duration::from_secs(10);
 const REACH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often in a row a peer may be shown suspect, and how long until it may be so once more. A peer that is doubted more often stays
-/// suspect meanwhile, although it answers.
+/// suspect meanwhile, although it answers; so this is the longest for which a view is wrong about it.
 const FLAPS_MAX: u32 = 4;
-const FLAP_FORGIVEN_AFTER: Duration = Duration::from_secs(15);
+const FLAP_FORGIVEN_AFTER: Duration = Duration::from_secs(4);
 
 /// The worst local health; what it adds to a round; how long nothing must have happened for it to be one better. The profiles promise
 /// a verdict within 8 s and 4 s, and silence is noticed within 5.6 s and 2.3 s, so 0.4 s is what there is to add to a round.
