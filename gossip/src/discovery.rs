@@ -17,7 +17,7 @@
 pub(crate) mod dns;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::peer::Life;
@@ -125,7 +125,12 @@ impl Target {
                 .then(|| Target::Service(text.to_owned()));
         }
         let (host, port) = text.rsplit_once(':')?;
-        let port: u16 = port.parse().ok().filter(|port| *port != 0)?;
+        // Rust's numbers may begin with a plus; ports do not.
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        let port: u16 = port.parse().ok().filter(|port| digits && *port != 0)?;
+        if let Ok(ip) = host.parse::<Ipv4Addr>() {
+            return Some(Target::Address(SocketAddr::from((ip, port))));
+        }
         let plausible = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         (!host.is_empty() && host.bytes().all(plausible)).then(|| Target::Host {
             host: host.to_owned(),

@@ -120,6 +120,7 @@ fn sources_are_read_or_refused() {
     };
     check("10.0.0.1:7701", Some(Target::Address(addr("10.0.0.1:7701"))));
     check("[::1]:7701", Some(Target::Address(addr("[::1]:7701"))));
+    check("10.0.0.1:007701", Some(Target::Address(addr("10.0.0.1:7701"))));
     check("node-1.example:7701", host("node-1.example", 7701));
     check(
         "_rookery._udp.example.org",
@@ -133,6 +134,7 @@ fn sources_are_read_or_refused() {
         "host:0",
         "10.0.0.1:0",
         "host:99999",
+        "10.0.0.1:+7701",
         "a b:1",
         "::1:7701:x",
         "_x",
