@@ -22,11 +22,6 @@ const DEAD_LISTED_FOR: Duration = Duration::from_secs(15 * 60);
 /// How long after its goodbye a life is not taken for alive, although its last heartbeats come in from others.
 const PARTED_FOR: Duration = Duration::from_secs(60);
 
-/// How long a member that is not connected, and that gossip does not take for alive, must have given no sign of life to be doubted again.
-/// After a cut its heartbeats come in again before the failure detector believes them: doubted at each poll (50 ms), it was suspected and
-/// cleared four times within 300 ms of one reconnect. Two rounds of the slower gossip, and silence is still a verdict in time.
-const QUIET_FOR: Duration = Duration::from_secs(1);
-
 /// What gossip knows of one life of a node.
 #[derive(Debug, Clone)]
 pub(crate) struct Report {
@@ -106,8 +101,6 @@ struct Entry {
     stated: bool,
     live: bool,
     connected: bool,
-    /// When it last gave a sign of life, or was cleared of a suspicion.
-    heard_at: Time,
     condition: Condition,
 }
 
@@ -120,10 +113,9 @@ enum Condition {
 }
 
 impl Entry {
-    fn new(now: Time, identity: Identity) -> Self {
+    fn new(identity: Identity) -> Self {
         Self {
             identity,
-            heard_at: now,
             state: MemberState::Joining,
             facts: Arc::default(),
             groups: Vec::new(),
@@ -204,18 +196,17 @@ impl View {
     pub(crate) fn step(&mut self, now: Time, input: Input, out: &mut Vec<Effect>) {
         match input {
             Input::Gossip(reports) => self.gossip(now, reports, out),
-            Input::Connected(identity) => self.connected(now, identity, out),
+            Input::Connected(identity) => self.connected(identity, out),
             Input::Disconnected { life, parting } => self.disconnected(now, &life, parting, out),
             Input::Seen(life) => {
-                if let Some(entry) = self.entry(&life) {
-                    entry.heard_at = now;
+                if self.entry(&life).is_some() {
                     out.push(Effect::Sign(life.node, Sign::Direct));
                 }
             }
             Input::Suspected(node) => {
                 self.turned(&node, Condition::Suspect);
             }
-            Input::Cleared(node) => self.cleared(now, &node, out),
+            Input::Cleared(node) => self.cleared(&node, out),
             Input::Died(node) => self.died(now, &node, out),
             Input::Forget(life) => self.forget(&life, out),
         }
@@ -340,11 +331,10 @@ impl View {
         }
     }
 
-    fn cleared(&mut self, now: Time, node: &NodeId, out: &mut Vec<Effect>) {
+    fn cleared(&mut self, node: &NodeId, out: &mut Vec<Effect>) {
         let Some(entry) = self.entries.get_mut(node) else {
             return;
         };
-        entry.heard_at = now;
         match entry.condition {
             Condition::Dead { .. } => {
                 entry.condition = Condition::Well;
@@ -356,7 +346,7 @@ impl View {
     }
 
     /// Makes the life the node's only one, unless a newer one is known; returns its entry.
-    fn admit(&mut self, now: Time, identity: Identity, out: &mut Vec<Effect>) -> Option<&mut Entry> {
+    fn admit(&mut self, identity: Identity, out: &mut Vec<Effect>) -> Option<&mut Entry> {
         let life = identity.peer.life();
         if life.node == self.local.node {
             if life.generation > self.local.generation {
@@ -385,17 +375,16 @@ impl View {
                 }
                 out.push(Effect::Watch(life.node.clone()));
                 out.push(Effect::Arrived(identity.clone()));
-                self.entries.insert(life.node.clone(), Entry::new(now, identity));
+                self.entries.insert(life.node.clone(), Entry::new(identity));
             }
         }
         self.entry(&life)
     }
 
-    fn connected(&mut self, now: Time, identity: Identity, out: &mut Vec<Effect>) {
+    fn connected(&mut self, identity: Identity, out: &mut Vec<Effect>) {
         let life = identity.peer.life();
-        if let Some(entry) = self.admit(now, identity, out) {
+        if let Some(entry) = self.admit(identity, out) {
             entry.connected = true;
-            entry.heard_at = now;
             out.push(Effect::Sign(life.node, Sign::Direct));
         }
     }
@@ -426,7 +415,7 @@ impl View {
         self.parted
             .retain(|life, at| remembered.contains(life) || now < *at + PARTED_FOR);
         for report in reports {
-            fallen_silent.extend(self.report(now, report, out));
+            fallen_silent.extend(self.report(report, out));
         }
         // Only now, because the same reports may bring a newer life, which must not be suspected for the silence of the older one.
         for life in fallen_silent {
@@ -440,9 +429,7 @@ impl View {
             match entry.condition {
                 // Said again and again, for it may have been answered through others, who see what we do not: then the next silence
                 // must not go unnoticed.
-                Condition::Well if !entry.live && !entry.connected && now >= entry.heard_at + QUIET_FOR => {
-                    out.push(Effect::Doubt(node.clone()));
-                }
+                Condition::Well if !entry.live && !entry.connected => out.push(Effect::Doubt(node.clone())),
                 Condition::Well | Condition::Suspect => {}
                 Condition::Left => return entry.live || entry.connected,
                 Condition::Dead { since } if now >= since + DEAD_LISTED_FOR && !entry.connected => {
@@ -456,7 +443,7 @@ impl View {
     }
 
     /// Returns the life if it has just fallen silent.
-    fn report(&mut self, now: Time, report: Report, out: &mut Vec<Effect>) -> Option<Life> {
+    fn report(&mut self, report: Report, out: &mut Vec<Effect>) -> Option<Life> {
         let Report {
             life,
             gossip_addr,
@@ -485,7 +472,7 @@ impl View {
                 generation: life.generation,
                 addr,
             };
-            self.admit(now, Identity { peer, gossip_addr }, out)?;
+            self.admit(Identity { peer, gossip_addr }, out)?;
         }
         let entry = self.entry(&life).expect("it is there or has just been admitted");
         if let Some(stated) = stated {
@@ -494,7 +481,6 @@ impl View {
         let fell_silent = entry.live && !live;
         entry.live = live;
         if heard {
-            entry.heard_at = now;
             out.push(Effect::Sign(life.node, Sign::Heartbeat));
             return None;
         }

@@ -202,53 +202,18 @@ fn who_is_neither_connected_nor_heard_of_is_doubted_again_after_each_clearance()
     let mut view = view();
     let b: NodeId = "b".parse().unwrap();
     gossip(&mut view, &[report("b", 1, true, true)]);
-    let mut now = Time::ZERO;
-    let silent = || Input::Gossip(vec![report("b", 1, false, false)]);
     for _ in 0..2 {
-        now += QUIET_FOR;
-        assert_eq!(step_at(&mut view, now, silent()), [Effect::Doubt(b.clone())]);
-        step_at(&mut view, now, Input::Suspected(b.clone()));
-        assert_eq!(step_at(&mut view, now + 2 * QUIET_FOR, silent()), []);
-        now += 3 * QUIET_FOR;
-        step_at(&mut view, now, Input::Cleared(b.clone()));
+        assert_eq!(
+            gossip(&mut view, &[report("b", 1, false, false)]),
+            [Effect::Doubt(b.clone())]
+        );
+        step(&mut view, Input::Suspected(b.clone()));
+        assert_eq!(gossip(&mut view, &[report("b", 1, false, false)]), []);
+        step(&mut view, Input::Cleared(b.clone()));
     }
     // Nor does it help to be forgotten by gossip.
-    step_at(&mut view, now, Input::Gossip(vec![report("b", 1, true, true)]));
-    now += QUIET_FOR;
-    assert_eq!(step_at(&mut view, now, Input::Gossip(Vec::new())), [Effect::Doubt(b)]);
-}
-
-#[test]
-fn who_is_heard_again_is_not_doubted_until_the_failure_detector_believes_it() {
-    let mut view = view();
-    let b: NodeId = "b".parse().unwrap();
-    step(&mut view, Input::Connected(identity("b", 1)));
-    let lost = Input::Disconnected {
-        life: life("b", 1),
-        parting: Parting::Lost,
-    };
-    assert_eq!(step(&mut view, lost), [Effect::Doubt(b.clone())]);
-    step(&mut view, Input::Suspected(b.clone()));
-    // Its heartbeats come through others, one in 200 ms, and gossip is read every 50 ms.
-    let heartbeat = [Effect::Sign(b.clone(), Sign::Heartbeat)];
-    let (mut now, mut doubts) = (Time::ZERO, 0);
-    for poll in 0..60u32 {
-        now += Duration::from_millis(50);
-        let heard = poll % 4 == 0;
-        let effects = step_at(&mut view, now, Input::Gossip(vec![report("b", 1, false, heard)]));
-        assert_eq!(effects, if heard { &heartbeat[..] } else { &[] }, "{now:?}");
-        if poll == 0 {
-            step_at(&mut view, now, Input::Cleared(b.clone()));
-        }
-    }
-    // When they stop, that is noticed.
-    let stopped_at = now;
-    while doubts == 0 {
-        now += Duration::from_millis(50);
-        let effects = step_at(&mut view, now, Input::Gossip(vec![report("b", 1, false, false)]));
-        doubts += effects.len();
-        assert!(now <= stopped_at + QUIET_FOR, "nobody notices");
-    }
+    gossip(&mut view, &[report("b", 1, true, true)]);
+    assert_eq!(gossip(&mut view, &[]), [Effect::Doubt(b)]);
 }
 
 #[test]
