@@ -92,9 +92,17 @@ impl fmt::Display for Size {
     }
 }
 
+/// The longest duration: a hundred years of 365 days. One that is much longer could be read and not be printed.
+const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+
 /// Reads `30s`, `1m 30s`, `7d`. A bare number is refused: nobody knows whether it means seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| format!("`{text}` is not a duration such as `30s` or `500ms`"))
+    let duration =
+        humantime::parse_duration(text).map_err(|_| format!("`{text}` is not a duration such as `30s` or `500ms`"))?;
+    if duration > DURATION_MAX {
+        return Err(format!("`{text}` is longer than a hundred years"));
+    }
+    Ok(duration)
 }
 
 /// Prints a duration in the short units that people write, and that [`parse_duration`] reads.
@@ -185,7 +193,7 @@ mod tests {
         for text in ["many", "64 parsecs", "", "-1KiB"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }
-        for text in ["30", "soon", "", "-1s"] {
+        for text in ["30", "soon", "", "-1s", "2000000080.72m"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }
