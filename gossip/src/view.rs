@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -262,6 +263,17 @@ impl View {
             let generation = entry.identity.peer.generation;
             generation < life.generation || (generation == life.generation && !entry.stated)
         })
+    }
+
+    /// The next member after `last`, around the ring of names, that is connected and that gossip does not hear.
+    pub(crate) fn next_unheard(&self, last: Option<&NodeId>) -> Option<&Identity> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let after = self.entries.range::<NodeId, _>((from, Bound::Unbounded));
+        after
+            .chain(&self.entries)
+            .map(|(_, entry)| entry)
+            .find(|entry| entry.connected && !entry.live && entry.is_present())
+            .map(|entry| &entry.identity)
     }
 
     /// Whether there is a control connection to the node, and how many keys it states.

@@ -166,6 +166,7 @@ pub(super) fn spawn(
         stated,
         warned_of_keys: false,
         shown: Members::default(),
+        sought: None,
         since: BTreeMap::new(),
         changed: true,
         done,
@@ -191,6 +192,8 @@ struct Task {
     stated: BTreeMap<String, String>,
     warned_of_keys: bool,
     shown: Members,
+    /// With whom gossip was begun last because it does not hear them.
+    sought: Option<NodeId>,
     /// In which state each member is, and since when.
     since: BTreeMap<NodeId, Since>,
     /// The members must be shown anew.
@@ -270,6 +273,7 @@ impl Task {
             let now = self.shared.now();
             self.shared.with_own(|own| own.sweep(now));
             self.refresh_round_trips();
+            self.seek_unheard();
             let input = discovery::Input::Wake {
                 alone: self.view.is_alone(),
                 connected: self.shared.control.connected(),
@@ -409,6 +413,18 @@ impl Task {
     fn gossip_with(&self, addr: SocketAddr) {
         // An error means that gossip has ended, which the loop hears of by itself.
         let _ = self.gossip.gossip(addr);
+    }
+
+    /// Begins gossip with the next member that is connected and that gossip does not hear, one at a time. The exchange when a connection
+    /// comes up is three datagrams, which may be lost, and gossip by itself turns only to those whom it knows: a node whose only
+    /// peer had lost one of them was shown `joining` for ever, and nobody else came to know it.
+    fn seek_unheard(&mut self) {
+        let Some(identity) = self.view.next_unheard(self.sought.as_ref()) else {
+            return;
+        };
+        let (node, addr) = (identity.peer.node.clone(), identity.gossip_addr);
+        self.sought = Some(node);
+        self.gossip_with(addr);
     }
 
     async fn read_gossip(&mut self) {

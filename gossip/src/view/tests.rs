@@ -427,3 +427,31 @@ fn a_life_that_connected_lacks_its_statement_until_gossip_brings_it() {
     assert!(!view.lacks_statement(&life("a", 1)));
     assert!(view.lacks_statement(&life("a", 2)), "a new life states everything anew");
 }
+
+#[test]
+fn whom_gossip_does_not_hear_is_sought_in_turn_while_connected() {
+    let mut view = view();
+    let next = |view: &View, last: Option<&str>| {
+        let last = last.map(|name| name.parse().unwrap());
+        let found = view.next_unheard(last.as_ref());
+        found.map(|identity| identity.peer.node.to_string())
+    };
+    assert_eq!(next(&view, None), None);
+    for name in ["a", "b", "c"] {
+        step(&mut view, Input::Connected(identity(name, 1)));
+    }
+    gossip(&mut view, &[report("b", 1, true, true)]);
+    assert_eq!(next(&view, None).as_deref(), Some("a"));
+    assert_eq!(next(&view, Some("a")).as_deref(), Some("c"));
+    assert_eq!(next(&view, Some("c")).as_deref(), Some("a"));
+    // Gossip takes one for dead, has forgotten the other one, and hears the third.
+    gossip(&mut view, &[report("a", 1, true, true), report("c", 1, false, false)]);
+    assert_eq!(next(&view, Some("a")).as_deref(), Some("b"));
+    assert_eq!(next(&view, Some("b")).as_deref(), Some("c"));
+    // Who is not connected, or has left, is not dialled for it.
+    for (name, parting) in [("b", Parting::Lost), ("c", Parting::Goodbye)] {
+        let life = life(name, 1);
+        step(&mut view, Input::Disconnected { life, parting });
+    }
+    assert_eq!(next(&view, None), None);
+}
