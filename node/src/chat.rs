@@ -86,14 +86,23 @@ impl Chat {
 
     // Sessions
 
-    /// A session was opened here that was in these channels before, and has the lines up to these numbers.
-    pub fn session_opened(self: &Arc<Self>, session: &Arc<Session>, channels: Vec<(String, u64)>) {
+    /// A session is about to be opened here that was in these channels before, and has the lines up to these numbers. Said before
+    /// anything can be delivered to it: of a conversation it hears nothing until it is served what it missed.
+    pub fn session_opening(&self, session: &Arc<Session>, channels: Vec<(String, u64)>) {
         // More than it may be in would only be refused one by one.
         let joined_max = self.hub.config().limits.channels_per_session as usize;
+        let mut board = self.board();
         for (channel, since) in channels.into_iter().take(joined_max) {
-            let since = Some(since);
-            self.queue(session, None, ChannelRequest::Join { channel, since }, joined_max);
+            let (id, since) = (None, Some(since));
+            let request = ChannelRequest::Join { channel, since };
+            let queued = board.wish(session, Wish { id, request }, joined_max);
+            debug_assert!(queued.is_ok(), "there is room for as many as are taken");
         }
+    }
+
+    /// The session is open, and can hear what it is served.
+    pub fn session_opened(self: &Arc<Self>, session: &Arc<Session>) {
+        self.begin(session);
     }
 
     /// A session's socket is gone.
@@ -108,26 +117,27 @@ impl Chat {
 
     /// Serves a request when those that the session made before are served.
     pub fn request(self: &Arc<Self>, session: &Arc<Session>, id: Option<i64>, request: ChannelRequest) {
-        self.queue(session, id, request, WAITING_MAX);
-    }
-
-    fn queue(self: &Arc<Self>, session: &Arc<Session>, id: Option<i64>, request: ChannelRequest, waiting_max: usize) {
         if session.is_closed() {
             return;
         }
-        let queued = self.board().wish(session, Wish { id, request }, waiting_max);
+        let queued = self.board().wish(session, Wish { id, request }, WAITING_MAX);
         match queued {
-            Ok(false) => {}
-            Ok(true) => {
-                let (chat, session) = (Arc::clone(self), Arc::clone(session));
-                self.hub.spawn(async move { chat.serve(session).await });
-            }
+            Ok(()) => self.begin(session),
             Err(wish) => {
                 self.hub.metrics().rate_limited(RateClass::Chat).inc();
                 let message = "too many requests to chat are waiting";
                 let refusal = Refusal::new(ErrorCode::RateLimited, message).with("retry_ms", 100);
                 session.refuse(wish.id, refusal);
             }
+        }
+    }
+
+    /// Serves what a session wishes, unless a task is at it.
+    fn begin(self: &Arc<Self>, session: &Arc<Session>) {
+        let begins = self.board().begin(session.id());
+        if begins {
+            let (chat, session) = (Arc::clone(self), Arc::clone(session));
+            self.hub.spawn(async move { chat.serve(session).await });
         }
     }
 

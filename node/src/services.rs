@@ -64,14 +64,19 @@ impl Services {
         }
     }
 
-    /// A session was opened here. `channels`: where the client was before, and the last line that it saw. What is said to the
-    /// session now is heard after `session.opened`.
-    pub fn session_opened(&self, session: &Arc<Session>, channels: Vec<(String, u64)>) {
+    /// A session is about to be opened here, and nobody finds it yet. `channels`: where the client was before, and the last line that
+    /// it saw.
+    pub fn session_opening(&self, session: &Arc<Session>, channels: Vec<(String, u64)>) {
+        if !self.without.contains(&Service::Chat) {
+            self.chat.session_opening(session, channels);
+        }
+    }
+
+    /// A session was opened here. What is said to the session now is heard after `session.opened`.
+    pub fn session_opened(&self, session: &Arc<Session>) {
         self.matchmaker.session_opened(session);
         self.parties.session_opened(session);
-        if !self.without.contains(&Service::Chat) {
-            self.chat.session_opened(session, channels);
-        }
+        self.chat.session_opened(session);
         self.presence.session_opened(session);
     }
 

@@ -15,11 +15,12 @@ use rookery_protocol::{NodeLife, NodeName, PlayerId, SessionId};
 
 use super::crowd::{Change, Crowd};
 use super::name::ChannelName;
-use super::order::Order;
+use super::order::{Entry, Order};
 use crate::peer::CHAT;
 use crate::session::Session;
 use crate::session::hub::{Hub, node_id};
 use crate::session::listener::Listener;
+use crate::store::ChannelView;
 
 /// Channels that another node may want to hear. It cannot have more members than sockets.
 const WANTED_MAX: usize = 1 << 20;
@@ -54,10 +55,18 @@ struct Visitor {
     session: Arc<Session>,
     joined: BTreeSet<ChannelName>,
     /// Conversations that it asked to join from a line on: it is served what it missed, so it hears nothing of them before that.
-    catching_up: BTreeSet<ChannelName>,
+    catching_up: BTreeMap<ChannelName, CatchingUp>,
     waiting: VecDeque<Wish>,
     /// Whether a task is at its wishes.
     served: bool,
+}
+
+/// What a session does not hear yet of a conversation.
+struct CatchingUp {
+    /// Lines above this one are withheld.
+    above: u64,
+    /// How often it asked and was not served.
+    asked: u32,
 }
 
 /// A request that waits for its turn.
@@ -102,12 +111,12 @@ pub(super) enum Heard {
 impl Board {
     // Sessions
 
-    /// Queues a wish of a session, unless so many wait already; whether a task must begin to serve them.
-    pub(super) fn wish(&mut self, session: &Arc<Session>, wish: Wish, waiting_max: usize) -> Result<bool, Wish> {
+    /// Queues a wish of a session, unless so many wait already. [`Board::begin`] says whether anybody serves them.
+    pub(super) fn wish(&mut self, session: &Arc<Session>, wish: Wish, waiting_max: usize) -> Result<(), Wish> {
         let visitor = self.visitors.entry(session.id()).or_insert_with(|| Visitor {
             session: Arc::clone(session),
             joined: BTreeSet::new(),
-            catching_up: BTreeSet::new(),
+            catching_up: BTreeMap::new(),
             waiting: VecDeque::new(),
             served: false,
         });
@@ -116,15 +125,25 @@ impl Board {
         }
         if let ChannelRequest::Join {
             channel,
-            since: Some(_),
+            since: Some(since),
         } = &wish.request
             && let Ok(name) = ChannelName::read(channel, session.player())
             && name.players().is_some()
         {
-            visitor.catching_up.insert(name);
+            let delivered = self.channels.get(&name).and_then(|open| open.order.delivered());
+            let above = delivered.unwrap_or(0).max(*since);
+            let catching_up = visitor.catching_up.entry(name);
+            catching_up.or_insert(CatchingUp { above, asked: 0 }).asked += 1;
         }
         visitor.waiting.push_back(wish);
-        Ok(!std::mem::replace(&mut visitor.served, true))
+        Ok(())
+    }
+
+    /// Whether a session has wishes that nobody serves yet; whoever is told so does.
+    pub(super) fn begin(&mut self, session: SessionId) -> bool {
+        self.visitors
+            .get_mut(&session)
+            .is_some_and(|visitor| !std::mem::replace(&mut visitor.served, true))
     }
 
     /// The next wishes of a session: one, or several lines to be sent. None when all are served or the session is gone.
@@ -140,10 +159,29 @@ impl Board {
         visitor.served.then_some(wishes)
     }
 
-    /// A session hears of a conversation again, whether or not it has caught up.
-    pub(super) fn caught_up(&mut self, session: SessionId, name: &ChannelName) {
-        if let Some(visitor) = self.visitors.get_mut(&session) {
-            visitor.catching_up.remove(name);
+    /// A session has what it missed of a conversation, and hears it from here on unless it has asked again. Above which line it was
+    /// withheld from it.
+    pub(super) fn caught_up(&mut self, session: SessionId, name: &ChannelName) -> Option<u64> {
+        let visitor = self.visitors.get_mut(&session)?;
+        let catching_up = visitor.catching_up.get_mut(name)?;
+        catching_up.asked -= 1;
+        if catching_up.asked > 0 {
+            return None;
+        }
+        visitor.catching_up.remove(name).map(|catching_up| catching_up.above)
+    }
+
+    /// A session is not served what it asked for, so it hears a conversation as if it had not asked: first what was withheld
+    /// meanwhile, as far as it is kept.
+    pub(super) fn not_caught_up(&mut self, session: &Session, name: &ChannelName) {
+        let Some(above) = self.caught_up(session.id(), name) else {
+            return;
+        };
+        let Some(open) = self.channels.get(name) else { return };
+        let floor = open.members.get(&session.id()).map_or(0, |member| member.floor);
+        for line in open.order.kept_after(above.max(floor)) {
+            let (channel, line) = (name.seen_by(session.player()), line.clone());
+            session.send(None, &ServerMessage::Channel(ChannelMessage::Line { channel, line }));
         }
     }
 
@@ -187,17 +225,26 @@ impl Board {
         open.told_as
     }
 
-    /// The store said that the channel stands at `last`: lines that came meanwhile are delivered. The last number delivered here.
-    pub(super) fn open(&mut self, hub: &Hub, name: &ChannelName, last: u64) -> u64 {
+    /// The store said that the channel stands at `last`: lines that came meanwhile are delivered.
+    pub(super) fn open(&mut self, hub: &Hub, name: &ChannelName, last: u64) {
         self.with_order(hub, name, |order, now_ms, out| order.open(now_ms, last, out));
-        let open = self.channels.get(name);
-        open.and_then(|open| open.order.delivered()).unwrap_or(last)
     }
 
-    /// The lines above `after` that are still in memory; none when some are not.
-    pub(super) fn recent(&self, name: &ChannelName, after: u64) -> Option<Vec<ChatLine>> {
+    /// What a session that approached is served; see [`Order::enter`].
+    pub(super) fn entry(
+        &self,
+        name: &ChannelName,
+        session: SessionId,
+        since: Option<u64>,
+        view: ChannelView,
+    ) -> Option<Entry> {
         let open = self.channels.get(name)?;
-        Some(open.order.recent_after(after)?.cloned().collect())
+        let mut entry = open.order.enter(since, view)?;
+        if let Some(member) = open.members.get(&session) {
+            // It may have been served more than this node has heard.
+            entry.last = entry.last.max(member.floor);
+        }
+        Some(entry)
     }
 
     /// A session that approached is in, from here on. What it is told is queued before any line that comes later. False when the
@@ -208,7 +255,6 @@ impl Board {
             return false;
         };
         let is_new = visitor.joined.insert(name.clone());
-        visitor.catching_up.remove(name);
         if let Some(open) = self.channels.get_mut(name) {
             let session = Arc::clone(session);
             let player = session.player();
@@ -279,16 +325,24 @@ impl Board {
         }
     }
 
-    /// A session leaves a channel; false if it was not in it.
-    pub(super) fn leave(&mut self, hub: &Hub, name: &ChannelName, session: &Session) -> bool {
-        let left = self
-            .visitors
-            .get_mut(&session.id())
-            .is_some_and(|visitor| visitor.joined.remove(name));
-        if left {
+    /// A session leaves a channel, if it is in it.
+    pub(super) fn leave(&mut self, hub: &Hub, name: &ChannelName, session: &Session) {
+        if name.players().is_some() && self.is_ahead(name, session.id()) {
+            // It goes on hearing the conversation, and would hear again what it was served. So it stays until its socket is gone.
+            return;
+        }
+        let visitor = self.visitors.get_mut(&session.id());
+        if visitor.is_some_and(|visitor| visitor.joined.remove(name)) {
             self.remove_member(hub, name, session.id(), session.player());
         }
-        left
+    }
+
+    /// Whether a member was served lines that are still on their way to this node.
+    fn is_ahead(&self, name: &ChannelName, session: SessionId) -> bool {
+        self.channels.get(name).is_some_and(|open| {
+            let member = open.members.get(&session);
+            member.is_some_and(|member| open.order.delivered() < Some(member.floor))
+        })
     }
 
     fn remove_member(&mut self, hub: &Hub, name: &ChannelName, session: SessionId, player: PlayerId) {
@@ -656,7 +710,7 @@ fn say_line(
                 for session in hub.sessions_of(player) {
                     let floor = members.get(&session.id()).map_or(0, |member| member.floor);
                     let visitor = visitors.get(&session.id());
-                    let is_served = visitor.is_some_and(|visitor| visitor.catching_up.contains(name));
+                    let is_served = visitor.is_some_and(|visitor| visitor.catching_up.contains_key(name));
                     if floor < line.message && !is_served {
                         session.push(frames.of(&message, session.encoding()));
                     }

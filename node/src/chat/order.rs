@@ -1,13 +1,15 @@
 //! The lines of one channel on one node, put in order: what comes is delivered once and by number, what comes too early is
 //! held, and what does not come is asked of the store. Pure: the caller gives the time and does the reading.
 //!
-//! Not here: who hears the lines. The invariant: what is delivered are consecutive numbers above the one it was opened at, but
-//! for lines that the store has swept.
+//! Not here: who hears the lines. The invariants: what is delivered are consecutive numbers above the one it was opened at, but
+//! for lines that the store has swept; and who comes in is served up to a number and hears every line above it, none of them twice.
 #![deny(clippy::disallowed_methods)]
 
 use std::collections::{BTreeMap, VecDeque};
 
 use rookery_protocol::client::ChatLine;
+
+use crate::store::ChannelView;
 
 /// How long a missing line may be on its way before it is read from the store: commits of two nodes are told by two nodes.
 pub(super) const HOLE_MS: u64 = 100;
@@ -40,6 +42,13 @@ pub(super) struct Order {
 pub(super) struct Hole {
     pub(super) after: u64,
     pub(super) through: u64,
+}
+
+/// How a session comes in: it hears every line above `last`, after those that it missed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) last: u64,
+    pub(super) missed: Vec<ChatLine>,
 }
 
 impl Order {
@@ -131,11 +140,36 @@ impl Order {
         self.hole_due_ms = Some(now_ms + AGAIN_MS);
     }
 
+    /// Lets a session in that has the lines up to `since`, or wants none of the past. `view`: what the store said a moment ago, with
+    /// the lines above `since`. None when more was delivered meanwhile than is kept: read again.
+    ///
+    /// The store may be ahead, and so may the client, which comes from a node that heard its last line before this one does: such a
+    /// line is on its way here, and would be heard again if the session came in where this node stands.
+    pub(super) fn enter(&self, since: Option<u64>, view: ChannelView) -> Option<Entry> {
+        let delivered = self.delivered?;
+        let Some(since) = since else {
+            let (last, missed) = (delivered, Vec::new());
+            return Some(Entry { last, missed });
+        };
+        let mut missed = view.lines;
+        if delivered > view.last {
+            let recent = self.recent_after(view.last)?;
+            missed.extend(recent.filter(|line| line.message > since).cloned());
+        }
+        let last = delivered.max(view.last);
+        Some(Entry { last, missed })
+    }
+
+    /// The delivered lines above `after` that are still kept.
+    pub(super) fn kept_after(&self, after: u64) -> impl Iterator<Item = &ChatLine> {
+        self.recent.iter().filter(move |line| line.message > after)
+    }
+
     /// The delivered lines above `after`, if all of them are still kept.
-    pub(super) fn recent_after(&self, after: u64) -> Option<impl Iterator<Item = &ChatLine>> {
+    fn recent_after(&self, after: u64) -> Option<impl Iterator<Item = &ChatLine>> {
         let delivered = self.delivered?;
         let first = self.recent.front().map_or(delivered + 1, |line| line.message);
-        (after + 1 >= first).then(|| self.recent.iter().filter(move |line| line.message > after))
+        (after + 1 >= first).then(|| self.kept_after(after))
     }
 
     fn advance(&mut self, now_ms: u64, out: &mut Vec<ChatLine>) {

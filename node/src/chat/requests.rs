@@ -13,6 +13,7 @@ use rookery_protocol::error::{ErrorCode, Refusal};
 use super::Chat;
 use super::board::Wish;
 use super::name::ChannelName;
+use super::order::Entry;
 use crate::modules::unavailable;
 use crate::session::Session;
 use crate::session::listener::Listener;
@@ -65,9 +66,10 @@ impl Chat {
             ChannelRequest::Join { channel, since } => {
                 let answer = self.join(session, id, &channel, since).await;
                 if since.is_some()
+                    && answer.is_err()
                     && let Ok(name) = ChannelName::read(&channel, session.player())
                 {
-                    self.board().caught_up(session.id(), &name);
+                    self.board().not_caught_up(session, &name);
                 }
                 answer
             }
@@ -130,6 +132,8 @@ impl Chat {
             board.approach(&self.hub, &name)
         };
         self.until_known(told_as).await;
+        // The store's numbers have a sign.
+        let since = since.map(|since| since.min(u64::MAX >> 1));
         let mut reads = 0;
         loop {
             reads += 1;
@@ -142,27 +146,24 @@ impl Chat {
                 }
             };
             let mut board = self.board();
-            let last = board.open(&self.hub, &name, view.last);
-            let since = since.map(|since| since.min(last));
-            let mut missed = view.lines;
-            if since.is_some() {
-                match board.recent(&name, view.last) {
-                    Some(recent) => missed.extend(recent),
-                    None if last <= view.last => {}
-                    None if reads < READS_MAX => continue,
-                    None => {
-                        board.turn_back(&self.hub, &name);
-                        let message = "more is said in the channel than can be read";
-                        return Err(Refusal::new(ErrorCode::Unavailable, message));
-                    }
+            board.open(&self.hub, &name, view.last);
+            let Some(Entry { last, mut missed }) = board.entry(&name, session.id(), since, view) else {
+                if reads < READS_MAX {
+                    continue;
                 }
-            }
+                board.turn_back(&self.hub, &name);
+                let message = "more is said in the channel than can be read";
+                return Err(Refusal::new(ErrorCode::Unavailable, message));
+            };
             newest(&mut missed, MISSED_MAX as usize);
-            let truncated = since.is_some_and(|since| last - since > missed.len() as u64);
+            let truncated = since.is_some_and(|since| last.saturating_sub(since) > missed.len() as u64);
             // Those who came before are in the answer, and nobody is told of them again after it.
             board.tell_crowd(&self.hub, &name);
             if !board.enter(&self.hub, &name, session, last) {
                 return Ok(None);
+            }
+            if since.is_some() {
+                board.caught_up(session.id(), &name);
             }
             // Queued under the lock, hence before any line that comes later.
             session.send(

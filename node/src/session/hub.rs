@@ -275,8 +275,9 @@ impl Hub {
 
     /// A session was opened. `channels`: those that its client was in, and the last line that it saw of each.
     pub fn session_opened(&self, session: &Arc<Session>, channels: Vec<(String, u64)>) {
+        self.services().session_opening(session, channels);
         self.sessions().insert(Arc::clone(session));
-        self.services().session_opened(session, channels);
+        self.services().session_opened(session);
     }
 
     /// A session's socket is gone.

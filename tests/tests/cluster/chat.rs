@@ -371,11 +371,12 @@ async fn a_line_of_a_conversation_goes_once_to_each_node_where_its_players_are()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_opens_while_a_conversation_goes_on_misses_nothing_and_hears_nothing_twice() {
+    const ROOM: &str = "room:beside";
     let cluster = Arc::new(talkative(3).start().await);
     let account = Account::guest(cluster.node(1).client_address()).await;
     let ana = cluster.node(0).guest(Encoding::Json).await;
     let (to_ben, to_ana) = (format!("dm:{}", account.player), format!("dm:{}", ana.player()));
-    // Lines that were begun, and whether they go on.
+    // Lines that were begun, each in the conversation and in a room, and whether they go on.
     let begun = Arc::new(AtomicU64::new(0));
     let over = Arc::new(AtomicBool::new(false));
     let writing = tokio::spawn({
@@ -383,14 +384,16 @@ async fn a_session_that_opens_while_a_conversation_goes_on_misses_nothing_and_he
         async move {
             while !over.load(Ordering::SeqCst) {
                 let number = begun.fetch_add(1, Ordering::SeqCst) + 1;
-                assert_eq!(say(&ana, &to_ben, "x").await, number);
+                for channel in [&to_ben, ROOM] {
+                    assert_eq!(say(&ana, channel, "x").await, number);
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
     });
 
     // A client that joins nothing hears every line that is begun after it was let in.
-    let mut token = Value::Null;
+    let (mut token, mut last) = (Value::Null, 0);
     for round in 0..6 {
         let address = cluster.node(1 + round % 2).client_address();
         let ben = Client::open(address, BOTH[round % 2], &account).await;
@@ -400,27 +403,104 @@ async fn a_session_that_opens_while_a_conversation_goes_on_misses_nothing_and_he
             first <= after,
             "{first} was the first line heard, {after} was written after it came"
         );
-        for number in first + 1..=first + 20 {
+        last = first + 20;
+        for number in first + 1..=last {
             assert_eq!(heard(&ben).await.0, number);
         }
         token = ben.opened()["resume_token"].clone();
     }
 
-    // One that says where it stood is served what it missed, and goes on from there.
-    let mut last = begun.load(Ordering::SeqCst);
+    // One that says where it stood, by what it has heard, is served what it missed, and goes on from there.
+    let mut lasts = BTreeMap::from([(to_ana, last), (ROOM.to_owned(), 0)]);
     for round in 0..12 {
         let address = cluster.node(1 + round % 2).client_address();
-        let resume = json!({"token": token, "matches": {}, "channels": {to_ana.clone(): last}});
+        let resume = json!({"token": token, "matches": {}, "channels": lasts});
         let fields = json!({"token": account.access_token, "resume": resume});
         let ben = Client::open_with(address, BOTH[round % 2], fields).await;
         token = ben.opened()["resume_token"].clone();
-        for _ in 0..20 {
-            last += 1;
-            assert_eq!(heard(&ben).await.0, last, "round {round}");
+        let until: Vec<u64> = lasts.values().map(|last| last + 20).collect();
+        while lasts.values().zip(&until).any(|(last, until)| last < until) {
+            let (number, push) = heard(&ben).await;
+            let channel = push["channel"].as_str().unwrap();
+            let last = lasts.get_mut(channel).unwrap();
+            *last += 1;
+            assert_eq!(number, *last, "round {round}, {channel}");
         }
     }
     over.store(true, Ordering::SeqCst);
     writing.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_that_is_refused_costs_no_line_of_a_conversation() {
+    let cluster = talkative(2).set("limits.channels_per_session", 1).start().await;
+    let ana = cluster.node(0).guest(Encoding::Json).await;
+    let ben = cluster.node(1).guest(Encoding::MsgPack).await;
+    let (to_ben, to_ana) = (format!("dm:{}", ben.player()), format!("dm:{}", ana.player()));
+    join(&ben, "room:a").await;
+    const LINES: u64 = 200;
+    let over = AtomicBool::new(false);
+    let talking = async {
+        for number in 1..=LINES {
+            assert_eq!(say(&ana, &to_ben, "x").await, number);
+        }
+        over.store(true, Ordering::SeqCst);
+    };
+    let asking = async {
+        let mut asked = 0;
+        while !over.load(Ordering::SeqCst) {
+            let fields = json!({"channel": to_ana, "since": 0});
+            assert_eq!(code(&ben, "channel.join", fields).await, "channel.too_many");
+            asked += 1;
+        }
+        asked
+    };
+    let ((), asked) = tokio::join!(talking, asking);
+    println!("{asked} joins were refused");
+    for number in 1..=LINES {
+        assert_eq!(heard(&ben).await.0, number);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_again_for_what_was_missed_hears_nothing_later_before_it() {
+    let cluster = talkative(2).start().await;
+    let ana = cluster.node(0).guest(Encoding::Json).await;
+    let ben = cluster.node(1).guest(Encoding::MsgPack).await;
+    let (to_ben, to_ana) = (format!("dm:{}", ben.player()), format!("dm:{}", ana.player()));
+    let over = AtomicBool::new(false);
+    let talking = async {
+        while !over.load(Ordering::SeqCst) {
+            say(&ana, &to_ben, "x").await;
+        }
+    };
+    let asking = async {
+        const ASKED: usize = 5;
+        let mut next = 1;
+        for _ in 0..20 {
+            let since = next - 1;
+            for _ in 0..ASKED {
+                ben.tell("channel.join", json!({"channel": to_ana, "since": since}))
+                    .await;
+            }
+            let mut joins = Vec::new();
+            while joins.len() < ASKED {
+                let push = ben.expect_push().await;
+                if push["type"] == "channel.joined" {
+                    if let Some(last) = joins.last() {
+                        assert_eq!(next, last + 1, "it was served all that it missed, and nothing else");
+                    }
+                    joins.push(push["last"].as_u64().unwrap());
+                    next = since + 1;
+                } else if push["type"] == "channel.message" {
+                    assert_eq!(push["message"], json!(next));
+                    next += 1;
+                }
+            }
+        }
+        over.store(true, Ordering::SeqCst);
+    };
+    tokio::join!(talking, asking);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -731,7 +811,8 @@ async fn check_full_speed(cluster: &TestCluster) {
             .await
             .unwrap();
         let last = joined["last"].as_u64().unwrap();
-        if joined["truncated"] == json!(true) {
+        let is_truncated = joined["truncated"] == json!(true);
+        if is_truncated {
             // More than 500 were written since the last page: the rest is history.
             truncated += 1;
             let history = reader
@@ -758,8 +839,9 @@ async fn check_full_speed(cluster: &TestCluster) {
             .unwrap();
         // What came between the answer to the join and the leave.
         while let Ok(Some(push)) = reader.next_push_within(Duration::ZERO).await {
-            if push["type"] == "channel.message" && push["message"].as_u64().unwrap() == read + 1 {
+            if push["type"] == "channel.message" && !is_truncated {
                 read += 1;
+                assert_eq!(push["message"], json!(read), "once and in order");
             }
         }
     }

@@ -88,6 +88,51 @@ fn a_joiner_is_served_from_the_recent_lines_or_told_to_look() {
     assert!(order.recent_after(100).is_none());
 }
 
+/// What the store says to one who has the lines up to `since`.
+fn view(since: u64, last: u64) -> ChannelView {
+    ChannelView {
+        last,
+        lines: (since + 1..=last).map(line).collect(),
+    }
+}
+
+fn entered(order: &Order, since: Option<u64>, last: u64) -> Option<(Vec<u64>, u64)> {
+    let entry = order.enter(since, view(since.unwrap_or(last), last))?;
+    Some((numbers(&entry.missed), entry.last))
+}
+
+#[test]
+fn who_comes_back_hears_nothing_again_that_is_still_on_its_way_to_this_node() {
+    let (mut order, mut out) = (opened(306), Vec::new());
+    let heard_elsewhere = entered(&order, Some(307), 307);
+    assert_eq!(heard_elsewhere, Some((vec![], 307)));
+    assert_eq!(entered(&order, Some(304), 308), Some((vec![305, 306, 307, 308], 308)));
+    assert_eq!(
+        entered(&order, None, 308),
+        Some((vec![], 306)),
+        "it hears the rest live"
+    );
+    for number in [307, 308, 309, 310] {
+        order.hear(0, line(number), &mut out);
+    }
+    let behind = entered(&order, Some(306), 308);
+    assert_eq!(behind, Some((vec![307, 308, 309, 310], 310)));
+    assert_eq!(entered(&order, Some(309), 308), Some((vec![310], 310)));
+    assert_eq!(entered(&order, Some(999), 310), Some((vec![], 310)), "no such line");
+}
+
+#[test]
+fn who_comes_in_reads_again_when_more_was_said_meanwhile_than_is_kept() {
+    let (mut order, mut out) = (opened(10), Vec::new());
+    for number in 11..=11 + RECENT_MAX as u64 {
+        order.hear(0, line(number), &mut out);
+    }
+    assert_eq!(entered(&order, Some(5), 10), None);
+    let last = 11 + RECENT_MAX as u64;
+    assert_eq!(entered(&order, Some(5), 11), Some(((6..=last).collect(), last)));
+    assert_eq!(order.kept_after(last - 2).count(), 2);
+}
+
 /// What happens to a line on its way to a node.
 #[derive(Debug, Clone)]
 enum Way {
@@ -106,6 +151,7 @@ fn way() -> impl Strategy<Value = Way> {
 
 proptest! {
     /// Lines are delayed, doubled and lost; reads of the store fail, are short and come late; the store is compared now and then.
+    /// Somebody comes in from another node meanwhile, who may have heard more than this one.
     #[test]
     fn every_line_is_delivered_once_and_in_order(
         ways in prop::collection::vec(way(), 1..120),
@@ -113,6 +159,9 @@ proptest! {
         page in 1..20_u64,
         failing in prop::collection::btree_set(0..50_usize, 0..10),
         read_ms in 0..80_u64,
+        asked_ms in 0..1_500_u64,
+        view_ms in 0..80_u64,
+        behind in prop::option::of(0..50_u64),
     ) {
         let total = ways.len() as u64;
         let written_ms = |number: u64| number * 7;
@@ -133,6 +182,10 @@ proptest! {
         let last_at_open = (opened_after as u64).min(total);
         let (mut order, mut heard) = (Order::default(), Vec::new());
         let (mut reads, mut reading) = (0, None::<(u64, Hole)>);
+        let written = |now_ms| (1..=total).filter(|number| written_ms(*number) <= now_ms).count() as u64;
+        let asked_ms = asked_ms.max(open_ms);
+        let since = behind.map(|behind| written(asked_ms).saturating_sub(behind));
+        let (mut viewed, mut entry) = (None, None::<(Entry, usize)>);
         for now_ms in 0..30_000 {
             if now_ms == open_ms {
                 order.open(now_ms, last_at_open, &mut heard);
@@ -141,7 +194,7 @@ proptest! {
                 order.hear(now_ms, line(number), &mut heard);
             }
             if now_ms % 5_000 == 4_999 {
-                order.exists(now_ms, (1..=total).filter(|number| written_ms(*number) <= now_ms).count() as u64);
+                order.exists(now_ms, written(now_ms));
             }
             if let Some((_, hole)) = reading.take_if(|(at, _)| *at <= now_ms) {
                 reads += 1;
@@ -157,7 +210,19 @@ proptest! {
                 prop_assert!(hole.after < hole.through && hole.through <= total);
                 reading = Some((now_ms + read_ms, hole));
             }
+            if now_ms >= asked_ms && entry.is_none() {
+                let last = written(now_ms);
+                let (at_ms, seen) = viewed.get_or_insert_with(|| (now_ms, view(since.unwrap_or(last), last)));
+                if now_ms == *at_ms + view_ms {
+                    entry = order.enter(since, seen.clone()).map(|entry| (entry, heard.len()));
+                    viewed = None;
+                }
+            }
         }
+        let (entry, heard_before) = entry.expect("it came in");
+        let live = heard[heard_before..].iter().filter(|line| line.message > entry.last);
+        let story: Vec<u64> = entry.missed.iter().chain(live).map(|line| line.message).collect();
+        prop_assert_eq!(story, (since.unwrap_or(entry.last) + 1..=total).collect::<Vec<_>>());
         prop_assert_eq!(numbers(&heard), (last_at_open + 1..=total).collect::<Vec<_>>());
         prop_assert_eq!(heard.iter().map(|line| line.message).collect::<BTreeSet<_>>().len(), heard.len());
         prop_assert_eq!(order.next_wake(), None);
