@@ -15,7 +15,7 @@ use rookery_protocol::{NodeLife, NodeName, PlayerId, SessionId};
 
 use super::crowd::{Change, Crowd};
 use super::name::ChannelName;
-use super::order::{Entry, Order};
+use super::order::{Entry, Hole, Order};
 use crate::peer::CHAT;
 use crate::session::Session;
 use crate::session::hub::{Hub, node_id};
@@ -230,6 +230,12 @@ impl Board {
         self.with_order(hub, name, |order, now_ms, out| order.open(now_ms, last, out));
     }
 
+    /// Whether lines of a channel wait until it is known where it stands.
+    pub(super) fn is_unopened(&self, name: &ChannelName) -> bool {
+        let open = self.channels.get(name);
+        open.is_some_and(|open| open.order.delivered().is_none())
+    }
+
     /// What a session that approached is served; see [`Order::enter`].
     pub(super) fn entry(
         &self,
@@ -404,10 +410,13 @@ impl Board {
                 return Heard::Done;
             }
             self.channels.insert(name.clone(), Open::default());
-            heard = Heard::Opened;
         }
         if let Some(open) = self.channels.get_mut(name) {
             open.heard_ms = hub.now_ms();
+            // A session on its way into a conversation opens it as well, but it may be refused.
+            if name.players().is_some() && open.order.begin_opening() {
+                heard = Heard::Opened;
+            }
         }
         self.with_order(hub, name, |order, now_ms, out| order.hear(now_ms, line, out));
         heard
@@ -419,7 +428,7 @@ impl Board {
     }
 
     /// The holes that are to be read now.
-    pub(super) fn holes(&mut self, now_ms: u64) -> Vec<(ChannelName, super::order::Hole)> {
+    pub(super) fn holes(&mut self, now_ms: u64) -> Vec<(ChannelName, Hole)> {
         let mut holes = Vec::new();
         for name in &self.holed {
             if let Some(hole) = self.channels.get_mut(name).and_then(|open| open.order.hole(now_ms)) {
@@ -430,8 +439,8 @@ impl Board {
     }
 
     /// What the store has of a hole.
-    pub(super) fn read(&mut self, hub: &Hub, name: &ChannelName, through: u64, lines: Vec<ChatLine>) {
-        self.with_order(hub, name, |order, now_ms, out| order.read(now_ms, through, lines, out));
+    pub(super) fn read(&mut self, hub: &Hub, name: &ChannelName, hole: Hole, lines: Vec<ChatLine>) {
+        self.with_order(hub, name, |order, now_ms, out| order.read(now_ms, hole, lines, out));
     }
 
     /// The store did not say.
@@ -444,12 +453,15 @@ impl Board {
         let Some(open) = self.channels.get_mut(name) else {
             return;
         };
-        let mut lines = Vec::new();
-        step(&mut open.order, hub.now_ms(), &mut lines);
+        let (now_ms, mut lines) = (hub.now_ms(), Vec::new());
+        step(&mut open.order, now_ms, &mut lines);
         if open.order.next_wake().is_some() {
             self.holed.insert(name.clone());
         } else {
             self.holed.remove(name);
+        }
+        if !lines.is_empty() {
+            open.heard_ms = now_ms;
         }
         for line in lines {
             say_line(hub, name, &open.members, &self.visitors, &line);

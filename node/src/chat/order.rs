@@ -35,6 +35,8 @@ pub(super) struct Order {
     /// When the hole before what is held is to be read.
     hole_due_ms: Option<u64>,
     reading: bool,
+    /// Somebody finds out where the channel stands.
+    opening: bool,
 }
 
 /// A hole: the lines above `after` up to `through` are to be read.
@@ -55,6 +57,11 @@ impl Order {
     /// The last number delivered; none before the channel is open.
     pub(super) fn delivered(&self) -> Option<u64> {
         self.delivered
+    }
+
+    /// Whether nobody finds out yet where the channel stands; whoever is told so does.
+    pub(super) fn begin_opening(&mut self) -> bool {
+        self.delivered.is_none() && !std::mem::replace(&mut self.opening, true)
     }
 
     /// Lines up to `last` were there before; what was held above is delivered.
@@ -112,8 +119,13 @@ impl Order {
         Some(Hole { after, through })
     }
 
-    /// What the store has of a hole. `through`: the read went so far; numbers that it did not find have been swept.
-    pub(super) fn read(&mut self, now_ms: u64, through: u64, lines: Vec<ChatLine>, out: &mut Vec<ChatLine>) {
+    /// What the store has of a hole: the read went up to `through`, and numbers that it did not find have been swept.
+    pub(super) fn read(&mut self, now_ms: u64, hole: Hole, lines: Vec<ChatLine>, out: &mut Vec<ChatLine>) {
+        let Hole { after, through } = hole;
+        if self.delivered.is_none_or(|delivered| delivered < after) {
+            // The channel was closed meanwhile and opened again further back: what is between is not known from this.
+            return;
+        }
         self.reading = false;
         for line in lines {
             if self.delivered.is_some_and(|delivered| line.message > delivered) {

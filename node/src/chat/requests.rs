@@ -145,6 +145,12 @@ impl Chat {
                     return Err(unavailable(&error));
                 }
             };
+            // Others may hear a conversation here without having joined it: what is on its way to them is not passed over.
+            let is_unheard = name.players().is_some() && self.board().is_unopened(&name);
+            if is_unheard && let Err(error) = self.open_through(&name, view.last, view.at_ms).await {
+                self.board().turn_back(&self.hub, &name);
+                return Err(unavailable(&error));
+            }
             let mut board = self.board();
             board.open(&self.hub, &name, view.last);
             let Some(Entry { last, mut missed }) = board.entry(&name, session.id(), since, view) else {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::Chat;
 use super::name::ChannelName;
-use super::order::Hole;
+use super::order::{AGAIN_MS, Hole};
+use crate::store::StoreError;
 
 /// How often the board is looked at. Crowds are told at every second look.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -33,9 +34,10 @@ const COMPARE_AGAIN: Duration = Duration::from_millis(500);
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 const SWEPT_CHANNELS: u32 = 200;
 
-/// When the first line of a `dm:` comes to a node, lines written so shortly before may still be on their way here.
+/// When a `dm:` is opened on a node, lines written so shortly before may still be on their way here. Two players who say all they may,
+/// 10 lines/s and 20 at once, write 80 while the directory learns of a session.
 const BEFORE_FIRST_MS: u64 = 10_000;
-const BEFORE_FIRST: u64 = 50;
+const BEFORE_FIRST: u64 = 200;
 
 pub(super) fn start(chat: &Arc<Chat>) {
     chat.hub.spawn(Arc::clone(chat).look());
@@ -82,7 +84,7 @@ impl Chat {
                 self.hub.metrics().chat_healed.inc_by(lines.len() as u64);
                 let is_all = lines.len() < READ_MAX as usize;
                 let through = lines.last().filter(|_| !is_all).map_or(through, |line| line.message);
-                self.board().read(&self.hub, &name, through, lines);
+                self.board().read(&self.hub, &name, Hole { after, through }, lines);
             }
             Err(error) => {
                 tracing::debug!(channel = %name, error = &error as &dyn std::error::Error, "missing lines wait for the store");
@@ -159,30 +161,38 @@ impl Chat {
         }
     }
 
-    /// The first line of a `dm:` in a while has come, with this number. Lines just before it may be later than it: they count
-    /// as not heard yet, older ones as heard.
+    /// The first line of a `dm:` in a while has come, with this number. It waits until the store says what was before it.
     pub(super) async fn open_conversation(self: Arc<Self>, name: ChannelName, number: u64, at_ms: u64) {
-        let through = number - 1;
-        let after = through.saturating_sub(BEFORE_FIRST);
-        let before = if through == 0 {
-            Ok(Vec::new())
-        } else {
-            let limit = BEFORE_FIRST as u32;
-            self.hub
+        while self.board().is_unopened(&name) {
+            match self.open_through(&name, number - 1, at_ms).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::debug!(channel = %name, error = &error as &dyn std::error::Error, "what came before is not known");
+                    tokio::time::sleep(Duration::from_millis(AGAIN_MS)).await;
+                }
+            }
+        }
+    }
+
+    /// Opens a `dm:` that has lines up to `through` in the store. Lines written shortly before `at_ms` may still be on their way here,
+    /// to sessions that have joined nothing: they count as not heard yet, older ones as heard.
+    pub(super) async fn open_through(&self, name: &ChannelName, through: u64, at_ms: u64) -> Result<(), StoreError> {
+        let mut before = Vec::new();
+        if through > 0 {
+            let (after, limit) = (through.saturating_sub(BEFORE_FIRST), BEFORE_FIRST as u32);
+            before = self
+                .hub
                 .store()
                 .lines_between(&name.to_string(), after, through, limit)
-                .await
-        };
-        let mut before = before.unwrap_or_else(|error| {
-            tracing::debug!(channel = %name, error = &error as &dyn std::error::Error, "what came before is not known");
-            Vec::new()
-        });
+                .await?;
+        }
         before.retain(|line| line.at + BEFORE_FIRST_MS > at_ms);
         let heard = before.first().map_or(through, |line| line.message - 1);
         let mut board = self.board();
-        board.open(&self.hub, &name, heard);
+        board.open(&self.hub, name, heard);
         for line in before {
-            board.hear(&self.hub, &name, line);
+            board.hear(&self.hub, name, line);
         }
+        Ok(())
     }
 }

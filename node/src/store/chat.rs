@@ -41,6 +41,8 @@ pub struct ChannelView {
     pub last: u64,
     /// In number order.
     pub lines: Vec<ChatLine>,
+    /// What the database's clock said; 0 when there is no line.
+    pub at_ms: u64,
 }
 
 /// How far a sweep came.
@@ -73,7 +75,7 @@ const INSERT: Sql = Sql {
 
 /// The channel's last number and its newest lines above a number, by one statement, so that both are of one moment.
 const VIEW: Sql = Sql::both(
-    "select c.last, l.number, l.sender, l.text, l.at from channels c
+    "select c.last, (select now_ms from clock) as now_ms, l.number, l.sender, l.text, l.at from channels c
      left join (select number, sender, text, at from channel_lines where channel = $1 and number > $2
                 order by number desc limit $3) l on true
      where c.name = $1 order by l.number",
@@ -131,11 +133,12 @@ impl Store {
     pub async fn view_channel(&self, channel: &str, since: u64, limit: u32) -> Result<ChannelView, StoreError> {
         let rows = self.read("read_lines", &VIEW, args![channel, since, limit]).await?;
         let last = rows.first().map_or(Ok(0), |row| row.unsigned("last"))?;
+        let at_ms = rows.first().map_or(Ok(0), |row| row.unsigned("now_ms"))?;
         let written = rows
             .iter()
             .filter(|row| row.get::<Option<i64>>("number").is_ok_and(|number| number.is_some()));
         let lines = written.map(chat_line).collect::<Result<_, _>>()?;
-        Ok(ChannelView { last, lines })
+        Ok(ChannelView { last, lines, at_ms })
     }
 
     /// The lines above `after` and up to `through`, the first `limit` of them.

@@ -432,6 +432,33 @@ async fn a_session_that_opens_while_a_conversation_goes_on_misses_nothing_and_he
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_line_on_its_way_is_heard_also_where_another_session_is_served_it_first() {
+    let cluster = talkative(3).start().await;
+    for round in 0..12 {
+        let address = cluster.node(1).client_address();
+        let account = Account::guest(address).await;
+        let ana = cluster.node(round % 2).guest(BOTH[round % 2]).await;
+        let (to_ben, to_ana) = (format!("dm:{}", account.player), format!("dm:{}", ana.player()));
+        let beside = Client::open(address, BOTH[round % 2], &account).await;
+        let joining = Client::open(address, Encoding::MsgPack, &account).await;
+        // Nobody on the node has heard of this conversation: the line comes when the directory has said where its players are.
+        assert_eq!(say(&ana, &to_ben, "one").await, 1);
+        let resume = json!({"token": beside.opened()["resume_token"], "matches": {}, "channels": {to_ana.clone(): 0}});
+        let fields = json!({"token": account.access_token, "resume": resume});
+        let (back, _) = tokio::join!(
+            Client::open_with(address, Encoding::Json, fields),
+            join(&joining, &to_ana)
+        );
+        assert_eq!(say(&ana, &to_ben, "two").await, 2);
+        for client in [&back, &beside, &joining, &ana] {
+            for number in 1..=2 {
+                assert_eq!(heard(client).await.0, number, "round {round}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_join_that_is_refused_costs_no_line_of_a_conversation() {
     let cluster = talkative(2).set("limits.channels_per_session", 1).start().await;
     let ana = cluster.node(0).guest(Encoding::Json).await;

@@ -48,7 +48,7 @@ fn an_early_line_waits_a_moment_and_then_the_hole_is_read() {
     assert_eq!(order.hole(151), None, "it is being read");
     order.unread(160);
     assert_eq!(order.hole(160 + AGAIN_MS), Some(hole));
-    order.read(700, 7, vec![line(7)], &mut out);
+    order.read(700, hole, vec![line(7)], &mut out);
     assert_eq!((numbers(&out), order.next_wake()), (vec![7, 8], None));
 }
 
@@ -65,8 +65,9 @@ fn a_line_that_comes_after_all_closes_its_hole() {
 fn swept_lines_are_passed_over() {
     let (mut order, mut out) = (opened(2), Vec::new());
     order.exists(0, 9);
-    assert_eq!(order.hole(HOLE_MS), Some(Hole { after: 2, through: 9 }));
-    order.read(HOLE_MS, 9, vec![line(8), line(9)], &mut out);
+    let hole = Hole { after: 2, through: 9 };
+    assert_eq!(order.hole(HOLE_MS), Some(hole));
+    order.read(HOLE_MS, hole, vec![line(8), line(9)], &mut out);
     assert_eq!((numbers(&out), order.delivered()), (vec![8, 9], Some(9)));
     assert!(
         order.recent_after(2).is_none(),
@@ -88,11 +89,31 @@ fn a_joiner_is_served_from_the_recent_lines_or_told_to_look() {
     assert!(order.recent_after(100).is_none());
 }
 
+#[test]
+fn a_read_for_an_earlier_opening_skips_no_line_of_a_later_one() {
+    let (mut order, mut out) = (opened(289), Vec::new());
+    let hole = Hole {
+        after: 290,
+        through: 300,
+    };
+    order.read(0, hole, (291..=300).map(line).collect(), &mut out);
+    assert_eq!((out.len(), order.delivered()), (0, Some(289)));
+}
+
+#[test]
+fn a_conversation_is_opened_by_one_until_it_is_open() {
+    let mut order = Order::default();
+    assert!(order.begin_opening());
+    assert!(!order.begin_opening(), "somebody is at it");
+    assert!(!opened(0).begin_opening());
+}
+
 /// What the store says to one who has the lines up to `since`.
 fn view(since: u64, last: u64) -> ChannelView {
     ChannelView {
         last,
         lines: (since + 1..=last).map(line).collect(),
+        at_ms: 0,
     }
 }
 
@@ -202,7 +223,8 @@ proptest! {
                     order.unread(now_ms);
                 } else {
                     let through = hole.through.min(hole.after + page);
-                    order.read(now_ms, through, (hole.after + 1..=through).map(line).collect(), &mut heard);
+                    let lines = (hole.after + 1..=through).map(line).collect();
+                    order.read(now_ms, Hole { through, ..hole }, lines, &mut heard);
                 }
             }
             if let Some(hole) = order.hole(now_ms) {

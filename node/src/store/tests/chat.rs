@@ -117,7 +117,8 @@ async fn a_channel_is_read_from_either_end(place: &Place) {
         empty,
         ChannelView {
             last: 0,
-            lines: Vec::new()
+            lines: Vec::new(),
+            at_ms: 0
         }
     );
     for no in 1..=9 {
@@ -129,6 +130,7 @@ async fn a_channel_is_read_from_either_end(place: &Place) {
     assert_eq!(&*view.lines[0].text, "line 7 with ünicode");
     assert_eq!(&*view.lines[0].from, "someone");
     assert!(view.lines[0].at > 1_600_000_000_000);
+    assert!(view.at_ms >= view.lines[2].at && view.at_ms < view.lines[2].at + 60_000);
     let view = store.view_channel("room:a", 0, 0).await.unwrap();
     assert_eq!((view.last, view.lines.len()), (9, 0));
     assert_eq!(numbers(&store.lines_before("room:a", 5, 2).await.unwrap()), [3, 4]);
