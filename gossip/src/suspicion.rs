@@ -7,8 +7,9 @@
 //! Control for Anti-Entropy Protocols", LADIS 2008). What is taken from where, and what is not:
 //! - SWIM's probe of one member after the other is not needed: heartbeats that stop are the first doubt. Its *indirect probe* and
 //!   *suspect* are here; verdicts are not spread, since each node sees the silence itself and within the same bound.
-//! - A suspect refutes by any sign of life. It needs no incarnation number, because the suspicion of one node binds no other one; and
-//!   the direct probe is also how it hears of the suspicion first (Lifeguard's *buddy system*).
+//! - A suspect refutes by any sign of life. It needs no incarnation number, because the suspicion of one node binds no other one; but
+//!   everything here names the life that it is about, so that no verdict falls on the next one. The direct probe is also how a suspect
+//!   hears of the suspicion first (Lifeguard's *buddy system*).
 //! - A helper that finds silence says so (Lifeguard's *nack*). One that says nothing is a sign that *we* are out of touch.
 //! - Missed nacks, suspicions that proved wrong, and our own lateness are our **local health**, 0 to 8: the worse it is, the longer a
 //!   round lasts, within what the profiles promise.
@@ -19,14 +20,14 @@
 //!
 //! The invariants: no peer is declared dead within `confirm` of the last sign of life, nor within `confirm` of the moment at which this
 //! node woke up; a peer is shown suspect at most four times at once, and then once in 4 s, and one that answers is not shown suspect for
-//! longer than that.
+//! longer than that; and what is said of a life that is not watched, or not any more, changes nothing for any other life of its node.
 #![deny(clippy::disallowed_methods)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
-use crate::peer::NodeId;
+use crate::peer::Life;
 
 /// Time since the mesh started.
 pub(crate) type Time = Duration;
@@ -100,18 +101,18 @@ pub(crate) enum Sign {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Input {
-    /// A peer is watched from now on.
-    Watch(NodeId),
-    /// A peer is watched no longer: it left, or nobody remembers it.
-    Forget(NodeId),
+    /// A life is watched from now on. The one before it, if there was one, is forgotten first.
+    Watch(Life),
+    /// A life is watched no longer: it left, was superseded, or nobody remembers it.
+    Forget(Life),
     /// There is reason to think that the peer is gone.
-    Doubt(NodeId),
+    Doubt(Life),
     /// There is reason to think that it is not.
-    Sign(NodeId, Sign),
+    Sign(Life, Sign),
     /// A direct probe was given up.
-    Silent(NodeId),
+    Silent(Life),
     /// A helper says that the suspect does not answer it.
-    Nack { suspect: NodeId, helper: NodeId },
+    Nack { suspect: Life, helper: Life },
     /// This node did not run for a while, and its clock does not show it.
     Slept,
     /// Time has passed.
@@ -120,15 +121,15 @@ pub(crate) enum Input {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effect {
-    Suspected(NodeId),
+    Suspected(Life),
     /// The suspicion, or the verdict, was wrong.
-    Cleared(NodeId),
-    Died(NodeId),
-    /// Ask the node itself, again and again for as long as a round lasts.
-    Probe(NodeId),
+    Cleared(Life),
+    Died(Life),
+    /// Ask the peer itself, again and again for as long as a round lasts.
+    Probe(Life),
     ProbeThrough {
-        node: NodeId,
-        helpers: Vec<NodeId>,
+        life: Life,
+        helpers: Vec<Life>,
     },
     /// This node was late.
     Late,
@@ -184,7 +185,7 @@ struct Round {
     began_at: Time,
     asked_at: Option<Time>,
     /// Who was asked, and what became of it.
-    helpers: BTreeMap<NodeId, Help>,
+    helpers: BTreeMap<Life, Help>,
     probes: u32,
 }
 
@@ -237,7 +238,7 @@ impl Watched {
 #[derive(Debug)]
 pub(crate) struct Suspicion {
     timeouts: Timeouts,
-    peers: BTreeMap<NodeId, Watched>,
+    peers: BTreeMap<Life, Watched>,
     woke_at: Option<Time>,
     /// Until when something that came while this node did not run may not have been read.
     unread_until: Time,
@@ -247,7 +248,7 @@ pub(crate) struct Suspicion {
     /// Rounds in which others were asked; moves the choice of helpers on.
     rounds: usize,
     /// When one of the dead was probed last, and which.
-    roll_call: (Time, Option<NodeId>),
+    roll_call: (Time, Option<Life>),
 }
 
 /// Why this node trusts its own view less.
@@ -255,7 +256,7 @@ pub(crate) struct Suspicion {
 struct Isolation {
     /// When the node was late last, and who has given no sign of life since.
     late_at: Time,
-    unheard: BTreeSet<NodeId>,
+    unheard: BTreeSet<Life>,
     /// Since when most members are suspect, or died lately.
     mostly_silent_since: Option<Time>,
     /// What was said of it.
@@ -323,19 +324,19 @@ impl Suspicion {
     }
 
     /// When the peer last gave a sign of life, by itself or through others.
-    pub(crate) fn heard_at(&self, node: &NodeId) -> Option<Time> {
-        self.peers.get(node).and_then(|watched| watched.heard_at)
+    pub(crate) fn heard_at(&self, life: &Life) -> Option<Time> {
+        self.peers.get(life).and_then(|watched| watched.heard_at)
     }
 
     /// Whether the peer answers us, as far as we have tried.
-    pub(crate) fn is_reachable(&self, node: &NodeId) -> bool {
+    pub(crate) fn is_reachable(&self, life: &Life) -> bool {
         self.peers
-            .get(node)
+            .get(life)
             .is_none_or(|watched| watched.reachable && !watched.is_dead())
     }
 
-    pub(crate) fn suspected(&self, node: &NodeId) -> Option<Suspected> {
-        match &self.peers.get(node)?.condition {
+    pub(crate) fn suspected(&self, life: &Life) -> Option<Suspected> {
+        match &self.peers.get(life)?.condition {
             Condition::Suspect(round) => Some(Suspected {
                 since: round.suspected_at,
                 probes: round.probes,
@@ -355,16 +356,16 @@ impl Suspicion {
     pub(crate) fn step(&mut self, now: Time, input: Input, out: &mut Vec<Effect>) {
         self.notice_lateness(now, out);
         match input {
-            Input::Watch(node) => {
-                self.peers.entry(node).or_insert_with(|| Watched::new(now));
+            Input::Watch(life) => {
+                self.peers.entry(life).or_insert_with(|| Watched::new(now));
             }
-            Input::Forget(node) => {
-                self.isolation.unheard.remove(&node);
-                self.peers.remove(&node);
+            Input::Forget(life) => {
+                self.isolation.unheard.remove(&life);
+                self.peers.remove(&life);
             }
-            Input::Doubt(node) => self.doubt(now, node, out),
-            Input::Sign(node, sign) => self.sign(now, node, sign, out),
-            Input::Silent(node) => self.silent(&node),
+            Input::Doubt(life) => self.doubt(now, life, out),
+            Input::Sign(life, sign) => self.sign(now, life, sign, out),
+            Input::Silent(life) => self.silent(&life),
             Input::Nack { suspect, helper } => self.nack(&suspect, &helper),
             Input::Slept => self.late(now, out),
             Input::Wake => self.wake(now, out),
@@ -382,17 +383,17 @@ impl Suspicion {
             self.health.worse(now, 1);
             self.put_off(now, late_by);
         }
-        for (node, watched) in &mut self.peers {
+        for (life, watched) in &mut self.peers {
             match watched.condition {
                 Condition::HeldDown { until, .. } if now >= until => {
                     watched.condition = Condition::Well;
-                    out.push(Effect::Cleared(node.clone()));
+                    out.push(Effect::Cleared(life.clone()));
                 }
                 Condition::Well | Condition::HeldDown { .. }
                     if !watched.reachable && watched.probed_at.is_none_or(|at| now >= at + REACH_INTERVAL) =>
                 {
                     watched.probed_at = Some(now);
-                    out.push(Effect::Probe(node.clone()));
+                    out.push(Effect::Probe(life.clone()));
                 }
                 Condition::Well | Condition::HeldDown { .. } | Condition::Suspect(_) | Condition::Dead { .. } => {}
             }
@@ -419,7 +420,7 @@ impl Suspicion {
             return;
         }
         let from = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let after = self.peers.range::<NodeId, _>((from, Bound::Unbounded));
+        let after = self.peers.range::<Life, _>((from, Bound::Unbounded));
         let is_due = |watched: &Watched| match watched.condition {
             Condition::Dead { died_at } => {
                 now < died_at + LATELY_DEAD || watched.probed_at.is_none_or(|at| now >= at + LONG_DEAD_INTERVAL)
@@ -427,23 +428,23 @@ impl Suspicion {
             Condition::Well | Condition::HeldDown { .. } | Condition::Suspect(_) => false,
         };
         let next = after.chain(&self.peers).find(|(_, watched)| is_due(watched));
-        if let Some(node) = next.map(|(node, _)| node.clone()) {
-            self.roll_call = (now, Some(node.clone()));
-            if let Some(watched) = self.peers.get_mut(&node) {
+        if let Some(life) = next.map(|(life, _)| life.clone()) {
+            self.roll_call = (now, Some(life.clone()));
+            if let Some(watched) = self.peers.get_mut(&life) {
                 watched.probed_at = Some(now);
             }
-            out.push(Effect::Probe(node));
+            out.push(Effect::Probe(life));
         }
     }
 
-    fn doubt(&mut self, now: Time, node: NodeId, out: &mut Vec<Effect>) {
-        let Some(watched) = self.peers.get_mut(&node) else {
+    fn doubt(&mut self, now: Time, life: Life, out: &mut Vec<Effect>) {
+        let Some(watched) = self.peers.get_mut(&life) else {
             return;
         };
         let suspected_at = match watched.condition {
             Condition::Well => {
                 watched.count_flap(now);
-                out.push(Effect::Suspected(node.clone()));
+                out.push(Effect::Suspected(life.clone()));
                 now
             }
             // It is shown suspect already, but this is a new suspicion.
@@ -458,14 +459,14 @@ impl Suspicion {
             probes: 1,
         });
         watched.probed_at = Some(now);
-        out.push(Effect::Probe(node));
+        out.push(Effect::Probe(life));
     }
 
-    fn sign(&mut self, now: Time, node: NodeId, sign: Sign, out: &mut Vec<Effect>) {
-        let Some(watched) = self.peers.get_mut(&node) else {
+    fn sign(&mut self, now: Time, life: Life, sign: Sign, out: &mut Vec<Effect>) {
+        let Some(watched) = self.peers.get_mut(&life) else {
             return;
         };
-        self.isolation.unheard.remove(&node);
+        self.isolation.unheard.remove(&life);
         watched.heard_at = Some(now);
         if sign == Sign::Direct {
             watched.answered_at = Some(now);
@@ -489,33 +490,33 @@ impl Suspicion {
                     };
                 } else {
                     watched.condition = Condition::Well;
-                    out.push(Effect::Cleared(node));
+                    out.push(Effect::Cleared(life));
                 }
             }
             (Condition::Dead { .. }, Sign::Direct) => {
                 watched.condition = Condition::Well;
-                out.push(Effect::Cleared(node));
+                out.push(Effect::Cleared(life));
             }
             (Condition::Dead { .. }, Sign::Heartbeat | Sign::Vouched) => {
                 // The heartbeat may have been on its way through others when the peer died, so it must answer for itself.
                 if watched.probed_at.is_none_or(|at| now >= at + REVIVAL_INTERVAL) {
                     watched.probed_at = Some(now);
-                    out.push(Effect::Probe(node));
+                    out.push(Effect::Probe(life));
                 }
             }
         }
     }
 
     /// A direct probe ended without an answer. Should others hear the peer all the same, it is a member that we cannot reach.
-    fn silent(&mut self, node: &NodeId) {
-        if let Some(watched) = self.peers.get_mut(node)
+    fn silent(&mut self, life: &Life) {
+        if let Some(watched) = self.peers.get_mut(life)
             && watched.answered_at < watched.probed_at
         {
             watched.reachable = false;
         }
     }
 
-    fn nack(&mut self, suspect: &NodeId, helper: &NodeId) {
+    fn nack(&mut self, suspect: &Life, helper: &Life) {
         if let Some(watched) = self.peers.get_mut(helper) {
             watched.unhelpful = 0;
         }
@@ -553,7 +554,7 @@ impl Suspicion {
         self.health.worse(now, LATE_COST);
         self.isolation.late_at = now;
         let members = self.peers.iter().filter(|(_, watched)| !watched.is_dead());
-        self.isolation.unheard = members.map(|(node, _)| node.clone()).collect();
+        self.isolation.unheard = members.map(|(life, _)| life.clone()).collect();
         out.push(Effect::Late);
         self.start_rounds_again(now, out);
     }
@@ -570,7 +571,7 @@ impl Suspicion {
     }
 
     fn start_rounds_again(&mut self, now: Time, out: &mut Vec<Effect>) {
-        for (node, watched) in &mut self.peers {
+        for (life, watched) in &mut self.peers {
             let Condition::Suspect(round) = &mut watched.condition else {
                 continue;
             };
@@ -583,7 +584,7 @@ impl Suspicion {
             round.helpers.clear();
             round.probes += 1;
             watched.probed_at = Some(now);
-            out.push(Effect::Probe(node.clone()));
+            out.push(Effect::Probe(life.clone()));
         }
     }
 
@@ -593,7 +594,7 @@ impl Suspicion {
         let direct_probe = self.timeouts.direct_probe + stretch / 2;
         let confirm = self.timeouts.confirm + stretch;
         let (mut unanswered, mut silent_helpers) = (Vec::new(), Vec::new());
-        for (node, watched) in &mut self.peers {
+        for (life, watched) in &mut self.peers {
             let Condition::Suspect(round) = &mut watched.condition else {
                 continue;
             };
@@ -611,20 +612,20 @@ impl Suspicion {
                     continue;
                 }
                 watched.condition = Condition::Dead { died_at: now };
-                self.isolation.unheard.remove(node);
-                out.push(Effect::Died(node.clone()));
+                self.isolation.unheard.remove(life);
+                out.push(Effect::Died(life.clone()));
             } else if now >= round.began_at + direct_probe && round.asked_at.is_none() {
                 round.asked_at = Some(now);
-                unanswered.push(node.clone());
+                unanswered.push(life.clone());
             }
         }
         self.count_missed_nacks(now, silent_helpers, out);
-        for node in unanswered {
-            self.ask_others(node, out);
+        for life in unanswered {
+            self.ask_others(life, out);
         }
     }
 
-    fn count_missed_nacks(&mut self, now: Time, silent_helpers: Vec<NodeId>, out: &mut Vec<Effect>) {
+    fn count_missed_nacks(&mut self, now: Time, silent_helpers: Vec<Life>, out: &mut Vec<Effect>) {
         let mut missed = 0;
         for helper in silent_helpers {
             // One that has fallen silent itself says nothing about us.
@@ -641,26 +642,26 @@ impl Suspicion {
         }
     }
 
-    fn ask_others(&mut self, node: NodeId, out: &mut Vec<Effect>) {
-        let helpers = self.helpers(&node);
+    fn ask_others(&mut self, life: Life, out: &mut Vec<Effect>) {
+        let helpers = self.helpers(&life);
         if helpers.is_empty() {
             return;
         }
         self.rounds += 1;
-        if let Some(Condition::Suspect(round)) = self.peers.get_mut(&node).map(|watched| &mut watched.condition) {
+        if let Some(Condition::Suspect(round)) = self.peers.get_mut(&life).map(|watched| &mut watched.condition) {
             round.helpers = helpers.iter().map(|helper| (helper.clone(), Help::Asked)).collect();
         }
-        out.push(Effect::ProbeThrough { node, helpers });
+        out.push(Effect::ProbeThrough { life, helpers });
     }
 
     /// Members that answer us, and that did not let us down the last time; around the ring of names from the suspect on, and moved on
     /// with every round, so that without chance it is not always the same three.
-    fn helpers(&self, suspect: &NodeId) -> Vec<NodeId> {
+    fn helpers(&self, suspect: &Life) -> Vec<Life> {
         let after = self
             .peers
-            .range::<NodeId, _>((Bound::Excluded(suspect), Bound::Unbounded));
-        let before = self.peers.range::<NodeId, _>(..suspect);
-        let mut able: Vec<(&NodeId, &Watched)> = after
+            .range::<Life, _>((Bound::Excluded(suspect), Bound::Unbounded));
+        let before = self.peers.range::<Life, _>(..suspect);
+        let mut able: Vec<(&Life, &Watched)> = after
             .chain(before)
             .filter(|(_, watched)| watched.condition == Condition::Well && watched.reachable)
             .collect();
@@ -670,7 +671,7 @@ impl Suspicion {
         }
         able.sort_by_key(|(_, watched)| watched.unhelpful);
         able.truncate(HELPERS_MAX);
-        able.into_iter().map(|(node, _)| node.clone()).collect()
+        able.into_iter().map(|(life, _)| life.clone()).collect()
     }
 
     fn notice_isolation(&mut self, now: Time, out: &mut Vec<Effect>) {

@@ -1,7 +1,9 @@
 //! Which life of which node is a member. Pure. Gossip, connections and the verdicts of `suspicion.rs` go in; who arrived, who is gone
 //! and who gives reason to doubt comes out.
 //!
-//! The invariant: of one node there is at most one life, and a higher generation, once seen alive, ends every lower one for good.
+//! The invariants: of one node there is at most one life, and a higher generation, once seen alive, ends every lower one for good. A
+//! verdict touches the life that it names and no other: what comes out is acted upon one after the other, so that a verdict on a life
+//! may come in when the same gossip has brought the next one already.
 #![deny(clippy::disallowed_methods)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,9 +51,9 @@ pub(crate) enum Input {
     },
     /// The life was seen at the other end of a data connection.
     Seen(Life),
-    Suspected(NodeId),
-    Cleared(NodeId),
-    Died(NodeId),
+    Suspected(Life),
+    Cleared(Life),
+    Died(Life),
     /// An operator does not want to see the departed life any more.
     Forget(Life),
 }
@@ -71,11 +73,11 @@ pub(crate) enum Effect {
     Arrived(Identity),
     /// This life is over: dead, left or superseded.
     Gone(Life),
-    /// Suspicion should watch the node, or forget it.
-    Watch(NodeId),
-    Forget(NodeId),
-    Doubt(NodeId),
-    Sign(NodeId, Sign),
+    /// Suspicion should watch the life, or forget it.
+    Watch(Life),
+    Forget(Life),
+    Doubt(Life),
+    Sign(Life, Sign),
     /// A newer life bears our own name.
     Superseded {
         by_generation: u64,
@@ -201,14 +203,14 @@ impl View {
             Input::Disconnected { life, parting } => self.disconnected(now, &life, parting, out),
             Input::Seen(life) => {
                 if self.entry(&life).is_some() {
-                    out.push(Effect::Sign(life.node, Sign::Direct));
+                    out.push(Effect::Sign(life, Sign::Direct));
                 }
             }
-            Input::Suspected(node) => {
-                self.turned(&node, Condition::Suspect);
+            Input::Suspected(life) => {
+                self.turned(&life, Condition::Suspect);
             }
-            Input::Cleared(node) => self.cleared(&node, out),
-            Input::Died(node) => self.died(now, &node, out),
+            Input::Cleared(life) => self.cleared(&life, out),
+            Input::Died(life) => self.died(now, life, out),
             Input::Forget(life) => self.forget(&life, out),
         }
     }
@@ -251,9 +253,11 @@ impl View {
         spilling.map(|(node, _)| node.clone()).collect()
     }
 
-    /// Where to reach a node, if it is a member.
-    pub(crate) fn identity(&self, node: &NodeId) -> Option<&Identity> {
-        self.entries.get(node).map(|entry| &entry.identity)
+    /// Where to reach a life, if it is its node's present one.
+    pub(crate) fn identity(&self, life: &Life) -> Option<&Identity> {
+        let entry = self.entries.get(&life.node);
+        let identity = entry.map(|entry| &entry.identity);
+        identity.filter(|identity| identity.peer.generation == life.generation)
     }
 
     /// Whether everything that the life states is to be reported, changed or not: what was reported before it became a member
@@ -302,21 +306,18 @@ impl View {
             .filter(|entry| entry.identity.peer.generation == life.generation)
     }
 
-    /// Suspects or buries who is here, and returns the life. Verdicts on who is gone already change nothing.
-    fn turned(&mut self, node: &NodeId, condition: Condition) -> Option<Life> {
-        let entry = self.entries.get_mut(node).filter(|entry| entry.is_present())?;
+    /// Suspects or buries a life that is here, and returns its entry. Verdicts on who is gone already change nothing.
+    fn turned(&mut self, life: &Life, condition: Condition) -> Option<&mut Entry> {
+        let entry = self.entry(life).filter(|entry| entry.is_present())?;
         entry.condition = condition;
-        Some(entry.identity.peer.life())
+        Some(entry)
     }
 
-    fn died(&mut self, now: Time, node: &NodeId, out: &mut Vec<Effect>) {
-        let Some(life) = self.turned(node, Condition::Dead { since: now }) else {
+    fn died(&mut self, now: Time, life: Life, out: &mut Vec<Effect>) {
+        let Some(entry) = self.turned(&life, Condition::Dead { since: now }) else {
             return;
         };
-        if self
-            .entry(&life)
-            .is_some_and(|entry| entry.state == MemberState::Leaving)
-        {
+        if entry.state == MemberState::Leaving {
             // Its last word was that it goes; only the goodbye itself was lost.
             self.part(now, &life, out);
         } else {
@@ -331,20 +332,21 @@ impl View {
         }
         self.parted.insert(life.clone(), now);
         out.push(Effect::Gone(life.clone()));
-        out.push(Effect::Forget(life.node.clone()));
+        out.push(Effect::Forget(life.clone()));
     }
 
     /// A member that is here, as we see it, is not forgotten because another node sees it otherwise.
     fn forget(&mut self, life: &Life, out: &mut Vec<Effect>) {
-        let listed = self.entries.get(&life.node);
-        if listed.is_some_and(|entry| !entry.is_present() && entry.identity.peer.generation <= life.generation) {
-            self.entries.remove(&life.node);
-            out.push(Effect::Forget(life.node.clone()));
+        let departed = self.entries.get(&life.node).filter(|entry| !entry.is_present());
+        let listed = departed.map(|entry| entry.identity.peer.life());
+        if let Some(listed) = listed.filter(|listed| listed.generation <= life.generation) {
+            self.entries.remove(&listed.node);
+            out.push(Effect::Forget(listed));
         }
     }
 
-    fn cleared(&mut self, node: &NodeId, out: &mut Vec<Effect>) {
-        let Some(entry) = self.entries.get_mut(node) else {
+    fn cleared(&mut self, life: &Life, out: &mut Vec<Effect>) {
+        let Some(entry) = self.entry(life) else {
             return;
         };
         match entry.condition {
@@ -377,15 +379,16 @@ impl View {
             Some((generation, _)) if generation == life.generation => {}
             present => {
                 if let Some((generation, condition)) = present {
+                    let former = Life {
+                        node: life.node.clone(),
+                        generation,
+                    };
                     if matches!(condition, Condition::Well | Condition::Suspect) {
-                        out.push(Effect::Gone(Life {
-                            node: life.node.clone(),
-                            generation,
-                        }));
+                        out.push(Effect::Gone(former.clone()));
                     }
-                    out.push(Effect::Forget(life.node.clone()));
+                    out.push(Effect::Forget(former));
                 }
-                out.push(Effect::Watch(life.node.clone()));
+                out.push(Effect::Watch(life.clone()));
                 out.push(Effect::Arrived(identity.clone()));
                 self.entries.insert(life.node.clone(), Entry::new(identity));
             }
@@ -397,7 +400,7 @@ impl View {
         let life = identity.peer.life();
         if let Some(entry) = self.admit(identity, out) {
             entry.connected = true;
-            out.push(Effect::Sign(life.node, Sign::Direct));
+            out.push(Effect::Sign(life, Sign::Direct));
         }
     }
 
@@ -413,10 +416,10 @@ impl View {
                 // It is known to be gone already; now it is known that it will not come back.
                 entry.condition = Condition::Left;
                 self.parted.insert(life.clone(), now);
-                out.push(Effect::Forget(life.node.clone()));
+                out.push(Effect::Forget(life.clone()));
             }
             Condition::Well | Condition::Suspect if says_goodbye => self.part(now, life, out),
-            Condition::Well => out.push(Effect::Doubt(life.node.clone())),
+            Condition::Well => out.push(Effect::Doubt(life.clone())),
             Condition::Suspect | Condition::Dead { .. } => {}
         }
     }
@@ -432,20 +435,20 @@ impl View {
         // Only now, because the same reports may bring a newer life, which must not be suspected for the silence of the older one.
         for life in fallen_silent {
             if self.entry(&life).is_some() {
-                out.push(Effect::Doubt(life.node));
+                out.push(Effect::Doubt(life));
             }
         }
-        self.entries.retain(|node, entry| {
-            let remembered = remembered.contains(&entry.identity.peer.life());
-            entry.live &= remembered;
+        self.entries.retain(|_, entry| {
+            let life = entry.identity.peer.life();
+            entry.live &= remembered.contains(&life);
             match entry.condition {
                 // Said again and again, for it may have been answered through others, who see what we do not: then the next silence
                 // must not go unnoticed.
-                Condition::Well if !entry.live && !entry.connected => out.push(Effect::Doubt(node.clone())),
+                Condition::Well if !entry.live && !entry.connected => out.push(Effect::Doubt(life)),
                 Condition::Well | Condition::Suspect => {}
                 Condition::Left => return entry.live || entry.connected,
                 Condition::Dead { since } if now >= since + DEAD_LISTED_FOR && !entry.connected => {
-                    out.push(Effect::Forget(node.clone()));
+                    out.push(Effect::Forget(life));
                     return false;
                 }
                 Condition::Dead { .. } => {}
@@ -493,7 +496,7 @@ impl View {
         let fell_silent = entry.live && !live;
         entry.live = live;
         if heard {
-            out.push(Effect::Sign(life.node, Sign::Heartbeat));
+            out.push(Effect::Sign(life, Sign::Heartbeat));
             return None;
         }
         (fell_silent && entry.connected && entry.condition == Condition::Well).then_some(life)

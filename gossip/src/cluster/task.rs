@@ -79,7 +79,7 @@ enum Done {
     /// A helper says that it does not.
     Nack {
         suspect: Life,
-        helper: NodeId,
+        helper: Life,
     },
     Resolved {
         source: usize,
@@ -292,7 +292,7 @@ impl Task {
             }
             Event::Disconnected { life, parting } => {
                 if parting == Parting::Goodbye
-                    && let Some(addr) = self.view.identity(&life.node).map(|identity| identity.gossip_addr)
+                    && let Some(addr) = self.view.identity(&life).map(|identity| identity.gossip_addr)
                 {
                     self.discovery(discovery::Input::Departed {
                         addr,
@@ -312,16 +312,17 @@ impl Task {
 
     /// Takes one of the departed off everybody's list.
     fn forget(&mut self, node: &NodeId) -> bool {
-        let departed = self.shown.get(node).is_some_and(|member| member.departed);
-        let Some(identity) = self.view.identity(node).filter(|_| departed).cloned() else {
+        let Some(member) = self.shown.get(node).filter(|member| member.departed) else {
+            return false;
+        };
+        let life = member.peer.life();
+        let Some(gossip_addr) = self.view.identity(&life).map(|identity| identity.gossip_addr) else {
             return false;
         };
         self.changed = true;
-        self.shared
-            .control
-            .forget_everywhere(&identity.peer.life(), identity.gossip_addr);
-        self.shared.control.free_name(&identity.peer.life());
-        self.view(view::Input::Forget(identity.peer.life()));
+        self.shared.control.forget_everywhere(&life, gossip_addr);
+        self.shared.control.free_name(&life);
+        self.view(view::Input::Forget(life));
         true
     }
 
@@ -336,12 +337,10 @@ impl Task {
 
     fn done(&mut self, done: Done) {
         match done {
-            Done::Answered(life) => self.probed(&life, |node| suspicion::Input::Sign(node, Sign::Direct)),
-            Done::Silent(life) => self.probed(&life, suspicion::Input::Silent),
-            Done::Vouched(life) => self.probed(&life, |node| suspicion::Input::Sign(node, Sign::Vouched)),
-            Done::Nack { suspect, helper } => {
-                self.probed(&suspect, |suspect| suspicion::Input::Nack { suspect, helper });
-            }
+            Done::Answered(life) => self.suspicion(suspicion::Input::Sign(life, Sign::Direct)),
+            Done::Silent(life) => self.suspicion(suspicion::Input::Silent(life)),
+            Done::Vouched(life) => self.suspicion(suspicion::Input::Sign(life, Sign::Vouched)),
+            Done::Nack { suspect, helper } => self.suspicion(suspicion::Input::Nack { suspect, helper }),
             Done::Resolved { source, result } => self.discovery(discovery::Input::Resolved { source, result }),
             Done::Dialled { addr, outcome } => self.discovery(discovery::Input::Dialled { addr, outcome }),
         }
@@ -351,14 +350,14 @@ impl Task {
         let now = self.shared.now();
         let round_trips = self.shared.control.round_trips();
         let members = self.shown.iter().map(|member| {
-            let node = &member.peer.node;
+            let (node, life) = (&member.peer.node, member.peer.life());
             let itself = *node == self.shared.local.peer.node;
             let (connected, keys) = if itself {
                 (true, self.stated.len())
             } else {
                 self.view.figures(node)
             };
-            let suspicion = self.suspicion.suspected(node).map(|suspected| SuspicionReport {
+            let suspicion = self.suspicion.suspected(&life).map(|suspected| SuspicionReport {
                 since: now.saturating_sub(suspected.since),
                 probes: suspected.probes,
                 helpers: suspected.helpers,
@@ -370,9 +369,9 @@ impl Task {
                 state: member.state,
                 departed: member.departed,
                 since: now.saturating_sub(since),
-                reachable: itself || !member.departed && self.suspicion.is_reachable(node),
+                reachable: itself || !member.departed && self.suspicion.is_reachable(&life),
                 connected,
-                last_heard: self.suspicion.heard_at(node).map(|at| now.saturating_sub(at)),
+                last_heard: self.suspicion.heard_at(&life).map(|at| now.saturating_sub(at)),
                 rtt: round_trips.get(node).copied(),
                 keys,
                 suspicion,
@@ -390,14 +389,6 @@ impl Task {
                 cluster_keys: self.view.keys() + self.stated.len(),
             },
             sources: self.discovery.status(self.shared.now()),
-        }
-    }
-
-    /// Passes the outcome of a probe on, unless another life of the node has come meanwhile.
-    fn probed(&mut self, life: &Life, input: impl FnOnce(NodeId) -> suspicion::Input) {
-        let present = self.view.identity(&life.node);
-        if present.is_some_and(|identity| identity.peer.generation == life.generation) {
-            self.suspicion(input(life.node.clone()));
         }
     }
 
@@ -551,10 +542,10 @@ impl Task {
                     self.shared.links.retire(&life);
                     self.shared.control.retire(&life);
                 }
-                view::Effect::Watch(node) => self.suspicion(suspicion::Input::Watch(node)),
-                view::Effect::Forget(node) => self.suspicion(suspicion::Input::Forget(node)),
-                view::Effect::Doubt(node) => self.suspicion(suspicion::Input::Doubt(node)),
-                view::Effect::Sign(node, sign) => self.suspicion(suspicion::Input::Sign(node, sign)),
+                view::Effect::Watch(life) => self.suspicion(suspicion::Input::Watch(life)),
+                view::Effect::Forget(life) => self.suspicion(suspicion::Input::Forget(life)),
+                view::Effect::Doubt(life) => self.suspicion(suspicion::Input::Doubt(life)),
+                view::Effect::Sign(life, sign) => self.suspicion(suspicion::Input::Sign(life, sign)),
                 view::Effect::Superseded { by_generation } => self.superseded(Some(by_generation)),
             }
         }
@@ -569,24 +560,24 @@ impl Task {
         for effect in effects {
             self.changed = true;
             match effect {
-                suspicion::Effect::Suspected(node) => {
-                    info!(%node, "member suspected");
+                suspicion::Effect::Suspected(life) => {
+                    info!(node = %life.node, generation = life.generation, "member suspected");
                     self.shared.counters.suspicions.add(1);
-                    self.view(view::Input::Suspected(node));
+                    self.view(view::Input::Suspected(life));
                 }
-                suspicion::Effect::Cleared(node) => {
-                    info!(%node, "suspicion cleared");
+                suspicion::Effect::Cleared(life) => {
+                    info!(node = %life.node, generation = life.generation, "suspicion cleared");
                     self.shared.counters.false_suspicions.add(1);
-                    self.view(view::Input::Cleared(node));
+                    self.view(view::Input::Cleared(life));
                 }
                 suspicion::Effect::NacksMissed(missed) => self.shared.counters.nacks_missed.add(missed),
-                suspicion::Effect::Died(node) => {
-                    warn!(%node, "member dead");
+                suspicion::Effect::Died(life) => {
+                    warn!(node = %life.node, generation = life.generation, "member dead");
                     self.shared.counters.deaths.add(1);
-                    self.view(view::Input::Died(node));
+                    self.view(view::Input::Died(life));
                 }
-                suspicion::Effect::Probe(node) => self.probe(&node),
-                suspicion::Effect::ProbeThrough { node, helpers } => self.probe_through(&node, &helpers),
+                suspicion::Effect::Probe(life) => self.probe(life),
+                suspicion::Effect::ProbeThrough { life, helpers } => self.probe_through(&life, &helpers),
                 suspicion::Effect::Isolated(isolated) => {
                     if isolated {
                         warn!("this node hears from too few others, or was late, and trusts its view less");
@@ -620,16 +611,15 @@ impl Task {
             .spawn(self.shared.stop.clone().run_until_cancelled_owned(work));
     }
 
-    fn probe(&self, node: &NodeId) {
-        let Some(identity) = self.view.identity(node).cloned() else {
+    fn probe(&self, life: Life) {
+        let Some(addr) = self.view.identity(&life).map(|identity| identity.gossip_addr) else {
             return;
         };
         self.shared.counters.probes_direct.add(1);
         let (shared, round) = (self.shared.clone(), self.suspicion.probe_for());
         self.begin(async move {
-            let life = identity.peer.life();
             let answered = async {
-                while !shared.control.probe(&life, identity.gossip_addr).await {
+                while !shared.control.probe(&life, addr).await {
                     sleep(PROBE_PAUSE).await;
                 }
             };
@@ -643,17 +633,16 @@ impl Task {
         });
     }
 
-    fn probe_through(&self, node: &NodeId, helpers: &[NodeId]) {
-        let Some(suspect) = self.view.identity(node).cloned() else {
+    fn probe_through(&self, life: &Life, helpers: &[Life]) {
+        let Some(addr) = self.view.identity(life).map(|identity| identity.gossip_addr) else {
             return;
         };
         for helper in helpers.iter().filter_map(|helper| self.view.identity(helper)) {
             self.shared.counters.probes_indirect.add(1);
             let (helper, shared, done) = (helper.clone(), self.shared.clone(), self.done.clone());
-            let (suspect, round) = (suspect.clone(), self.suspicion.probe_for());
+            let (life, round) = (life.clone(), self.suspicion.probe_for());
             let asking = async move {
-                let life = suspect.peer.life();
-                let asked = shared.control.probe_through(&helper, &life, suspect.gossip_addr);
+                let asked = shared.control.probe_through(&helper, &life, addr);
                 let Some(mut helped) = asked.await else {
                     return;
                 };
@@ -663,7 +652,7 @@ impl Task {
                         trace!(node = %life.node, generation = life.generation, "a probe through another was answered");
                         Done::Vouched(suspect)
                     } else {
-                        let helper = helper.peer.node.clone();
+                        let helper = helper.peer.life();
                         Done::Nack { suspect, helper }
                     };
                     // The task has stopped: nobody waits for the word.

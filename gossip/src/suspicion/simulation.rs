@@ -14,7 +14,7 @@ use super::*;
 use crate::changes::tests::Steps;
 use crate::changes::{ChangeKind, Departure, between};
 use crate::member::{Member, MemberState, Members};
-use crate::peer::{Identity, Life, Peer};
+use crate::peer::{Identity, Life, NodeId, Peer};
 use crate::view::{self, Parting, Report, View};
 
 const SEEDS: u64 = 1_000;
@@ -63,6 +63,7 @@ enum Letter {
     },
     Nack {
         suspect: Life,
+        helper: Life,
     },
     Vouch {
         suspect: Life,
@@ -108,8 +109,10 @@ struct Process {
     shown: Members,
     steps: Steps,
     folded: Members,
-    /// When a sign of each node's life came in last.
-    signs: BTreeMap<NodeId, Time>,
+    /// When a sign of each life came in last.
+    signs: BTreeMap<Life, Time>,
+    /// The lives that suspicion declared dead.
+    judged: BTreeSet<Life>,
     suspected: BTreeMap<NodeId, u32>,
     arrivals: BTreeMap<NodeId, u32>,
     started_at: Time,
@@ -176,6 +179,7 @@ impl Process {
             steps: Steps::default(),
             folded: Members::default(),
             signs: BTreeMap::new(),
+            judged: BTreeSet::new(),
             suspected: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             started_at: now,
@@ -315,15 +319,14 @@ impl World {
                 self.process(to).asking.remove(&probe);
                 match behalf_of {
                     Some((asker, _)) => self.send(to, asker, Letter::Vouch { suspect }),
-                    None => self.probed(to, &suspect, |node| Input::Sign(node, Sign::Direct)),
+                    None => self.suspicion(to, Input::Sign(suspect, Sign::Direct)),
                 }
             }
             Letter::Help { suspect, of } => self.ask(to, suspect, of, HELP_FOR, Some((from, false))),
-            Letter::Nack { suspect } => {
-                let helper = name(from);
-                self.probed(to, &suspect, |suspect| Input::Nack { suspect, helper });
+            Letter::Nack { suspect, helper } => {
+                self.suspicion(to, Input::Nack { suspect, helper });
             }
-            Letter::Vouch { suspect } => self.probed(to, &suspect, |node| Input::Sign(node, Sign::Vouched)),
+            Letter::Vouch { suspect } => self.suspicion(to, Input::Sign(suspect, Sign::Vouched)),
         }
     }
 
@@ -339,13 +342,6 @@ impl World {
         };
         self.process(no).asking.insert(probe, asking);
         self.send(no, of, Letter::Ask { probe });
-    }
-
-    fn probed(&mut self, no: NodeNo, life: &Life, input: impl FnOnce(NodeId) -> Input) {
-        let present = self.process(no).view.identity(&life.node);
-        if present.is_some_and(|identity| identity.peer.generation == life.generation) {
-            self.suspicion(no, input(life.node.clone()));
-        }
     }
 
     fn poll(&mut self, no: NodeNo) {
@@ -397,15 +393,15 @@ impl World {
             if now >= asking.until {
                 self.process(no).asking.remove(&probe);
                 if asking.behalf_of.is_none() {
-                    self.probed(no, &asking.suspect, Input::Silent);
+                    self.suspicion(no, Input::Silent(asking.suspect));
                 }
                 continue;
             }
             if let Some((asker, false)) = asking.behalf_of
                 && now >= asking.began + NACK_AFTER
             {
-                let suspect = asking.suspect.clone();
-                self.send(no, asker, Letter::Nack { suspect });
+                let (suspect, helper) = (asking.suspect.clone(), self.process(no).life.clone());
+                self.send(no, asker, Letter::Nack { suspect, helper });
                 if let Some(asking) = self.process(no).asking.get_mut(&probe) {
                     asking.behalf_of = Some((asker, true));
                 }
@@ -471,43 +467,39 @@ impl World {
 
     fn suspicion(&mut self, no: NodeNo, input: Input) {
         let now = self.now;
-        if let Input::Sign(node, _) = &input {
-            let node = node.clone();
-            self.process(no).signs.insert(node, now);
+        if let Input::Sign(life, _) = &input {
+            let life = life.clone();
+            self.process(no).signs.insert(life, now);
         }
         let mut effects = Vec::new();
         self.process(no).suspicion.step(now, input, &mut effects);
         for effect in effects {
             match effect {
-                Effect::Suspected(node) => {
-                    *self.process(no).suspected.entry(node.clone()).or_default() += 1;
-                    self.view(no, view::Input::Suspected(node));
+                Effect::Suspected(life) => {
+                    *self.process(no).suspected.entry(life.node.clone()).or_default() += 1;
+                    self.view(no, view::Input::Suspected(life));
                 }
-                Effect::Cleared(node) => {
+                Effect::Cleared(life) => {
                     self.false_suspicions += 1;
-                    self.view(no, view::Input::Cleared(node));
+                    self.view(no, view::Input::Cleared(life));
                 }
-                Effect::Died(node) => {
-                    self.judge(no, &node);
-                    self.view(no, view::Input::Died(node));
+                Effect::Died(life) => {
+                    self.judge(no, &life);
+                    self.view(no, view::Input::Died(life));
                 }
-                Effect::Probe(node) => {
+                Effect::Probe(life) => {
                     let process = self.process(no);
                     let lasts = process.suspicion.probe_for();
-                    if let Some(life) = process.view.identity(&node).map(|identity| identity.peer.life()) {
-                        self.ask(no, life, number(&node), lasts, None);
+                    if process.view.identity(&life).is_some() {
+                        let of = number(&life.node);
+                        self.ask(no, life, of, lasts, None);
                     }
                 }
-                Effect::ProbeThrough { node, helpers } => {
-                    if let Some(life) = self
-                        .process(no)
-                        .view
-                        .identity(&node)
-                        .map(|identity| identity.peer.life())
-                    {
+                Effect::ProbeThrough { life, helpers } => {
+                    if self.process(no).view.identity(&life).is_some() {
                         for helper in helpers {
-                            let (suspect, of) = (life.clone(), number(&node));
-                            self.send(no, number(&helper), Letter::Help { suspect, of });
+                            let (suspect, of) = (life.clone(), number(&life.node));
+                            self.send(no, number(&helper.node), Letter::Help { suspect, of });
                         }
                     }
                 }
@@ -522,10 +514,10 @@ impl World {
         self.process(no).view.step(now, input, &mut effects);
         for effect in effects {
             match effect {
-                view::Effect::Watch(node) => self.suspicion(no, Input::Watch(node)),
-                view::Effect::Forget(node) => self.suspicion(no, Input::Forget(node)),
-                view::Effect::Doubt(node) => self.suspicion(no, Input::Doubt(node)),
-                view::Effect::Sign(node, sign) => self.suspicion(no, Input::Sign(node, sign)),
+                view::Effect::Watch(life) => self.suspicion(no, Input::Watch(life)),
+                view::Effect::Forget(life) => self.suspicion(no, Input::Forget(life)),
+                view::Effect::Doubt(life) => self.suspicion(no, Input::Doubt(life)),
+                view::Effect::Sign(life, sign) => self.suspicion(no, Input::Sign(life, sign)),
                 view::Effect::Gone(life) => {
                     // The driver closes the connection to a life that is over.
                     self.process(no).connected.remove(&number(&life.node));
@@ -538,27 +530,28 @@ impl World {
     }
 
     /// What must hold of every verdict.
-    fn judge(&mut self, no: NodeNo, dead: &NodeId) {
-        let (seed, now, other) = (self.seed, self.now, number(dead));
+    fn judge(&mut self, no: NodeNo, dead: &Life) {
+        let (seed, now, other) = (self.seed, self.now, number(&dead.node));
         self.deaths += 1;
         let process = self.process(no);
+        process.judged.insert(dead.clone());
         let heard_at = process.signs.get(dead).copied().unwrap_or_default();
         assert!(
             now >= heard_at + TIMEOUTS.confirm,
-            "seed {seed}: n{no} declares {dead} dead {:?} after a sign of its life",
+            "seed {seed}: n{no} declares {dead:?} dead {:?} after a sign of its life",
             now - heard_at
         );
         assert!(
             now >= process.awake_since + TIMEOUTS.confirm,
-            "seed {seed}: n{no} declares {dead} dead {:?} after it woke up",
+            "seed {seed}: n{no} declares {dead:?} dead {:?} after it woke up",
             now - process.awake_since
         );
         // With both at peace for as long as any round lasts, a tenth of the letters lost is no reason.
         let disturbed_at = self.disturbed[no].max(self.disturbed[other]);
         let peaceful = now > disturbed_at + SILENT_AFTER + TIMEOUTS.confirm + IDLE_TIMEOUT;
         assert!(
-            !(self.runs(other) && peaceful && self.loss <= 0.1),
-            "seed {seed}: n{no} declares {dead} dead, which ran all the while"
+            !(self.runs(other) && self.process(other).life == *dead && peaceful && self.loss <= 0.1),
+            "seed {seed}: n{no} declares {dead:?} dead, which ran all the while"
         );
     }
 
@@ -583,7 +576,15 @@ impl World {
                         change.peer.node
                     );
                 }
-                ChangeKind::Departed { why } => assert_ne!(why, Departure::Missed, "seed {seed}"),
+                ChangeKind::Departed { why } => {
+                    assert_ne!(why, Departure::Missed, "seed {seed}");
+                    // A verdict on the life before is none on this one.
+                    assert!(
+                        why != Departure::Died || process.judged.contains(&change.peer.life()),
+                        "seed {seed}: n{no} shows {} dead, on which there was no verdict",
+                        change.peer
+                    );
+                }
                 ChangeKind::State { .. }
                 | ChangeKind::Facts { .. }
                 | ChangeKind::Remembered { .. }
@@ -787,4 +788,47 @@ fn a_crash_is_known_to_all_within_four_seconds() {
     // The made-up gossip tells of the last heartbeat for up to two rounds more; the promise is counted from the last one heard.
     assert!(longest <= Duration::from_secs(4) + 2 * GOSSIP_INTERVAL, "{longest:?}");
     println!("known to all within {longest:?}");
+}
+
+/// The verdict on a life falls at the first word of the gossip that brings the next one.
+#[test]
+fn a_verdict_that_comes_with_the_next_life_is_about_the_one_before() {
+    let mut world = (0..).map(World::new).find(|world| world.processes.len() > 2).unwrap();
+    world.loss = 0.0;
+    let (old, new, other) = (
+        world.process(1).life.clone(),
+        Life {
+            node: name(1),
+            generation: 2,
+        },
+        world.process(2).life.clone(),
+    );
+    world.processes[1] = None;
+    let verdict_due = |world: &mut World| {
+        let suspicion = &world.process(0).suspicion;
+        match &suspicion.peers[&old].condition {
+            Condition::Suspect(round) => Some(round.began_at + suspicion.probe_for()),
+            Condition::Well | Condition::HeldDown { .. } => None,
+            Condition::Dead { .. } => panic!("the verdict has fallen already"),
+        }
+    };
+    while verdict_due(&mut world).is_none_or(|due| world.now + POLL < due) {
+        world.run_for(POLL);
+    }
+    world.now = verdict_due(&mut world).unwrap();
+    let report = |life: &Life, live| Report {
+        life: life.clone(),
+        gossip_addr: addr(number(&life.node)),
+        live,
+        heard: live,
+        stated: None,
+    };
+    let reports = vec![report(&other, true), report(&old, false), report(&new, true)];
+    world.view(0, view::Input::Gossip(reports));
+    let process = world.process(0);
+    assert_eq!(process.judged, BTreeSet::from([old]));
+    let members = process.members();
+    let shown = members.get(&new.node).unwrap();
+    assert_eq!((shown.peer.life(), shown.state), (new.clone(), MemberState::Joining));
+    assert_eq!(process.suspicion.peers[&new].condition, Condition::Well);
 }

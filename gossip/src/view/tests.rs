@@ -86,7 +86,7 @@ fn state(view: &View, name: &str) -> Option<MemberState> {
 #[test]
 fn who_connects_or_is_heard_of_alive_is_a_member() {
     let mut view = view();
-    let a: NodeId = "a".parse().unwrap();
+    let a = life("a", 1);
     let arrived = step(&mut view, Input::Connected(identity("a", 1)));
     assert_eq!(
         arrived,
@@ -158,14 +158,57 @@ fn a_newer_life_is_not_suspected_for_the_silence_of_the_older_one() {
     gossip(&mut view, &[report("a", 1, true, true)]);
     let effects = gossip(&mut view, &[report("a", 1, false, false), report("a", 2, true, true)]);
     assert!(effects.contains(&Effect::Gone(life("a", 1))), "{effects:?}");
-    let a: NodeId = "a".parse().unwrap();
-    assert!(!effects.contains(&Effect::Doubt(a)), "{effects:?}");
+    assert!(!effects.contains(&Effect::Doubt(life("a", 2))), "{effects:?}");
+}
+
+#[test]
+fn a_verdict_on_a_life_that_is_over_does_not_touch_the_next_one() {
+    let (old, new) = (life("a", 1), life("a", 2));
+    // Before the next life is here, a verdict is about the one that is.
+    let mut view = view();
+    step(&mut view, Input::Connected(identity("a", 1)));
+    step(&mut view, Input::Suspected(new.clone()));
+    assert_eq!(step(&mut view, Input::Died(new.clone())), []);
+    assert_eq!(state(&view, "a"), Some(MemberState::Joining));
+    step(&mut view, Input::Suspected(old.clone()));
+    assert_eq!(step(&mut view, Input::Died(old.clone())), [Effect::Gone(old.clone())]);
+    // The same gossip brings heartbeats, by which suspicion comes to its verdict, and the next life.
+    let effects = gossip(
+        &mut view,
+        &[
+            report("b", 1, true, true),
+            report("a", 1, false, false),
+            report("a", 2, true, true),
+        ],
+    );
+    let arrival = [
+        Effect::Forget(old.clone()),
+        Effect::Watch(new.clone()),
+        Effect::Arrived(identity("a", 2)),
+        Effect::Sign(new.clone(), Sign::Heartbeat),
+    ];
+    assert!(effects.ends_with(&arrival), "{effects:?}");
+    for late in [
+        Input::Suspected(old.clone()),
+        Input::Died(old.clone()),
+        Input::Cleared(old.clone()),
+    ] {
+        assert_eq!(step(&mut view, late), []);
+        assert_eq!(state(&view, "a"), Some(MemberState::Joining));
+    }
+    // Nor does a late answer of the older life make the newer one well.
+    step(&mut view, Input::Suspected(new.clone()));
+    assert_eq!(step(&mut view, Input::Cleared(old.clone())), []);
+    assert_eq!(state(&view, "a"), Some(MemberState::Suspect));
+    assert_eq!(step(&mut view, Input::Died(new.clone())), [Effect::Gone(new)]);
+    assert_eq!(step(&mut view, Input::Cleared(old)), []);
+    assert_eq!(state(&view, "a"), Some(MemberState::Dead));
 }
 
 #[test]
 fn silence_and_lost_connections_are_doubts_and_a_goodbye_is_not() {
     let mut view = view();
-    let a: NodeId = "a".parse().unwrap();
+    let a = life("a", 1);
     step(&mut view, Input::Connected(identity("a", 1)));
     gossip(&mut view, &[report("a", 1, true, true)]);
     assert_eq!(
@@ -200,7 +243,7 @@ fn silence_and_lost_connections_are_doubts_and_a_goodbye_is_not() {
 #[test]
 fn who_is_neither_connected_nor_heard_of_is_doubted_again_after_each_clearance() {
     let mut view = view();
-    let b: NodeId = "b".parse().unwrap();
+    let b = life("b", 1);
     gossip(&mut view, &[report("b", 1, true, true)]);
     for _ in 0..2 {
         assert_eq!(
@@ -219,7 +262,7 @@ fn who_is_neither_connected_nor_heard_of_is_doubted_again_after_each_clearance()
 #[test]
 fn the_dead_are_shown_for_a_quarter_of_an_hour_and_may_come_back() {
     let mut view = view();
-    let a: NodeId = "a".parse().unwrap();
+    let a = life("a", 1);
     step(&mut view, Input::Connected(identity("a", 1)));
     step(
         &mut view,
@@ -258,7 +301,7 @@ fn a_node_that_said_it_leaves_has_left_although_its_goodbye_was_lost() {
         gossip(view, &[stated("a", 1, &[("st", "leaving")])]);
         assert!(!members(view).get(&"a".parse().unwrap()).unwrap().departed);
     };
-    let a: NodeId = "a".parse().unwrap();
+    let a = life("a", 1);
     let left = [Effect::Gone(life("a", 1)), Effect::Forget(a.clone())];
     // The connection breaks, or there was none and it falls silent.
     let mut view_of_break = view();
@@ -274,7 +317,7 @@ fn a_node_that_said_it_leaves_has_left_although_its_goodbye_was_lost() {
     assert_eq!(step(&mut view_of_silence, Input::Died(a.clone())), left);
     for view in [&mut view_of_break, &mut view_of_silence] {
         assert_eq!(state(view, "a"), Some(MemberState::Leaving));
-        assert!(members(view).get(&a).unwrap().departed);
+        assert!(members(view).get(&a.node).unwrap().departed);
     }
 }
 
@@ -307,8 +350,8 @@ fn a_newer_life_that_gossip_names_ends_the_older_one_before_it_was_heard_itself(
     assert!(out.contains(&Effect::Gone(life("a", 1))), "{out:?}");
     assert!(out.contains(&Effect::Arrived(identity("a", 2))), "{out:?}");
     // Nobody is there to be superseded, so the memory of the dead makes no member.
-    step(&mut view, Input::Suspected("a".parse().unwrap()));
-    step(&mut view, Input::Died("a".parse().unwrap()));
+    step(&mut view, Input::Suspected(life("a", 2)));
+    step(&mut view, Input::Died(life("a", 2)));
     assert_eq!(gossip(&mut view, &[report("a", 3, false, false)]), []);
     let shown = members(&view);
     let member = shown.get(&"a".parse().unwrap()).unwrap();
@@ -318,7 +361,7 @@ fn a_newer_life_that_gossip_names_ends_the_older_one_before_it_was_heard_itself(
 #[test]
 fn an_operator_may_have_the_departed_forgotten_and_nobody_else() {
     let mut view = view();
-    let a: NodeId = "a".parse().unwrap();
+    let a = life("a", 2);
     step(&mut view, Input::Connected(identity("a", 2)));
     assert_eq!(step(&mut view, Input::Forget(life("a", 2))), []);
     step(&mut view, Input::Suspected(a.clone()));
@@ -341,8 +384,8 @@ fn groups_name_the_living_with_members() {
     for name in ["a", "b", "c"] {
         gossip(&mut view, &[stated(name, 1, &[("g/room%3A1", "1"), ("g/empty", "0")])]);
     }
-    step(&mut view, Input::Suspected("b".parse().unwrap()));
-    step(&mut view, Input::Died("c".parse().unwrap()));
+    step(&mut view, Input::Suspected(life("b", 1)));
+    step(&mut view, Input::Died(life("c", 1)));
     let expected = BTreeMap::from([("room:1".to_owned(), vec!["a".parse().unwrap(), "b".parse().unwrap()])]);
     assert_eq!(view.groups(), expected);
 }
@@ -368,23 +411,43 @@ fn input() -> impl Strategy<Value = Input> {
             parting: if live { Parting::Lost } else { Parting::Goodbye },
         },
         4 => Input::Seen(life(name, generation)),
-        5 => Input::Suspected(name.parse().unwrap()),
-        6 => Input::Cleared(name.parse().unwrap()),
+        5 => Input::Suspected(life(name, generation)),
+        6 => Input::Cleared(life(name, generation)),
         7 => Input::Forget(life(name, generation)),
-        _ => Input::Died(name.parse().unwrap()),
+        _ => Input::Died(life(name, generation)),
     })
+}
+
+/// What is shown of every life but one.
+fn shown_beside(view: &View, life: &Life) -> Vec<Member> {
+    let members = members(view);
+    members
+        .iter()
+        .filter(|member| member.peer.life() != *life)
+        .cloned()
+        .collect()
 }
 
 proptest! {
     /// Whatever happens: generations only rise while a node is remembered, and every life that arrives is told gone exactly once
-    /// before it, or a newer one, arrives again.
+    /// before it, or a newer one, arrives again. One life of a node is watched at a time, doubts and signs are about that one, and a
+    /// verdict changes nothing for any life but the one that it names.
     #[test]
     fn lives_arrive_and_go_in_turn(inputs in prop::collection::vec(input(), 0..80)) {
         let mut view = view();
         let mut present: BTreeMap<NodeId, Option<u64>> = BTreeMap::new();
+        let mut watched: BTreeMap<NodeId, Life> = BTreeMap::new();
         for input in inputs {
             let before: BTreeMap<NodeId, u64> = members(&view).iter().map(|m| (m.peer.node.clone(), m.peer.generation)).collect();
-            for effect in step(&mut view, input) {
+            let judged = match &input {
+                Input::Suspected(life) | Input::Cleared(life) | Input::Died(life) => Some((life.clone(), shown_beside(&view, life))),
+                _ => None,
+            };
+            let effects = step(&mut view, input);
+            if let Some((judged, beside)) = judged {
+                prop_assert_eq!(shown_beside(&view, &judged), beside, "a verdict on {:?}", judged);
+            }
+            for effect in effects {
                 match effect {
                     Effect::Arrived(identity) => {
                         let slot = present.entry(identity.peer.node.clone()).or_default();
@@ -396,7 +459,18 @@ proptest! {
                         prop_assert_eq!(*slot, Some(life.generation), "{:?} went without being here", life);
                         *slot = None;
                     }
-                    _ => {}
+                    Effect::Watch(life) => {
+                        let former = watched.insert(life.node.clone(), life.clone());
+                        prop_assert_eq!(former, None, "{:?} is watched beside it", life);
+                    }
+                    Effect::Forget(life) => {
+                        let forgotten = watched.remove(&life.node);
+                        prop_assert!(forgotten.is_none_or(|forgotten| forgotten == life), "{:?}", life);
+                    }
+                    Effect::Doubt(life) => prop_assert_eq!(watched.get(&life.node), Some(&life)),
+                    // One that has left may still be heard.
+                    Effect::Sign(life, _) => prop_assert!(watched.get(&life.node).is_none_or(|watched| *watched == life)),
+                    Effect::Superseded { .. } => {}
                 }
             }
             for member in members(&view).iter() {

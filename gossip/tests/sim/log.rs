@@ -50,6 +50,8 @@ pub(crate) struct Finding {
     pub(crate) at: Duration,
     pub(crate) observer: usize,
     pub(crate) node: String,
+    /// Which of its lives.
+    pub(crate) generation: u64,
     pub(crate) kind: FindingKind,
 }
 
@@ -81,6 +83,7 @@ impl<S: Subscriber> Layer<S> for Findings {
             at: running.now(),
             observer: running.node,
             node: String::new(),
+            generation: 0,
             kind: FindingKind::Other,
         };
         event.record(&mut finding);
@@ -94,6 +97,7 @@ impl Visit for Finding {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         match field.name() {
             "node" => self.node = format!("{value:?}"),
+            "generation" => self.generation = format!("{value:?}").parse().unwrap(),
             "message" => {
                 self.kind = match format!("{value:?}").as_str() {
                     "a probe was answered" | "a probe through another was answered" => FindingKind::Answered,

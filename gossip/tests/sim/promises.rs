@@ -41,9 +41,9 @@ struct Outside {
 struct Shown {
     members: Arc<Members>,
     told: Told,
-    /// When each node last answered a probe, and when it was last declared dead.
-    answered: BTreeMap<String, Duration>,
-    declared_dead: BTreeMap<String, Duration>,
+    /// When each life last answered a probe, and when it was last declared dead.
+    answered: BTreeMap<(String, u64), Duration>,
+    declared_dead: BTreeMap<(String, u64), Duration>,
     generations: BTreeMap<NodeId, u64>,
     /// What was heard of each peer's link, by its generation.
     links: BTreeMap<(NodeId, u64), Link>,
@@ -207,18 +207,20 @@ impl Promises {
             at,
             observer,
             node,
+            generation,
             kind,
         } = finding;
         let shown = &mut self.shown[*observer];
+        let life = (node.clone(), *generation);
         match kind {
             FindingKind::Dead => {
-                let answered_at = shown.answered.get(node);
+                let answered_at = shown.answered.get(&life);
                 assert!(
                     answered_at.is_none_or(|answered_at| *at >= *answered_at + self.confirm),
                     "{at:?}: {} declares {node} dead, which answered a probe at {answered_at:?}",
                     name(*observer)
                 );
-                shown.declared_dead.insert(node.clone(), *at);
+                shown.declared_dead.insert(life, *at);
             }
             FindingKind::Answered => {
                 self.counts.answers += 1;
@@ -226,11 +228,11 @@ impl Promises {
                 let has_slept =
                     slept.is_some_and(|(from, until)| *until - *from >= HICCUP && *at <= *until + HICCUP / 8);
                 assert!(
-                    !(has_slept && shown.declared_dead.get(node) == Some(at)),
+                    !(has_slept && shown.declared_dead.get(&life) == Some(at)),
                     "{at:?}: {} wakes, declares {node} dead, and only then reads its answer",
                     name(*observer)
                 );
-                shown.answered.insert(node.clone(), *at);
+                shown.answered.insert(life, *at);
             }
             FindingKind::Other => {}
         }
@@ -299,6 +301,12 @@ impl Promises {
     /// One node declares another one dead: may it?
     fn verdict(&mut self, now: Duration, observer: usize, node: usize, generation: u64, conditions: &[Condition]) {
         let who = format!("{now:?}: {} declares {} dead", name(observer), name(node));
+        // A verdict on the life before is none on this one.
+        let declared_dead = &self.shown[observer].declared_dead;
+        assert!(
+            declared_dead.contains_key(&(name(node), generation)),
+            "{who} in life {generation}, on which there was no verdict"
+        );
         let woke_at = self.outside[observer]
             .pauses
             .iter()
