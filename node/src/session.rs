@@ -11,6 +11,7 @@ pub mod link;
 pub mod listener;
 #[cfg(test)]
 mod simulation;
+pub mod trail;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

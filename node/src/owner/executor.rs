@@ -313,7 +313,7 @@ impl Executor {
         answer.await.ok().flatten()
     }
 
-    /// What a player is to a match; none if it is not here, or not released yet.
+    /// What a player is to a match; none if it is not here, not released yet, or stands still here because it may go on elsewhere.
     pub async fn standing(&self, target: MatchId, player: PlayerId) -> Option<Standing> {
         let (reply, answer) = oneshot::channel();
         self.shard(target).push(Command::Standing { target, player, reply });

@@ -10,8 +10,9 @@ use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::output::Attachment;
 use rookery_protocol::{MatchId, PlayerId, SessionId};
 
-use super::hub::{Found, Hub};
+use super::hub::Hub;
 use super::listener::Listener;
+use super::trail::Found;
 use super::{Identity, Session};
 use crate::auth::{self, Accounts, ResumeToken};
 use crate::gateway::connection::{SessionHost, SocketInfo};
@@ -19,8 +20,8 @@ use crate::gateway::connection::{SessionHost, SocketInfo};
 /// What clients are told of how long a seat is kept; each module's manifest has its own, and this is the SDK's default.
 const GRACE: Duration = Duration::from_secs(15);
 
-/// How long the answer to `session.open` may wait to hear where the player is. An owner that does not answer in time, or is not
-/// found, says nothing against joining again.
+/// How long the answer to `session.open` may wait to hear where the player is. When the owner of the match that they were in does not
+/// answer in time, or is not found, nothing speaks against joining again.
 const FOUND_WITHIN: Duration = Duration::from_secs(1);
 
 /// Matches of one `session.open` that are looked for: as many as a session may be in as things are.

@@ -28,7 +28,6 @@ use tokio_util::task::TaskTracker;
 
 pub use self::create::CreateWish;
 pub use self::find::QuickWish;
-pub use self::player::Found;
 use super::Session;
 use super::link::Link;
 use super::listener::Listener;

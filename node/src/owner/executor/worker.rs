@@ -347,8 +347,10 @@ impl Worker {
                 let _ = reply.send(seats);
             }
             Command::Standing { target, player, reply } => {
-                let room = self.slot(target).and_then(|slot| self.rooms[slot].as_ref());
-                let standing = room
+                // One that is being handed over, or whose lease has lapsed, may go on elsewhere by now: it knows only who was there.
+                let slot = self.slot(target).filter(|slot| !self.is_held(*slot));
+                let standing = slot
+                    .and_then(|slot| self.rooms[slot].as_ref())
                     .filter(|owned| owned.room.is_open())
                     .map(|owned| owned.room.standing_of(player));
                 let _ = reply.send(standing);

@@ -1,7 +1,7 @@
-//! Where a player is who was in a match: there still, or in another one to which matches have transferred them since.
+//! Asks where a player is who was in a match, along the transfers that they made since (`session::trail`).
 //!
-//! It asks the owners, one after the other, and never the store for what only an owner knows. What cannot be found out in time is
-//! not known: the caller says nothing then that it would not say without asking.
+//! Only an owner knows who sits in its match, so each question goes to one. The directory says where it is sooner than the store, and
+//! may be behind: whoever it leads to without finding the match asks the store, as everybody does.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,66 +10,64 @@ use rookery_protocol::peer::{PeerAnswer, PeerRequest, Standing};
 use rookery_protocol::{MatchId, NodeName, PlayerId};
 
 use super::Hub;
+use crate::session::trail::{Found, Next, Trail, Word};
 
-/// Transfers after which the trail is given up.
-const HOPS_MAX: usize = 8;
-
-/// Between two questions about a player who is on the way.
+/// Between two questions about a player who is on the way, or about a match that is.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Where a player is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
-    /// In that match, or in none as far as is known.
-    There,
-    /// They are being transferred.
-    OnTheWay,
-    /// They sit in this one.
-    Elsewhere(MatchId),
-}
+/// How long an owner may take to answer. It does so from memory; one that stands still may have been followed by another, whom only
+/// a later question finds.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(400);
 
 impl Hub {
     /// Follows a player who was in this match, until then.
     pub async fn where_player_is(self: &Arc<Self>, first: MatchId, player: PlayerId, by: Instant) -> Found {
-        let (mut at, mut hops) = (first, 0);
-        loop {
-            let found = match at == first {
-                true => Found::There,
-                false => Found::Elsewhere(at),
-            };
-            let asking = tokio::time::timeout_at(by.into(), self.standing(at, player, by));
-            match asking.await.ok().flatten() {
-                Some(Standing::Went(to)) if hops < HOPS_MAX => (at, hops) = (to, hops + 1),
-                Some(Standing::OnTheWay) if Instant::now() + ASK_AGAIN < by => tokio::time::sleep(ASK_AGAIN).await,
-                Some(Standing::OnTheWay) => return Found::OnTheWay,
-                // Where they went last they have no seat any more: nobody can say that they are there.
-                Some(Standing::Unknown) => return Found::There,
-                Some(Standing::Seated | Standing::Went(_)) | None => return found,
+        let mut trail = Trail::new(first);
+        let following = async {
+            loop {
+                let word = self.standing(trail.at(), player).await;
+                match trail.heard(word) {
+                    Next::Ask => {}
+                    Next::AskAgain => tokio::time::sleep(ASK_AGAIN).await,
+                    Next::Found(found) => return found,
+                }
             }
-        }
+        };
+        let followed = tokio::time::timeout_at(by.into(), following).await;
+        followed.unwrap_or_else(|_| trail.out_of_time())
     }
 
-    /// What the player is to the match, if its owner is found and answers.
-    async fn standing(self: &Arc<Self>, target: MatchId, player: PlayerId, by: Instant) -> Option<Standing> {
+    /// What the player is to the match.
+    async fn standing(self: &Arc<Self>, target: MatchId, player: PlayerId) -> Word {
         if let Some(standing) = self.executor().standing(target, player).await {
-            return Some(standing);
+            return Word::Standing(standing);
         }
-        let owner = self.owner_of(target).await?;
-        let within = by.saturating_duration_since(Instant::now());
-        match self
-            .ask(&owner, &PeerRequest::Standing { target, player }, within)
-            .await
+        let listed = self.services().directory.whereis(target).await;
+        if let Some(listed) = &listed
+            && let Some(standing) = self.standing_at(&listed.owner.name, target, player).await
         {
+            return Word::Standing(standing);
+        }
+        let row = match self.store().read_match(target).await {
+            Ok(row) => row.filter(|row| row.status.is_live()),
+            // The directory knew of it a moment ago, and will know more.
+            Err(_) if listed.is_some() => return Word::Silence,
+            Err(_) => return Word::Nobody,
+        };
+        let Some(row) = row else { return Word::Over };
+        let owner = row.configuration.owner;
+        if !self.is_member(&owner) {
+            return Word::Nobody;
+        }
+        let standing = self.standing_at(&owner.name, target, player).await;
+        standing.map_or(Word::Silence, Word::Standing)
+    }
+
+    async fn standing_at(self: &Arc<Self>, owner: &NodeName, target: MatchId, player: PlayerId) -> Option<Standing> {
+        let request = PeerRequest::Standing { target, player };
+        match self.ask(owner, &request, ANSWERED_WITHIN).await {
             Ok(PeerAnswer::Standing(standing)) => Some(standing),
             Ok(_) | Err(_) => None,
         }
-    }
-
-    async fn owner_of(&self, target: MatchId) -> Option<NodeName> {
-        if let Some(found) = self.services().directory.whereis(target).await {
-            return Some(found.owner.name);
-        }
-        let row = self.store().read_match(target).await.ok().flatten()?;
-        row.status.is_live().then_some(row.configuration.owner.name)
     }
 }

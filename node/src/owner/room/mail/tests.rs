@@ -10,7 +10,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use rookery_protocol::client::{JoinRole, Role};
 use rookery_protocol::output::{Attachment, Audience, Body};
-use rookery_protocol::peer::{Item, JoinRequest, Letter, Receipt, Up, UpBody, WirePayload};
+use rookery_protocol::peer::{Item, JoinRequest, Letter, Receipt, Standing, Up, UpBody, WirePayload};
 use rookery_protocol::{MatchId, NodeLife, PlayerId, Seat, SessionId};
 
 use super::super::{Resumption, Room, RoomConfig, RoomEffect};
@@ -19,6 +19,7 @@ use crate::matches::effect::{Effect, EffectId};
 use crate::matches::event::EndReason;
 use crate::matches::machine::Match;
 use crate::matches::part::{FORWARDED_FOR_MS, FORWARDS_MAX, HostPart, StartRecord};
+use crate::session::trail::{Found, Next, Trail, Word as Answer};
 use crate::wasm::{Engine, EngineConfig, Module};
 
 const SEEDS: u64 = 200;
@@ -337,6 +338,37 @@ impl World {
         self.up(place, UpBody::Join(Box::new(request)));
     }
 
+    /// What the player is to a match, as its owner says.
+    fn standing(&self, target: MatchId, player: u128) -> Standing {
+        let place = self.places.iter().find(|place| place.room.id() == target);
+        let place = place.expect("one of the three");
+        place.room.standing_of(PlayerId::from_u128(player + 100))
+    }
+
+    /// Asks where a player is, from a match on, while everything goes on and some questions have no answer. Says after how many
+    /// transfers that is known, if it is.
+    fn trace(&mut self, first: usize, player: u128, faults: bool) -> (Found, usize) {
+        let mut trail = Trail::new(self.places[first].room.id());
+        let mut hops = 0;
+        for _ in 0..30 {
+            let is_silent = faults && self.below(4) == 0;
+            let answer = match is_silent {
+                true => Answer::Silence,
+                false => Answer::Standing(self.standing(trail.at(), player)),
+            };
+            match trail.heard(answer) {
+                Next::Found(found) => return (found, hops),
+                Next::Ask => hops += 1,
+                Next::AskAgain => {}
+            }
+            if faults {
+                self.step(true);
+                self.live();
+            }
+        }
+        (trail.out_of_time(), hops)
+    }
+
     fn heal(&mut self) {
         for _ in 0..400 {
             self.step(false);
@@ -447,6 +479,56 @@ fn whatever_the_post_does_mail_is_heard_once_and_in_order_and_nobody_is_lost() {
     assert!(
         (refused > 0 && moves > 0) || std::env::var("ROOKERY_SEED").is_ok(),
         "nobody was turned away, or no match was moved"
+    );
+}
+
+#[test]
+fn who_follows_a_player_is_told_where_they_sit_now_whatever_has_been_heard_of_their_transfers() {
+    let mut far = 0;
+    for seed in seeds().into_iter().take(40) {
+        let mut world = World::new(seed);
+        for _ in 0..100 {
+            world.step(true);
+            world.live();
+            if world.below(60) == 0 {
+                let place = world.below(3) as usize;
+                world.move_place(place);
+            }
+            let player = u128::from(world.below(u64::from(PLAYERS as u32)));
+            let first = world.below(3) as usize;
+            let from = world.places[first].room.id();
+            let (found, hops) = world.trace(first, player, true);
+            match found {
+                Found::Elsewhere(at) => {
+                    let there = world.where_is(player);
+                    let there: Vec<MatchId> = there.iter().map(|index| world.places[*index].room.id()).collect();
+                    assert_eq!(there, [at], "seed {seed}: player {player}, followed from {from}");
+                    far += usize::from(hops > 1);
+                }
+                Found::There => assert!(
+                    matches!(world.standing(from, player), Standing::Seated | Standing::Unknown),
+                    "seed {seed}: player {player} has left {from} by a transfer"
+                ),
+                Found::OnTheWay => {}
+            }
+        }
+        world.heal();
+        for player in 0..PLAYERS {
+            let there = world.places[world.where_is(player)[0]].room.id();
+            for first in 0..3 {
+                let from = world.places[first].room.id();
+                let expected = match world.standing(from, player) {
+                    Standing::Seated | Standing::Unknown => Found::There,
+                    Standing::OnTheWay | Standing::Went(_) => Found::Elsewhere(there),
+                };
+                let (found, _) = world.trace(first, player, false);
+                assert_eq!(found, expected, "seed {seed}: player {player}, followed from {from}");
+            }
+        }
+    }
+    assert!(
+        far > 0 || std::env::var("ROOKERY_SEED").is_ok(),
+        "nobody was followed along two transfers"
     );
 }
 
