@@ -20,6 +20,6 @@ pub use modules::{bundled, counter, courier, hostile, ledger, lobby};
 pub use ops::Ops;
 pub use process::{NodeProcess, NodeSpec};
 pub use rookery_mesh_tests::faults::{self, Namespaces, Network, Relays, Weather};
-pub use rookery_mesh_tests::{PATIENCE, eventually, free_udp_ports, until, until_within};
+pub use rookery_mesh_tests::{PATIENCE, eventually, free_ports, until, until_within};
 pub use rookery_protocol::client::Encoding;
 pub use socket::{Closing, Frame, Socket};

@@ -23,6 +23,6 @@ pub use eventually::{LOOK_EVERY, PATIENCE, eventually, until, until_within};
 pub use figures::{Figures, full_scale};
 pub use lines::Lines;
 pub use order::{Answer, Event, EventKind, Numbered, Order, Pace, Report, Said, Seen, Setup, Tally, Try};
-pub use ports::free_udp_ports;
+pub use ports::free_ports;
 pub use process::{MeshProcess, MeshSpec, mesh_node_binary};
 pub use running::Running;

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::lines::each_line;
 use crate::{
-    Answer, Event, EventKind, Lines, Numbered, Order, PATIENCE, Pace, Report, Running, Said, Setup, Try,
+    Answer, Event, EventKind, Lines, Numbered, Order, PATIENCE, Pace, Report, Running, Said, Setup, Try, free_ports,
     workspace_binary,
 };
 
@@ -45,7 +45,7 @@ pub struct MeshSpec {
 }
 
 impl MeshSpec {
-    /// A node alone, on a free port of loopback, with the lan profile.
+    /// A node alone, with the lan profile. Port 0 of loopback is a free port, another one each time that it is started.
     pub fn new(name: &str) -> Self {
         Self {
             setup: Setup {
@@ -71,7 +71,11 @@ impl MeshSpec {
     /// # Panics
     /// When there is no such process to be had.
     pub fn spawn(&self) -> MeshProcess {
-        let setup = serde_json::to_string(&self.setup).expect("a setup has a form in JSON");
+        let mut spec = self.clone();
+        if spec.setup.listen == SocketAddr::from(([127, 0, 0, 1], 0)) {
+            spec.setup.listen.set_port(free_ports(1)[0]);
+        }
+        let setup = serde_json::to_string(&spec.setup).expect("a setup has a form in JSON");
         let program = mesh_node_binary().to_str().expect("our paths are text");
         let mut words = self.by.iter().map(String::as_str).chain([program]);
         let mut command = Command::new(words.next().expect("there is a program"));
@@ -89,7 +93,7 @@ impl MeshSpec {
         each_line(child.stdout.take().expect("it is piped"), move |line| said.take(&line));
         logged.collect(child.stderr.take().expect("it is piped"));
         MeshProcess {
-            spec: self.clone(),
+            spec,
             stdin: Mutex::new(child.stdin.take().expect("it is piped")),
             running: Running::new(child),
             heard,
@@ -355,15 +359,10 @@ impl MeshProcess {
     pub fn restart(&mut self) -> MeshProcess {
         self.kill();
         let mut spec = self.spec.clone();
-        if let Some(Ready { generation, addr, .. }) = &self.ready {
-            if spec.setup.listen.port() == 0 {
-                spec.setup.listen = addr
-                    .parse()
-                    .expect("a node that chose its port advertises what it is bound to");
-            }
-            if spec.setup.generation != 0 {
-                spec.setup.generation = generation + 1;
-            }
+        if let Some(Ready { generation, .. }) = &self.ready
+            && spec.setup.generation != 0
+        {
+            spec.setup.generation = generation + 1;
         }
         spec.spawn()
     }

@@ -6,12 +6,17 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rookery_mesh_tests::{Lines, Running};
+use rookery_mesh_tests::{Lines, Running, free_ports};
 
 use super::{Account, Client, Encoding, Ops, PATIENCE, rookery_binary, until_within};
 
 /// Log lines printed of each node when a test fails.
 const PRINTED_LINES: usize = 200;
+
+const LISTENERS: [&str; 3] = ["listen.client", "listen.peer", "listen.ops"];
+
+/// A free port, another one each time that a node is started.
+const ANY_PORT: &str = "127.0.0.1:0";
 
 /// How a node is configured. Everything goes by the environment; the operator's own variables are not the test's.
 #[derive(Debug, Clone)]
@@ -28,8 +33,8 @@ impl NodeSpec {
         let mut spec = Self::bare(name, dir);
         spec.set("node.name", name)
             .set("node.data_dir", dir.join(name).display());
-        for listener in ["listen.client", "listen.peer", "listen.ops"] {
-            spec.set(listener, "127.0.0.1:0");
+        for listener in LISTENERS {
+            spec.set(listener, ANY_PORT);
         }
         spec
     }
@@ -50,7 +55,7 @@ impl NodeSpec {
 
     /// Sets a configuration key, such as `limits.inputs`.
     pub fn set(&mut self, key: &str, value: impl std::fmt::Display) -> &mut Self {
-        self.variable(&format!("ROOKERY_{}", key.replace('.', "__").to_uppercase()), value)
+        self.variable(&variable_of(key), value)
     }
 
     /// Sets an environment variable as it is.
@@ -73,6 +78,13 @@ impl NodeSpec {
             "--log-level",
             "info,module=debug,rookery=debug,rookery_gossip=debug,chitchat=warn",
         ]);
+        let mut spec = self.clone();
+        for listener in LISTENERS {
+            let address = spec.environment.get_mut(&variable_of(listener));
+            if let Some(address) = address.filter(|address| *address == ANY_PORT) {
+                *address = format!("127.0.0.1:{}", free_ports(1)[0]);
+            }
+        }
         command.args(&self.arguments).current_dir(&self.working_dir);
         for (key, _) in std::env::vars_os() {
             if key.to_str().is_some_and(|key| key.starts_with("ROOKERY_")) {
@@ -80,7 +92,7 @@ impl NodeSpec {
             }
         }
         command
-            .envs(&self.environment)
+            .envs(&spec.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -91,13 +103,18 @@ impl NodeSpec {
         said.collect(child.stdout.take().expect("it is piped"));
         logged.collect(child.stderr.take().expect("it is piped"));
         NodeProcess {
-            spec: self.clone(),
+            spec,
             running: Running::new(child),
             said,
             logged,
             addresses: None,
         }
     }
+}
+
+/// The environment variable of a configuration key.
+fn variable_of(key: &str) -> String {
+    format!("ROOKERY_{}", key.replace('.', "__").to_uppercase())
 }
 
 /// Where a node listens, as its ready line says.
@@ -247,13 +264,7 @@ impl NodeProcess {
     /// A new process with the same configuration, on the addresses that this one had. This one is killed if it lives.
     pub fn restart(&mut self) -> NodeProcess {
         self.kill();
-        let mut spec = self.spec.clone();
-        if let Some(Addresses { client, peer, ops }) = self.addresses {
-            spec.set("listen.client", client)
-                .set("listen.peer", peer)
-                .set("listen.ops", ops);
-        }
-        spec.spawn()
+        self.spec.spawn()
     }
 
     fn listening(&self) -> &Addresses {

@@ -1,11 +1,11 @@
 //! The demo: a node of it that is drained or killed is back a moment later, and Ctrl-C leaves nothing behind.
 
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rookery_tests::harness::{Ops, rookery_binary, until_within};
+use rookery_tests::harness::{Ops, free_ports, rookery_binary, until_within};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A debug build on a busy machine takes its time to bring three nodes and a world up.
@@ -21,9 +21,8 @@ impl Demo {
     /// Starts one on ports that are free, and waits until it can be opened.
     async fn start() -> Self {
         for _ in 0..5 {
-            let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there are free ports");
-            // Below those that the system gives to others meanwhile.
-            let port = 10_000 + probe.local_addr().expect("it is bound").port() % 20_000;
+            // Node 1 has the first three, node 2 those from ten later, and node 3 those from twenty later.
+            let port = free_ports(23)[0];
             let mut child = Command::new(rookery_binary())
                 .args(["demo", "--no-bots", "--port", &port.to_string()])
                 .stdin(Stdio::null())

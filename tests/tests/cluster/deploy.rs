@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rookery_tests::harness::{Account, Client, Encoding, NodeSpec, TestCluster, eventually, rookery_binary};
+use rookery_tests::harness::{
+    Account, Client, Encoding, NodeSpec, TestCluster, eventually, free_ports, rookery_binary,
+};
 use serde_json::json;
 
 fn deploy(path: &str) -> PathBuf {
@@ -262,9 +264,7 @@ fn configured_for(cluster: &TestCluster, path: &str, listen: SocketAddr) -> Stri
 /// Whoever comes by the balancer gets a socket, a browser comes back to its node, and nobody is refused while a node drains.
 async fn check_balancer(program: &str, path: &str, start: impl Fn(&Path, &Path) -> Command) {
     let cluster = TestCluster::start(3).await;
-    let probe = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    let listen = probe.local_addr().expect("it is bound");
-    drop(probe);
+    let listen = SocketAddr::from(([127, 0, 0, 1], free_ports(1)[0]));
     let file = cluster.dir().join("balancer.conf");
     std::fs::write(&file, configured_for(&cluster, path, listen)).expect("there is room");
     let mut command = start(&file, cluster.dir());

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::{A, SRV};
 use hickory_proto::rr::{Name, RData, Record};
-use rookery_tests::harness::{NodeProcess, NodeSpec, eventually, free_udp_ports};
+use rookery_tests::harness::{NodeProcess, NodeSpec, eventually, free_ports};
 use tokio::net::UdpSocket;
 
 /// A DNS server on a loopback port that knows what it was told so far.
@@ -100,7 +100,7 @@ async fn a_name_with_two_addresses_leads_to_both_nodes() {
     let (dir, zone) = (tempfile::tempdir().unwrap(), Zone::default());
     let server = zone.serve().await;
     // The whole of 127/8 is loopback, so two nodes can share a port, as behind a headless Service.
-    let port = free_udp_ports(1)[0];
+    let port = free_ports(1)[0];
     let addresses = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
     let names = [format!("nodes.test:{port}")];
     let mut nodes = Vec::new();

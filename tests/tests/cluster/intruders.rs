@@ -8,7 +8,7 @@ use std::time::Duration;
 use quinn::crypto::rustls::QuicClientConfig;
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use rookery_gossip::Secret;
-use rookery_tests::harness::{Encoding, NodeProcess, NodeSpec, bundled, eventually, free_udp_ports, until};
+use rookery_tests::harness::{Encoding, NodeProcess, NodeSpec, bundled, eventually, free_ports, until};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -338,7 +338,7 @@ async fn nothing_that_nodes_say_can_be_read_on_the_wire() {
     let tape = Tape::default();
     let mut nodes = Vec::new();
     let mut seed = None;
-    for (name, port) in ["whisperer", "confidant"].into_iter().zip(free_udp_ports(2)) {
+    for (name, port) in ["whisperer", "confidant"].into_iter().zip(free_ports(2)) {
         let listen = SocketAddr::from(([127, 0, 0, 1], port));
         // Each is reached through a relay only: neither knows the other's true address.
         let advertised = relay(listen, Arc::clone(&tape)).await;

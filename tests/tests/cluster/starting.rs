@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rookery_tests::harness::{NodeProcess, NodeSpec, eventually, free_udp_ports};
+use rookery_tests::harness::{NodeProcess, NodeSpec, eventually, free_ports};
 use sqlx::Connection as _;
 
 /// The promise for a database that cannot be reached.
@@ -81,22 +81,19 @@ async fn a_secret_that_is_too_short_is_refused() {
 async fn an_unreachable_database_is_said_and_ends_the_node() {
     let dir = temporary();
     // Nobody listens on a port that was free a moment ago.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let closed = format!("127.0.0.1:{}", free_ports(1)[0]);
     let mut spec = NodeSpec::new("cut-off", dir.path());
     spec.set("store.url", format!("postgres://rookery:hush-hush@{closed}/rookery"));
     let mut node = spec.spawn();
     assert_eq!(node.exited(GIVES_UP_WITHIN).await.code(), Some(1));
-    said_eventually(&node, &["database", &closed.to_string()]).await;
+    said_eventually(&node, &["database", &closed]).await;
     assert!(!node.log().contains("hush-hush"), "a password is never printed");
 }
 
 #[tokio::test]
 async fn three_nodes_that_start_at_once_on_an_empty_file_become_one_cluster() {
     let dir = temporary();
-    let ports = free_udp_ports(3);
+    let ports = free_ports(3);
     let seeds: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
     let spawn = |index: usize| {
         let mut spec = NodeSpec::new(&format!("at-once-{index}"), dir.path());

@@ -4,7 +4,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rookery_tests::harness::{TestCluster, eventually, free_udp_ports, rookery_binary};
+use rookery_tests::harness::{TestCluster, eventually, free_ports, rookery_binary};
 use serde_json::Value;
 use tokio::net::UdpSocket;
 use tokio::process::Command;
@@ -32,7 +32,7 @@ async fn whoever_looks_sees_why_somebody_does_not_answer() {
     // A seed that takes everything and says nothing, and a name that nobody can look up.
     let hole = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let hole = (hole.local_addr().unwrap().to_string(), hole);
-    let no_resolver = format!("127.0.0.1:{}", free_udp_ports(1)[0]);
+    let no_resolver = format!("127.0.0.1:{}", free_ports(1)[0]);
     let mut cluster = TestCluster::builder(3)
         .set("cluster.profile", "lan")
         .set("cluster.poll_interval", "1s")

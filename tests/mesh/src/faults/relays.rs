@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Network, side_of};
-use crate::free_udp_ports;
+use crate::free_ports;
 
 /// The largest datagram.
 const DATAGRAM_MAX: usize = 65_535;
@@ -214,7 +214,7 @@ impl Relays {
 
     /// Starts relays whose weather, once there is any, comes from this seed.
     pub async fn seeded(nodes: usize, seed: u64) -> Self {
-        let ports = free_udp_ports(nodes);
+        let ports = free_ports(nodes);
         let listens: Vec<SocketAddr> = ports
             .iter()
             .map(|port| SocketAddr::from(([127, 0, 0, 1], *port)))

@@ -7,7 +7,7 @@ mod measured {
     use std::time::{Duration, Instant};
 
     use rookery_mesh_tests::{
-        Answer, MeshCluster, MeshProcess, MeshSpec, Order, PATIENCE, Pace, Report, Try, free_udp_ports,
+        Answer, MeshCluster, MeshProcess, MeshSpec, Order, PATIENCE, Pace, Report, Try, free_ports,
     };
 
     /// What gossip and probes may be late by at p99 while bulk traffic runs.
@@ -36,7 +36,7 @@ mod measured {
     async fn two_black_holes_among_four_seeds_delay_nothing() {
         for pace in [Pace::Default, Pace::Lan] {
             let holes = [black_hole(), black_hole()];
-            let ports = free_udp_ports(2);
+            let ports = free_ports(2);
             let mut seeds: Vec<String> = holes.iter().map(|(_, addr)| addr.clone()).collect();
             seeds.extend(ports.iter().map(|port| format!("127.0.0.1:{port}")));
             let began = Instant::now();
