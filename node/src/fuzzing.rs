@@ -3,10 +3,12 @@
 //! inputs as honest ones send them.
 
 mod image;
+mod journal;
 mod operators;
 mod request;
 
 pub use self::image::{image, image_seeds};
+pub use self::journal::{journal, journal_seeds};
 pub use self::request::{request, request_seeds};
 
 use crate::auth::fuzzing as auth;

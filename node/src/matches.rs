@@ -3,6 +3,9 @@
 
 pub mod effect;
 pub mod event;
+pub mod history;
+pub mod incident;
+pub mod journal;
 pub mod machine;
 pub mod output;
 pub mod part;

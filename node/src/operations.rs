@@ -135,6 +135,7 @@ fn view_of_row(row: MatchRow) -> MatchView {
         state_hash: None,
         outcome: row.outcome.map(|outcome| outcome_value(&outcome)),
         reason: row.reason,
+        failures: Vec::new(),
         record: None,
         saved: None,
     }
@@ -161,6 +162,7 @@ fn view_of_peer(view: peer::MatchView) -> MatchView {
         state_hash: view.state_hash,
         outcome: None,
         reason: None,
+        failures: view.failures,
         record: None,
         saved: None,
     }

@@ -218,6 +218,16 @@ pub enum Item {
         seat: Seat,
         id: i64,
     },
+    /// The match logic was cut off at an input, which is used up and has no effect. `n` is 0 for one without a number; `id` is the
+    /// request of that one, whose client wanted an answer.
+    Failed {
+        seat: Seat,
+        n: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<i64>,
+        /// The trap's kind.
+        reason: String,
+    },
     /// Input `n` never came: send again from there.
     Resend {
         seat: Seat,
@@ -523,6 +533,33 @@ pub struct MatchView {
     /// Why it failed, or its outcome as text, when it is over.
     #[serde(default)]
     pub outcome: Option<String>,
+    /// The latest calls of the match logic that were cut off, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<MatchFailure>,
+}
+
+/// A call of the match logic that was cut off, for its author.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatchFailure {
+    /// The number of the event, and its match time.
+    pub event: u64,
+    pub at_ms: u64,
+    /// The export that was called, and the beginning of what it was given.
+    pub call: String,
+    pub input: String,
+    /// The trap's kind, as in metrics.
+    pub kind: String,
+    pub message: String,
+    /// Where the match logic was, innermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backtrace: Vec<String>,
+    /// Which version of the module it was.
+    pub digest: Digest,
+    /// The match was put back to before the call and went on.
+    pub undone: bool,
+    /// Why it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_over: Option<String>,
 }
 
 /// Said to all nodes after a write of shared content: they read what they lack. Who misses it compares versions by itself.

@@ -39,6 +39,15 @@ static ALL: &[Target] = &[
         run: fuzzing::image,
     },
     Target {
+        name: "node_journal",
+        about: "the records of a match, in a recording",
+        shape: Shape::Bytes,
+        len_max: LEN_MAX,
+        memory: Memory::DECODER,
+        seeds: fuzzing::journal_seeds,
+        run: fuzzing::journal,
+    },
+    Target {
         name: "node_text",
         about: "names, cursors, tickets, manifests, components, configuration",
         shape: Shape::Text,

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use rookery_protocol::peer::MatchFailure;
 use serde_json::{Value, json};
 
 use super::operator::{OpsClient, OpsError, OpsOptions, pretty, segment};
@@ -145,6 +146,25 @@ impl Show {
         ];
         entries.extend(shown.outcome.map(|outcome| ("outcome", outcome.to_string())));
         entries.extend(shown.reason.map(|reason| ("reason", reason)));
+        for failure in shown.failures {
+            let MatchFailure {
+                event,
+                at_ms,
+                call,
+                input,
+                kind,
+                message,
+                backtrace,
+                undone,
+                ..
+            } = failure;
+            let undone = if undone { "undone" } else { "the end" };
+            entries.push((
+                "failure",
+                format!("event {event} at {at_ms} ms, {call} {input}: {kind}, {message} ({undone})"),
+            ));
+            entries.extend(backtrace.into_iter().map(|frame| ("", frame)));
+        }
         if let Some(record) = shown.record {
             let players: Vec<_> = record.players.iter().map(ToString::to_string).collect();
             entries.push((

@@ -95,6 +95,9 @@ pub enum Event {
     End {
         reason: EndReason,
     },
+    /// The match logic is asked for its logical state. It may change its memory meanwhile, so it is an event; what it asks for
+    /// meanwhile goes nowhere.
+    Save,
 }
 
 /// Topics of `signal`, with what their JSON says.
@@ -179,6 +182,23 @@ impl TrapKind {
         Self::LogLines,
         Self::BadOutput,
     ];
+
+    /// The kind in journals. Never given to another.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Trap => 0,
+            Self::Time => 1,
+            Self::Memory => 2,
+            Self::HostCalls => 3,
+            Self::Bytes => 4,
+            Self::LogLines => 5,
+            Self::BadOutput => 6,
+        }
+    }
+
+    pub(crate) fn of_code(code: u8) -> Option<TrapKind> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
 
     /// The kind as a metric label and in messages.
     pub fn as_str(self) -> &'static str {

@@ -5,7 +5,9 @@
 //! does. The guest's share (outputs, timers, random draws, published values, requests) counts only if its call came back; otherwise the
 //! host's part is as if the guest had not been asked.
 //!
-//! Undoing the guest's own memory needs an image of it, which does not exist yet: after a failed call the match is over.
+//! The guest's own memory is put back by playing again: a match that remembers ([`History`]) makes a new instance of its base, replays
+//! what was recorded since, and goes on with the host's part as it is. A replay never decides again: what was undone is not asked of
+//! the guest, and what came back runs without a time limit.
 
 #![deny(clippy::disallowed_methods)]
 
@@ -14,9 +16,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rookery_protocol::client::{Departure, LeaveReason, Role};
 use rookery_protocol::{MatchId, PlayerId, Seat};
+use wasmtime::Store;
 
 use super::effect::{Effect, EffectId};
-use super::event::{Attachment, EndReason, Entry, Event, Occupant, Outcome, Record, Stamp, Topic, Traveller};
+use super::event::{Attachment, EndReason, Entry, Event, Occupant, Outcome, Record, Stamp, Topic, TrapKind, Traveller};
+use super::history::History;
+use super::journal::{JournalError, Recorded, Sum};
 use super::output::{Audience, Body, Joined, Output};
 use super::part::{
     Admission, COLLECTIONS_HEARD_MAX, Finishing, FollowUp, HostPart, StartRecord, player_info, player_text,
@@ -24,6 +29,7 @@ use super::part::{
 use super::ring::Ring;
 use super::seats::SeatState;
 use crate::wasm::Module;
+use crate::wasm::host::bindings::MatchLogic;
 use crate::wasm::host::{HostState, bindings};
 use crate::wasm::instance::Instance;
 
@@ -36,7 +42,73 @@ const REASON_BYTES_MAX: usize = 1_024;
 /// One running match.
 pub struct Match {
     instance: Instance,
+    module: Module,
     state: State,
+    asking: Asking,
+    /// How it can be put back; none when it cannot.
+    history: Option<History>,
+}
+
+/// How the guest is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    /// Within its budgets, for the first time.
+    Live,
+    /// Again, without a time limit.
+    Again,
+    /// Not at all: it was cut off then.
+    Never(TrapKind),
+}
+
+/// A replay that does not come to what was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("diverged at event {event}: {how}")]
+pub struct Diverged {
+    /// The event's number.
+    pub event: u64,
+    pub how: Divergence,
+}
+
+/// What differs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Divergence {
+    #[error("the record is that of another event than the next one, or of another time")]
+    Order,
+    #[error("it was {recorded:?} then and is {replayed:?} now{}", detail(.failure))]
+    Outcome {
+        recorded: Outcome,
+        replayed: Outcome,
+        failure: Option<Failure>,
+    },
+    #[error("what comes out of it is not what came out then")]
+    Outputs,
+    #[error("what the host keeps afterwards is not what it kept then")]
+    State,
+    #[error("there is no instance to replay it on: {0}")]
+    Instance(Failure),
+    #[error("its record cannot be read: {0}")]
+    Record(JournalError),
+}
+
+fn detail(failure: &Option<Failure>) -> String {
+    failure
+        .as_ref()
+        .map_or(String::new(), |failure| format!(" ({failure})"))
+}
+
+/// Why a match does not go on after a call that was cut off.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GivenUp {
+    #[error("the match had not begun")]
+    AtTheStart,
+    #[error("it was once too often lately")]
+    TooOften,
+    /// Nothing is kept to put it back to.
+    #[error("the call cannot be undone: {0}")]
+    Forgetful(String),
+    /// Played again it was not the same.
+    #[error("the call could not be undone: the match {0}")]
+    Diverged(#[source] Diverged),
 }
 
 /// Whether recent outputs are part of an encoding.
@@ -67,7 +139,12 @@ pub struct Applied {
     /// Why `start` or `join` said no.
     pub refused: Option<String>,
     pub ended: Option<Ending>,
+    /// Why the guest's share was undone.
     pub failure: Option<Failure>,
+    /// The match does not go on after that failure.
+    pub given_up: Option<GivenUp>,
+    /// What a save came to.
+    pub saved: Option<Bytes>,
     pub log: Vec<(LogLevel, String)>,
 }
 
@@ -84,6 +161,7 @@ pub enum Ending {
 /// What the guest had to say to its share of an event.
 enum Verdict {
     Done,
+    Saved(Vec<u8>),
     /// `start` or `join` returned an error.
     Refused(String),
     /// The guest was not asked.
@@ -126,8 +204,21 @@ impl Match {
         instance.state_mut().call.log.clear();
         Ok(Match {
             instance,
+            module: module.clone(),
             state: State::Running,
+            asking: Asking::Live,
+            history: None,
         })
+    }
+
+    /// From now on a failed call is undone, and the match can be recorded. Said before its first event.
+    pub fn remember(&mut self) {
+        self.history = Some(History::beginning(self.part().clone()));
+    }
+
+    /// What it can be put back with.
+    pub fn history(&self) -> Option<&History> {
+        self.history.as_ref()
     }
 
     pub fn part(&self) -> &HostPart {
@@ -156,20 +247,91 @@ impl Match {
         }
     }
 
-    /// The guest's logical state. What it asks for meanwhile goes nowhere.
-    pub fn save(&mut self) -> Result<Bytes, Failure> {
-        self.begin();
-        let saved = self.instance.save();
-        self.host().roll_back();
-        self.host().call.log.clear();
-        if saved.is_err() {
-            self.state = State::Failed;
-        }
-        saved.map(Bytes::from)
-    }
-
     /// Applies one event at a match time; time that would run back stands still. `applied` is overwritten.
     pub fn apply(&mut self, at_ms: u64, event: Event, applied: &mut Applied) {
+        self.asking = Asking::Live;
+        self.step(at_ms, event, applied);
+        if let Some(history) = &mut self.history {
+            history.note(&applied.record, applied.sum());
+        }
+        if applied.failure.is_some() {
+            self.undo(applied);
+        }
+    }
+
+    /// Applies an event as it was recorded. Nothing is decided again: the outcome is the recorded one, or the replay has failed and the
+    /// match is of no use any more.
+    ///
+    /// # Errors
+    /// The event, its outcome or what comes out of it is not what was recorded.
+    pub fn replay(&mut self, recorded: Recorded, applied: &mut Applied) -> Result<(), Diverged> {
+        let Recorded {
+            no,
+            at_ms,
+            event,
+            outcome,
+            sum,
+        } = recorded;
+        let diverged = |how| Err(Diverged { event: no, how });
+        if no != self.part().event_no + 1 || at_ms < self.part().now_ms {
+            return diverged(Divergence::Order);
+        }
+        self.asking = match outcome {
+            Outcome::Trapped(kind) => Asking::Never(kind),
+            Outcome::Applied | Outcome::Refused | Outcome::Stale => Asking::Again,
+        };
+        self.host().call.is_untimed = true;
+        self.step(at_ms, event, applied);
+        self.host().call.is_untimed = false;
+        if applied.record.outcome != outcome {
+            return diverged(Divergence::Outcome {
+                recorded: outcome,
+                replayed: applied.record.outcome,
+                failure: applied.failure.take(),
+            });
+        }
+        if applied.sum().value() != sum {
+            return diverged(Divergence::Outputs);
+        }
+        Ok(())
+    }
+
+    /// Puts the guest back to where it was before a call that was cut off.
+    fn undo(&mut self, applied: &mut Applied) {
+        if applied.given_up == Some(GivenUp::AtTheStart) {
+            return;
+        }
+        let Some(history) = &self.history else {
+            let why = "nothing is kept of this match".to_owned();
+            applied.given_up.get_or_insert(GivenUp::Forgetful(why));
+            self.state = State::Failed;
+            return;
+        };
+        match history.again(&self.module).and_then(|again| self.put_back(again)) {
+            Ok(()) => {}
+            Err(diverged) => {
+                applied.given_up = Some(GivenUp::Diverged(diverged));
+                self.history = None;
+                self.state = State::Failed;
+            }
+        }
+    }
+
+    /// Takes the guest of a copy to which the same happened.
+    fn put_back(&mut self, mut again: Match) -> Result<(), Diverged> {
+        let (ours, theirs) = (self.part(), again.part());
+        let marks = |part: &HostPart| (part.event_no, part.now_ms, part.last_seq(), part.next_seat);
+        if marks(ours) != marks(theirs) || ours.random != theirs.random {
+            let event = ours.event_no;
+            let how = Divergence::State;
+            return Err(Diverged { event, how });
+        }
+        std::mem::swap(&mut self.host().part, &mut again.host().part);
+        self.instance = again.instance;
+        Ok(())
+    }
+
+    fn step(&mut self, at_ms: u64, event: Event, applied: &mut Applied) {
         self.begin();
         let part = &mut self.host().part;
         part.now_ms = part.now_ms.max(at_ms);
@@ -186,6 +348,33 @@ impl Match {
         self.commit(event, verdict, applied);
     }
 
+    /// Asks the guest, unless it is known not to come back.
+    fn ask<R>(
+        &mut self,
+        call: impl FnOnce(&MatchLogic, &mut Store<HostState>) -> wasmtime::Result<R>,
+    ) -> Result<R, Failure> {
+        match self.asking {
+            Asking::Live | Asking::Again => self.instance.call(call),
+            Asking::Never(kind) => Err(Failure::new(kind, "it was cut off when it was recorded")),
+        }
+    }
+
+    /// The guest's logical state. What it asks for meanwhile goes nowhere.
+    fn save(&mut self) -> Verdict {
+        let saved = match self.asking {
+            Asking::Live | Asking::Again => self.instance.save(),
+            Asking::Never(kind) => Err(Failure::new(kind, "it was cut off when it was recorded")),
+        };
+        match saved {
+            Ok(saved) => {
+                self.host().roll_back();
+                self.host().call.log.clear();
+                Verdict::Saved(saved)
+            }
+            Err(failure) => Verdict::Failed(failure),
+        }
+    }
+
     fn host(&mut self) -> &mut HostState {
         self.instance.state_mut()
     }
@@ -194,10 +383,14 @@ impl Match {
         let host = self.host();
         host.call.random_was = host.part.random.clone();
         host.call.host_outputs = 0;
+        host.call.host_follow_ups = 0;
     }
 
     /// Mail that a match left behind goes on; nothing else happens to it any more.
     fn after_the_end(&mut self, event: &Event) -> Verdict {
+        if matches!(event, Event::Save) && self.state == State::Ended {
+            return self.save();
+        }
         let part = &mut self.host().part;
         let done = match event {
             Event::Addressed { effect, to } => part.post(*effect, *to),
@@ -228,14 +421,11 @@ impl Match {
         match event {
             Event::Start => {
                 let setup = setup(&self.part().start);
-                self.instance
-                    .call(|guest, store| guest.call_start(store, &setup))
-                    .into()
+                self.ask(|guest, store| guest.call_start(store, &setup)).into()
             }
             Event::Load { saved_by, state } => {
                 let setup = setup(&self.part().start);
-                self.instance
-                    .call(|guest, store| guest.call_load(store, &setup, saved_by, state))
+                self.ask(|guest, store| guest.call_load(store, &setup, saved_by, state))
                     .into()
             }
             Event::Join { seat, occupant, ctx } => self.join(*seat, occupant, ctx),
@@ -245,16 +435,13 @@ impl Match {
                     return Verdict::Stale;
                 }
                 let n = u32::try_from(*n).unwrap_or(u32::MAX);
-                self.instance
-                    .call(|guest, store| guest.call_message(store, *seat, n, data))
+                self.ask(|guest, store| guest.call_message(store, *seat, n, data))
                     .into()
             }
             Event::Tick { elapsed_ms } => {
                 let part = &mut self.host().part;
                 part.last_tick_ms = part.now_ms;
-                self.instance
-                    .call(|guest, store| guest.call_tick(store, *elapsed_ms))
-                    .into()
+                self.ask(|guest, store| guest.call_tick(store, *elapsed_ms)).into()
             }
             Event::Timer { id } => {
                 let part = &mut self.host().part;
@@ -263,23 +450,30 @@ impl Match {
                     return Verdict::Stale;
                 }
                 part.timers.put(*id, None);
-                self.instance.call(|guest, store| guest.call_timer(store, *id)).into()
+                self.ask(|guest, store| guest.call_timer(store, *id)).into()
             }
             Event::Receive { sender, data, stamp } => {
                 if stamp.is_some_and(|stamp| !self.host().part.note_mail(&stamp)) {
                     return Verdict::Stale;
                 }
-                self.instance
-                    .call(|guest, store| guest.call_receive(store, sender, data))
-                    .into()
+                self.ask(|guest, store| guest.call_receive(store, sender, data)).into()
             }
             Event::Arrive { stamp, traveller } => self.arrive(stamp, traveller),
             Event::Return { traveller } => {
                 let seat = self.part().next_seat;
                 let (team, own) = (traveller.team, self.part().start().match_id);
-                match self.sit(seat, sitting(traveller, team), &traveller.ctx, Some(own)) {
-                    Verdict::Refused(_) => self.sits(seat, traveller),
-                    Verdict::Done => self.sits(seat, traveller),
+                let state = sitting(traveller, team);
+                match self.sit(seat, state.clone(), &traveller.ctx, Some(own)) {
+                    Verdict::Done | Verdict::Refused(_) => self.sits(seat, traveller),
+                    // Nobody else has the player: they sit here, though the match logic does not know.
+                    Verdict::Failed(failure) => {
+                        self.give_seat(seat, state);
+                        self.sits(seat, traveller);
+                        let call = &mut self.host().call;
+                        call.host_outputs = call.outputs.len();
+                        call.host_follow_ups = call.follow_ups.len();
+                        Verdict::Failed(failure)
+                    }
                     other => other,
                 }
             }
@@ -318,6 +512,7 @@ impl Match {
                 Ok(false) | Err(_) => Verdict::Stale,
             },
             Event::End { reason } => Verdict::Ended(*reason),
+            Event::Save => self.save(),
         }
     }
 
@@ -341,7 +536,7 @@ impl Match {
         match &verdict {
             Verdict::Done => self.take_reservation(occupant.player),
             Verdict::Refused(_) => self.host().forget_refused(seat),
-            Verdict::Failed(_) | Verdict::Stale | Verdict::Ended(_) => {}
+            Verdict::Failed(_) | Verdict::Stale | Verdict::Ended(_) | Verdict::Saved(_) => {}
         }
         verdict
     }
@@ -371,7 +566,8 @@ impl Match {
                 }
             }
         };
-        if let Verdict::Refused(_) = verdict {
+        // Also who was not let in because the match logic failed goes back.
+        if let Verdict::Refused(_) | Verdict::Failed(_) = verdict {
             let mark = self.host().part.inbox.entry(stamp.from).or_default();
             mark.refused.insert(stamp.number);
         }
@@ -391,14 +587,11 @@ impl Match {
         self.host().part.reservations.retain(|invitee| invitee.player != player);
     }
 
-    /// Gives a seat and asks the guest. The caller decides what a refusal means. `from`: the match that handed the player over, this
-    /// one for who comes back; what the player brings is then that match's word, and otherwise the client's.
-    fn sit(&mut self, seat: Seat, state: SeatState, ctx: &[u8], from: Option<MatchId>) -> Verdict {
+    /// Seats somebody, and has the others told.
+    fn give_seat(&mut self, seat: Seat, state: SeatState) {
         let host = self.host();
-        let next_seat_was = host.part.next_seat;
         host.part.next_seat = seat + 1;
-        let (is_unclaimed, role) = (state.is_unclaimed, state.role);
-        let (player_id, name, team) = (player_text(seat, state.player), state.name.clone(), state.team);
+        let is_unclaimed = state.is_unclaimed;
         host.part.seats.insert(seat, state);
         if !is_unclaimed {
             host.say_joined(seat, Vec::new());
@@ -413,6 +606,15 @@ impl Match {
                 back: Vec::new(),
             },
         ));
+    }
+
+    /// Gives a seat and asks the guest. The caller decides what a refusal means. `from`: the match that handed the player over, this
+    /// one for who comes back; what the player brings is then that match's word, and otherwise the client's.
+    fn sit(&mut self, seat: Seat, state: SeatState, ctx: &[u8], from: Option<MatchId>) -> Verdict {
+        let next_seat_was = self.part().next_seat;
+        let role = state.role;
+        let (player_id, name, team) = (player_text(seat, state.player), state.name.clone(), state.team);
+        self.give_seat(seat, state);
         let player = bindings::Player {
             seat,
             player_id,
@@ -428,10 +630,7 @@ impl Match {
                 .into_iter()
                 .collect(),
         };
-        let verdict: Verdict = self
-            .instance
-            .call(|guest, store| guest.call_join(store, &player, ctx))
-            .into();
+        let verdict: Verdict = self.ask(|guest, store| guest.call_join(store, &player, ctx)).into();
         match &verdict {
             Verdict::Done => {
                 let part = &mut self.host().part;
@@ -446,7 +645,7 @@ impl Match {
                 host.part.seats.remove(seat);
                 host.part.next_seat = next_seat_was;
             }
-            Verdict::Refused(_) | Verdict::Stale | Verdict::Ended(_) => {}
+            Verdict::Refused(_) | Verdict::Stale | Verdict::Ended(_) | Verdict::Saved(_) => {}
         }
         verdict
     }
@@ -477,9 +676,7 @@ impl Match {
             LeaveReason::Transferred => bindings::LeaveReason::Transferred,
             LeaveReason::Ended => bindings::LeaveReason::Ended,
         };
-        self.instance
-            .call(|guest, store| guest.call_leave(store, seat, reason))
-            .into()
+        self.ask(|guest, store| guest.call_leave(store, seat, reason)).into()
     }
 
     fn answer(&mut self, request: u32, effect: Option<EffectId>, outcome: &Result<Vec<Entry>, String>) -> Verdict {
@@ -498,11 +695,15 @@ impl Match {
             Err(error) => Err(error.clone()),
         };
         let outcome = outcome.as_ref().map(Vec::as_slice).map_err(String::as_str);
-        let answered = self
-            .instance
-            .call(|guest, store| guest.call_answer(store, request, outcome));
+        let answered = self.ask(|guest, store| guest.call_answer(store, request, outcome));
         if let Some(traveller) = back {
-            self.host().call.follow_ups.push(Event::Return { traveller });
+            let host = self.host();
+            // They come back whatever the match logic has to say to it.
+            if answered.is_err() {
+                host.roll_back();
+            }
+            host.call.follow_ups.push(Event::Return { traveller });
+            host.call.host_follow_ups = host.call.follow_ups.len();
         }
         answered.into()
     }
@@ -557,13 +758,12 @@ impl Match {
         if has_all {
             return Verdict::Done;
         }
-        self.instance.call(|guest, store| guest.call_resync(store, seat)).into()
+        self.ask(|guest, store| guest.call_resync(store, seat)).into()
     }
 
     fn call_signal(&mut self, topic: &Topic) -> Result<(), Failure> {
         let (topic, data) = signal_text(topic);
-        self.instance
-            .call(|guest, store| guest.call_signal(store, topic, &data))
+        self.ask(|guest, store| guest.call_signal(store, topic, &data))
     }
 
     /// Puts into force what the event has gathered, or takes it back.
@@ -572,6 +772,10 @@ impl Match {
         applied.clear();
         let outcome = match verdict {
             Verdict::Done => Outcome::Applied,
+            Verdict::Saved(state) => {
+                applied.saved = Some(state.into());
+                Outcome::Applied
+            }
             Verdict::Stale => Outcome::Stale,
             Verdict::Ended(reason) => {
                 host.part.finishing.get_or_insert(Finishing::Stopped { reason });
@@ -583,8 +787,14 @@ impl Match {
             }
             Verdict::Failed(failure) => {
                 host.roll_back();
-                *host.part.traps.entry(failure.kind).or_default() += 1;
-                self.state = State::Failed;
+                applied.given_up = match event {
+                    _ if host.part.note_trap(failure.kind) => Some(GivenUp::TooOften),
+                    Event::Start | Event::Load { .. } => Some(GivenUp::AtTheStart),
+                    _ => None,
+                };
+                if applied.given_up.is_some() && self.state == State::Running {
+                    self.state = State::Failed;
+                }
                 Outcome::Trapped(applied.failure.insert(failure).kind)
             }
         };
@@ -633,7 +843,26 @@ impl Applied {
         self.refused = None;
         self.ended = None;
         self.failure = None;
+        self.given_up = None;
+        self.saved = None;
         self.log.clear();
+    }
+
+    /// What came out, as it stands in the event's record.
+    pub fn sum(&self) -> Sum {
+        let mut sum = Sum::NOTHING;
+        self.outputs.iter().for_each(|output| sum.output(output));
+        self.effects.iter().for_each(|(_, effect)| sum.effect(effect));
+        if let Some(reason) = &self.refused {
+            sum.bytes(reason.as_bytes());
+        }
+        if let Some(saved) = &self.saved {
+            sum.bytes(saved);
+        }
+        if let Some(Ending::Finished { outcome }) = &self.ended {
+            sum.bytes(outcome);
+        }
+        sum
     }
 }
 
@@ -829,3 +1058,5 @@ mod hostile;
 mod stage;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod undo;

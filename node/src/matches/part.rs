@@ -60,9 +60,9 @@ pub(crate) const FORWARDED_FOR_MS: u64 = 120_000;
 const ENCODING_VERSION: u8 = 1;
 
 /// What a part that was read may say at most: sums of these do not overflow, and no match lives to see them.
-const TIME_MS_MAX: u64 = 1 << 53;
+pub(crate) const TIME_MS_MAX: u64 = 1 << 53;
 const INCARNATION_MAX: u32 = 1 << 22;
-const SEAT_MAX: Seat = 1 << 31;
+pub(crate) const SEAT_MAX: Seat = 1 << 31;
 
 /// What a match is started with; it never changes afterwards.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -268,6 +268,9 @@ pub struct HostPart {
     pub(crate) collections: BTreeSet<String>,
     /// Calls that were cut off.
     pub(crate) traps: BTreeMap<TrapKind, u32>,
+    /// When the last of them were, in match time: as many as may be before the match fails.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub(crate) traps_at_ms: VecDeque<u64>,
     pub(crate) last_tick_ms: u64,
 }
 
@@ -297,6 +300,7 @@ impl HostPart {
             finishing: None,
             collections: BTreeSet::new(),
             traps: BTreeMap::new(),
+            traps_at_ms: VecDeque::new(),
             last_tick_ms: 0,
             start,
         }
@@ -619,6 +623,23 @@ impl HostPart {
             self.posted.retain(|_, posted| posted.effect != effect);
         }
         Some(settled)
+    }
+
+    /// Notes that a call was cut off, and says whether that was once too often.
+    pub(crate) fn note_trap(&mut self, kind: TrapKind) -> bool {
+        *self.traps.entry(kind).or_default() += 1;
+        let (max, window_ms) = (self.start.limits.traps_max, self.start.limits.traps_window_ms);
+        let since_ms = self.now_ms.saturating_sub(window_ms);
+        while self.traps_at_ms.front().is_some_and(|at_ms| *at_ms < since_ms) {
+            self.traps_at_ms.pop_front();
+        }
+        self.traps_at_ms.push_back(self.now_ms);
+        self.traps_at_ms.len() >= max as usize
+    }
+
+    /// Calls of the match logic that were cut off, by their kind.
+    pub fn traps(&self) -> &BTreeMap<TrapKind, u32> {
+        &self.traps
     }
 
     /// Notes that a mail has come; false if it had come before.

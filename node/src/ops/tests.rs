@@ -35,6 +35,7 @@ fn known_match() -> MatchView {
         state_hash: None,
         outcome: None,
         reason: None,
+        failures: Vec::new(),
         record: None,
         saved: None,
     }

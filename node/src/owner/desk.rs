@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rookery_protocol::peer::{self, Down, Letter, MailWord, Receipt};
+use rookery_protocol::peer::{self, Down, Letter, MailWord, MatchFailure, Receipt};
 use rookery_protocol::{MatchId, NodeLife, PlayerId};
 use tokio::sync::{Notify, mpsc};
 
@@ -13,6 +13,7 @@ use super::executor::{EffectOf, Outside, Under};
 use super::room::Verdict;
 use crate::chat::SayError;
 use crate::matches::effect::Effect;
+use crate::matches::event::TrapKind;
 use crate::matches::machine::{Failure, LogLevel};
 use crate::peer::DOWN;
 use crate::session::hub::{Hub, node_id};
@@ -185,10 +186,36 @@ impl Outside for Desk {
         self.hub.services().directory.match_gone(target);
     }
 
-    fn failed(&self, target: MatchId, module: &str, failure: &Failure) {
+    fn not_created(&self, target: MatchId, module: &str, failure: &Failure) {
         self.hub.metrics().module(module).trapped(failure.kind);
         self.hub.metrics().matches_failed.inc();
-        tracing::warn!(%target, module, kind = failure.kind.as_str(), message = failure.message, "a match failed");
+        tracing::warn!(%target, module, kind = failure.kind.as_str(), message = failure.message, "a match was not created");
+    }
+
+    fn failed(&self, target: MatchId, module: &str, failure: &MatchFailure) {
+        if let Some(kind) = TrapKind::ALL.into_iter().find(|kind| kind.as_str() == failure.kind) {
+            self.hub.metrics().module(module).trapped(kind);
+        }
+        if !failure.undone {
+            self.hub.metrics().matches_failed.inc();
+        }
+        let MatchFailure {
+            event,
+            call,
+            input,
+            kind,
+            message,
+            digest,
+            why_over,
+            ..
+        } = failure;
+        let (backtrace, why) = (failure.backtrace.join(" < "), why_over.as_deref());
+        let what = if failure.undone {
+            "match logic was cut off; the call is undone and the match goes on"
+        } else {
+            "a match failed"
+        };
+        tracing::warn!(%target, module, %digest, event, call, input, kind, message, backtrace, why, "{what}");
     }
 }
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use rookery_protocol::client::{LeaveReason, ListedMatch, Role};
 use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::output::Output;
-use rookery_protocol::peer::{DownFrame, HandedStream, Letter, MatchHead, MatchView, Over, Receipt};
+use rookery_protocol::peer::{DownFrame, HandedStream, Letter, MatchFailure, MatchHead, MatchView, Over, Receipt};
 use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId, Seat, SessionId};
 
 use self::gateways::STREAMS_MAX;
@@ -26,11 +26,15 @@ use self::mail::Mailbox;
 use super::saving::Saving;
 use super::stream::Stream;
 use crate::matches::effect::{Effect, EffectId};
-use crate::matches::event::{EndReason, Entry, Event, Outcome, Topic};
-use crate::matches::machine::{Applied, Ending, Failure, Match, RingIn};
+use crate::matches::event::{EndReason, Entry, Event, Outcome, Topic, TrapKind};
+use crate::matches::incident::Incidents;
+use crate::matches::machine::{Applied, Ending, GivenUp, Match, RingIn};
 
 /// Answers and signals that wait until a match is released: a full outbox, and as many changes of content.
 const EARLY_MAX: usize = 512;
+
+/// Failed inputs that are remembered, for gateways that missed a frame; who is further behind hears that it was applied.
+const FAILED_INPUTS_MAX: usize = 64;
 
 /// How long a match that is over answers gateways that have not confirmed its end.
 const OVER_FOR_MS: u64 = 10_000;
@@ -80,21 +84,13 @@ impl Resumption {
 #[derive(Debug)]
 pub enum RoomEffect {
     /// Perform an effect of the match logic, and answer it.
-    Perform {
-        id: EffectId,
-        effect: Effect,
-    },
+    Perform { id: EffectId, effect: Effect },
     /// Which match has this name? Answered by [`Room::found`].
-    Find {
-        name: String,
-    },
+    Find { name: String },
     /// Carry this to the match it is for. It is said again until a receipt comes.
     Letter(Box<Letter>),
     /// Tell a node what came from a match of its.
-    Receipt {
-        to: NodeLife,
-        receipt: Receipt,
-    },
+    Receipt { to: NodeLife, receipt: Receipt },
     /// Write this state into the store.
     Save(Box<SavedState>),
     /// The match is over: its row must say so.
@@ -106,15 +102,14 @@ pub enum RoomEffect {
         session: SessionId,
     },
     /// Somebody plays who did not before.
-    Seated {
-        player: PlayerId,
-    },
+    Seated { player: PlayerId },
     /// For the author of the module.
     Log {
         level: crate::matches::machine::LogLevel,
         line: String,
     },
-    Failure(Failure),
+    /// A call of the match logic was cut off.
+    Failure(Box<MatchFailure>),
 }
 
 /// A room on its way to another node.
@@ -197,6 +192,17 @@ pub struct Room {
     reserved_until_ms: Option<u64>,
     counts: Counts,
     applied: Applied,
+    incidents: Incidents,
+    /// Inputs with numbers on which the match logic failed lately; said again to gateways that may have missed it.
+    failed_inputs: VecDeque<FailedInput>,
+}
+
+/// An input with a number on which the match logic failed.
+#[derive(Debug, Clone, Copy)]
+struct FailedInput {
+    seat: Seat,
+    n: u64,
+    kind: TrapKind,
 }
 
 impl Room {
@@ -231,6 +237,8 @@ impl Room {
             reserved_until_ms: None,
             counts: Counts::default(),
             applied: Applied::default(),
+            incidents: Incidents::default(),
+            failed_inputs: VecDeque::new(),
         }
     }
 
@@ -320,24 +328,18 @@ impl Room {
     }
 
     /// All that the next owner needs, as of now; the match must not hear or say anything more here. None when it is over, or its
-    /// `save` failed, which ends it.
+    /// `save` failed: then it stays.
     pub fn hand_over(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) -> Option<HandedRoom> {
         if self.phase != Phase::Running {
             return None;
         }
-        match self.game.save() {
-            Ok(state) => Some(HandedRoom {
-                state,
-                part: self.game.encode_part(RingIn::Encoding),
-                streams: self.streams.iter().map(Stream::hand_over).collect(),
-            }),
-            Err(failure) => {
-                let reason = failure.kind.as_str().into();
-                out.push(RoomEffect::Failure(failure));
-                self.finish(now_ms, Verdict::Failed { reason }, out);
-                None
-            }
-        }
+        self.apply(now_ms, Event::Save, out);
+        let state = self.applied.saved.take()?;
+        Some(HandedRoom {
+            state,
+            part: self.game.encode_part(RingIn::Encoding),
+            streams: self.streams.iter().map(Stream::hand_over).collect(),
+        })
     }
 
     /// The match stayed, under this epoch.
@@ -410,21 +412,18 @@ impl Room {
     }
 
     fn save_now(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) {
+        self.apply(now_ms, Event::Save, out);
+        let state = self.applied.saved.take();
         let event = self.game.part().event_no();
         let Some(saving) = &mut self.saving else { return };
-        saving.began(now_ms, event);
-        match self.game.save() {
-            Ok(state) => {
+        match state {
+            Some(state) => {
+                saving.began(now_ms, event);
                 let part = self.game.encode_part(RingIn::Nowhere);
                 out.push(RoomEffect::Save(Box::new(SavedState { event, state, part })));
             }
-            // As after any call that was cut off, the guest's memory is in the middle of something.
-            Err(failure) => {
-                saving.ended(false);
-                let reason = failure.kind.as_str().into();
-                out.push(RoomEffect::Failure(failure));
-                self.finish(now_ms, Verdict::Failed { reason }, out);
-            }
+            // It plays on without having been saved.
+            None => saving.failed(now_ms),
         }
     }
 
@@ -720,6 +719,7 @@ impl Room {
             durability: start.durability.as_str().into(),
             state_hash: Some(part.state_hash().to_string()),
             outcome: None,
+            failures: self.incidents.kept().cloned().collect(),
         }
     }
 
@@ -775,13 +775,18 @@ impl Room {
                 self.ask(id, effect, out);
             }
         }
-        let verdict = match (&self.applied.failure, self.applied.ended.take()) {
-            (Some(failure), _) => {
-                out.push(RoomEffect::Failure(failure.clone()));
-                Some(Verdict::Failed {
-                    reason: failure.kind.as_str().into(),
-                })
-            }
+        if self.applied.failure.is_some() {
+            self.note_failure(out);
+        }
+        let verdict = match (&self.applied.given_up, self.applied.ended.take()) {
+            (Some(given_up), _) => Some(Verdict::Failed {
+                reason: match (given_up, &self.applied.failure) {
+                    (GivenUp::Diverged(_), _) | (_, None) => "diverged".into(),
+                    (GivenUp::AtTheStart | GivenUp::TooOften | GivenUp::Forgetful(_), Some(failure)) => {
+                        failure.kind.as_str().into()
+                    }
+                },
+            }),
             (None, Some(Ending::Finished { outcome })) => Some(Verdict::Ended { outcome }),
             (None, Some(Ending::Stopped(EndReason::Operator | EndReason::Empty))) => {
                 Some(Verdict::Ended { outcome: Bytes::new() })
@@ -803,6 +808,26 @@ impl Room {
         }
     }
 
+    /// The match logic was cut off, and the match was put back to before the call, or is over.
+    fn note_failure(&mut self, out: &mut Vec<RoomEffect>) {
+        self.incidents.note(self.game.part().start(), &self.applied);
+        if let Some(incident) = self.incidents.last() {
+            out.push(RoomEffect::Failure(Box::new(incident.clone())));
+        }
+        if let (Event::Message { seat, n, .. }, Some(failure)) = (&self.applied.record.event, &self.applied.failure)
+            && *n > 0
+        {
+            if self.failed_inputs.len() == FAILED_INPUTS_MAX {
+                self.failed_inputs.pop_front();
+            }
+            self.failed_inputs.push_back(FailedInput {
+                seat: *seat,
+                n: *n,
+                kind: failure.kind,
+            });
+        }
+    }
+
     /// Has an effect performed; mail goes by the room's own rules.
     fn ask(&mut self, id: EffectId, effect: Effect, out: &mut Vec<RoomEffect>) {
         if effect.is_mail() {
@@ -818,13 +843,16 @@ impl Room {
         }
         if let Verdict::Ended { .. } = verdict {
             // What it came to stays findable, and the last state with it. A match that fails here has ended all the same.
-            let event = self.game.part().event_no();
-            if let Some(saving) = &mut self.saving
-                && let Ok(state) = self.game.save()
-            {
-                saving.began(now_ms, event);
-                let part = self.game.encode_part(RingIn::Nowhere);
-                out.push(RoomEffect::Save(Box::new(SavedState { event, state, part })));
+            if let Some(saving) = &mut self.saving {
+                // Whoever applied the event that ended it still reads what came of that one.
+                let mut applied = Applied::default();
+                self.game.apply(now_ms, Event::Save, &mut applied);
+                if let Some(state) = applied.saved {
+                    let event = self.game.part().event_no();
+                    saving.began(now_ms, event);
+                    let part = self.game.encode_part(RingIn::Nowhere);
+                    out.push(RoomEffect::Save(Box::new(SavedState { event, state, part })));
+                }
             }
         }
         let end_seq = self.game.part().last_seq() + 1;

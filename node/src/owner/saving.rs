@@ -4,6 +4,10 @@
 
 #![deny(clippy::disallowed_methods)]
 
+/// After a call of `save` that was cut off the next try waits at least this long: each one is a failure of the match logic, and with too
+/// many in a while the match would end of not having been saved.
+const FAILED_FOR_MS: u64 = 10_000;
+
 /// What one match is to be told of its saves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Saving {
@@ -41,6 +45,12 @@ impl Saving {
     /// Whether the store does not have this event, or will not when all that is on its way has come.
     pub fn lacks(&self, event_no: u64) -> bool {
         event_no > self.under_way.unwrap_or(self.saved_event)
+    }
+
+    /// The match logic could not say its state now; it is asked again later.
+    pub fn failed(&mut self, now_ms: u64) {
+        let later_ms = FAILED_FOR_MS.saturating_sub(self.every_ms);
+        self.began_ms = Some(now_ms + later_ms);
     }
 
     /// A save of the state after this event is on its way.
@@ -84,6 +94,15 @@ mod tests {
         saving.began(100, 3);
         saving.ended(false);
         assert!(saving.is_due(1_100, 3));
+    }
+
+    #[test]
+    fn match_logic_that_cannot_say_its_state_is_not_asked_in_every_interval() {
+        for (every_ms, due_ms) in [(100, 10_050), (1_000, 10_050), (60_000, 60_050)] {
+            let mut saving = Saving::new(every_ms, 0);
+            saving.failed(50);
+            assert_eq!(saving.due_ms(1), Some(due_ms));
+        }
     }
 
     proptest! {

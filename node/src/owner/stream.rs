@@ -42,6 +42,8 @@ pub struct Stream {
     collected: u64,
     items: Vec<Item>,
     acks: Vec<(Seat, u64, u64)>,
+    /// What is said of single inputs goes before the acknowledgement that covers them.
+    before_acks: Vec<Item>,
     head_due: bool,
     /// An empty frame is due, so that the gateway can compare `prev` with what it has.
     check_due: bool,
@@ -61,6 +63,7 @@ impl Stream {
             collected: 0,
             items: Vec::new(),
             acks: Vec::new(),
+            before_acks: Vec::new(),
             head_due: true,
             check_due: false,
             stalled: false,
@@ -222,6 +225,13 @@ impl Stream {
         }
     }
 
+    /// Takes what became of an input; it goes before all acknowledgements.
+    pub fn input_failed(&mut self, item: Item) {
+        if !self.stalled {
+            self.before_acks.push(item);
+        }
+    }
+
     /// Takes the end of the match, as if it were an output with this `seq`: a gateway that misses it asks for it again.
     pub fn finish(&mut self, over: Over, seq: u64) {
         if !self.stalled {
@@ -266,6 +276,7 @@ impl Stream {
     /// Starts over after `last`: what waits is dropped, since the ring has it. The caller collects from the ring next.
     pub fn rewind(&mut self, last: u64) {
         self.items.clear();
+        self.before_acks.clear();
         self.sent = last;
         self.collected = last;
         self.stalled = false;
@@ -285,13 +296,16 @@ impl Stream {
 
     /// The next frame, if there is anything to say. The caller reports a refusal of the transport by [`Stream::refused`].
     pub fn take_frame(&mut self, target: MatchId, epoch: u64, head: &Arc<MatchHead>) -> Option<DownFrame> {
-        if self.stalled || (self.items.is_empty() && self.acks.is_empty() && !self.check_due) {
+        if self.stalled
+            || (self.items.is_empty() && self.acks.is_empty() && self.before_acks.is_empty() && !self.check_due)
+        {
             return None;
         }
-        let items = if self.acks.is_empty() {
+        let items = if self.acks.is_empty() && self.before_acks.is_empty() {
             std::mem::take(&mut self.items)
         } else {
-            let mut items = Vec::with_capacity(self.acks.len() + self.items.len());
+            let mut items = Vec::with_capacity(self.before_acks.len() + self.acks.len() + self.items.len());
+            items.append(&mut self.before_acks);
             items.extend(self.acks.drain(..).map(|(seat, n, seq)| Item::Ack { seat, n, seq }));
             items.append(&mut self.items);
             items

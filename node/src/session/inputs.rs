@@ -138,6 +138,18 @@ impl Inputs {
         })
     }
 
+    /// The match logic failed on input `n`, which will be acknowledged like the others. Returns the numbers of the requests that
+    /// are answered by this.
+    pub fn failed(&mut self, n: u64) -> Vec<i64> {
+        let Some(kept) = self.kept.iter_mut().find(|kept| kept.n == n) else {
+            return Vec::new();
+        };
+        let ids = kept.ids().collect();
+        kept.id = None;
+        kept.repeats.clear();
+        ids
+    }
+
     /// Goes on after `n`, whatever was kept: the match was restored from less, or forgot the seat.
     pub fn restart(&mut self, n: u64) {
         *self = Self::after(n);

@@ -610,6 +610,11 @@ impl<L: Listener> Link<L> {
                     local.session.send(Some(id), &applied);
                 }
             }
+            Item::Failed { seat, n, id, reason } => {
+                if let Some(local) = self.seats.get_mut(&seat) {
+                    local.input_failed(n, id, &reason);
+                }
+            }
             Item::Resend { seat, n } => self.resend(now_ms, seat, n, from, up),
             Item::Refused { req, refusal } => {
                 if let Some(pending) = self.pending.remove(&req) {
@@ -1234,6 +1239,15 @@ impl<L: Listener> LocalSeat<L> {
         }
     }
 
+    /// The match logic failed on an input: whoever waits for its answer hears that.
+    fn input_failed(&mut self, n: u64, id: Option<i64>, reason: &str) {
+        let index = id.and_then(|id| self.waiting.iter().position(|waiting| waiting.id == id));
+        let unnumbered = index.map(|index| self.waiting.swap_remove(index).id);
+        for id in self.inputs.failed(n).into_iter().chain(unnumbered) {
+            self.session.refuse(Some(id), input_failed(reason));
+        }
+    }
+
     /// Tells the client what was acknowledged, if it was not told yet.
     fn flush_ack(&mut self, target: MatchId) {
         if let Some((n, seq, _)) = self.ack.take() {
@@ -1350,7 +1364,7 @@ fn closed() -> Refusal {
 fn input_failed(reason: &str) -> Refusal {
     Refusal::new(
         ErrorCode::MatchInputFailed,
-        "the match failed, and the input had no effect",
+        "the match logic failed on the input, which had no effect",
     )
     .with("reason", reason)
 }

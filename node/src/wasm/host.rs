@@ -85,6 +85,10 @@ pub(crate) struct Call {
     pub(crate) cut: Option<Failure>,
     /// How many of the outputs are the host's own words on the event, which stand also when the guest is cut off.
     pub(crate) host_outputs: usize,
+    /// The same of the follow-ups.
+    pub(crate) host_follow_ups: usize,
+    /// Time is not counted: the call is known to come back.
+    pub(crate) is_untimed: bool,
     /// How many causes the event has behind it.
     pub(crate) depth: u32,
     /// The thread's CPU time when the call was first seen running.
@@ -124,6 +128,8 @@ impl Call {
             random_was: random,
             cut: None,
             host_outputs: 0,
+            host_follow_ups: 0,
+            is_untimed: false,
             depth: 0,
             cpu_from: None,
             host_calls: 0,
@@ -144,6 +150,9 @@ impl Call {
     /// Judges how long the call has run, by the CPU time of its thread. The first look, at most a tick after the call began, only
     /// reads the clock: so short calls never pay for a system call.
     pub(crate) fn is_over_time(&mut self, cpu_now: Duration, limits: &Limits) -> bool {
+        if self.is_untimed {
+            return false;
+        }
         let from = *self.cpu_from.get_or_insert(cpu_now);
         let budget = Duration::from_micros(limits.call_cpu_us);
         if cpu_now.saturating_sub(from) <= budget {
@@ -372,7 +381,7 @@ impl HostState {
         part.random = self.call.random_was.clone();
         self.call.outputs.truncate(self.call.host_outputs);
         self.call.effects.clear();
-        self.call.follow_ups.clear();
+        self.call.follow_ups.truncate(self.call.host_follow_ups);
         self.call.finished = None;
     }
 }

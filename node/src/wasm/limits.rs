@@ -34,6 +34,10 @@ pub struct Limits {
     pub outbox_bytes: u64,
     /// Timers that are set at one time.
     pub timers: u32,
+    /// Calls that may be cut off within the window: each is undone and the match goes on, but with this many it fails.
+    pub traps_max: u32,
+    /// That window, in match time.
+    pub traps_window_ms: u64,
     /// Stack of the guest. The engine is compiled for [`super::engine::WASM_STACK_BYTES`]; it is recorded here because where a
     /// recursion ends is something that match logic can observe.
     pub wasm_stack_bytes: u64,
@@ -55,6 +59,8 @@ impl Default for Limits {
             outbox: 256,
             outbox_bytes: 4 << 20,
             timers: 1_024,
+            traps_max: 50,
+            traps_window_ms: 60_000,
             wasm_stack_bytes: super::engine::WASM_STACK_BYTES as u64,
         }
     }

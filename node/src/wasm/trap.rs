@@ -3,7 +3,15 @@
 
 use std::fmt;
 
+use wasmtime::WasmBacktrace;
+
 use crate::matches::event::TrapKind;
+
+/// Frames of a back-trace that are kept: a recursion without end has thousands that are all the same.
+const FRAMES_MAX: usize = 32;
+
+/// The most of a function's name that is kept; generic ones are long.
+const NAME_CHARS_MAX: usize = 120;
 
 /// A call that did not come back, or that gave something that may not leave the sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -11,6 +19,8 @@ use crate::matches::event::TrapKind;
 pub struct Failure {
     pub kind: TrapKind,
     pub message: String,
+    /// Where the guest was, innermost first, one line each; empty when it was not running.
+    pub backtrace: Vec<String>,
 }
 
 impl Failure {
@@ -18,11 +28,19 @@ impl Failure {
         Failure {
             kind,
             message: message.to_string(),
+            backtrace: Vec::new(),
         }
     }
 
     /// What became of a call that wasmtime ended. `cut` is what the host itself objected to; it is the cause of everything after it.
     pub(crate) fn of_call(error: &wasmtime::Error, cut: Option<Failure>, memory_refused: Option<u64>) -> Failure {
+        Failure {
+            backtrace: error.downcast_ref().map_or(Vec::new(), lines),
+            ..Self::cause(error, cut, memory_refused)
+        }
+    }
+
+    fn cause(error: &wasmtime::Error, cut: Option<Failure>, memory_refused: Option<u64>) -> Failure {
         if let Some(cut) = cut {
             return cut;
         }
@@ -46,4 +64,18 @@ impl Failure {
         }
         Failure::new(TrapKind::Trap, text)
     }
+}
+
+fn lines(backtrace: &WasmBacktrace) -> Vec<String> {
+    let line = |frame: &wasmtime::FrameInfo| {
+        let name: Option<String> = frame
+            .func_name()
+            .map(|name| name.chars().take(NAME_CHARS_MAX).collect());
+        let name = name.unwrap_or_else(|| format!("function {}", frame.func_index()));
+        match frame.func_offset() {
+            Some(offset) => format!("{name} +{offset:#x}"),
+            None => name,
+        }
+    };
+    backtrace.frames().iter().take(FRAMES_MAX).map(line).collect()
 }

@@ -21,7 +21,7 @@ const REACHED: &[&str] = &[
 fn reach(stage: &mut Stage, export: &str) {
     if export == "save" {
         stage.apply(Event::Start);
-        let failure = stage.game.save().expect_err("it was cut off");
+        let failure = stage.save().expect_err("it was cut off");
         stage.last.failure = Some(failure);
         return;
     }
@@ -419,7 +419,7 @@ fn results_are_read_with_care() {
     let fine = Guest::new("fine")
         .pages(300)
         .on("save", "(call $bytes (i32.const 0) (i32.const 0x1000000))");
-    assert_eq!(Stage::started(&fine).game.save().unwrap().len(), 16 << 20);
+    assert_eq!(Stage::started(&fine).save().unwrap().len(), 16 << 20);
 }
 
 #[test]

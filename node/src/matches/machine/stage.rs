@@ -50,6 +50,13 @@ impl Stage {
         }
     }
 
+    /// The same, and it can be put back.
+    pub(super) fn remembering(guest: &Guest) -> Stage {
+        let mut stage = Self::of(guest);
+        stage.game.remember();
+        stage
+    }
+
     pub(super) fn started(guest: &Guest) -> Stage {
         let mut stage = Self::of(guest);
         stage.apply(Event::Start);
@@ -82,6 +89,15 @@ impl Stage {
             n: 0,
             data: Bytes::copy_from_slice(data),
         })
+    }
+
+    /// Has it saved.
+    pub(super) fn save(&mut self) -> Result<Bytes, Failure> {
+        self.apply(Event::Save);
+        match self.last.saved.take() {
+            Some(state) => Ok(state),
+            None => Err(self.failure().clone()),
+        }
     }
 
     pub(super) fn leave(&mut self, seat: Seat) -> &Applied {

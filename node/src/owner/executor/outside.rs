@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rookery_protocol::peer::{Down, Letter, Receipt};
+use rookery_protocol::peer::{Down, Letter, MatchFailure, Receipt};
 use rookery_protocol::{MatchId, NodeLife, PlayerId};
 
 use crate::matches::effect::{Effect, EffectId};
@@ -38,8 +38,10 @@ pub trait Outside: Send + Sync + 'static {
     fn here(&self, target: MatchId, under: Under, name: Option<&str>);
     /// A match that spoke here does no longer.
     fn gone(&self, target: MatchId);
+    /// There is no instance of this module.
+    fn not_created(&self, target: MatchId, module: &str, failure: &Failure);
     /// A call of the match logic was cut off.
-    fn failed(&self, target: MatchId, module: &str, failure: &Failure);
+    fn failed(&self, target: MatchId, module: &str, failure: &MatchFailure);
 }
 
 /// Under which epoch, and in which incarnation, a match speaks.

@@ -523,7 +523,7 @@ impl Worker {
             }
         };
         let game = Match::restore(&module, part).map_err(|failure| {
-            self.outside.failed(target, &name, &failure);
+            self.outside.not_created(target, &name, &failure);
             Refusal::new(ErrorCode::ModuleInvalid, "the match could not be created").with("reason", failure.message)
         })?;
         let began_ms = game.part().now_ms();

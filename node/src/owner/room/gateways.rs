@@ -167,6 +167,12 @@ impl Room {
                     });
                 } else if self.applied.failure.is_some() {
                     self.streams[index].remove(seat);
+                    if self.verdict.is_none() {
+                        let message = "the match logic failed on the join, which had no effect";
+                        let refusal = Refusal::new(ErrorCode::MatchInputFailed, message);
+                        let req = request.req;
+                        self.streams[index].item(Item::Refused { req, refusal });
+                    }
                 }
                 self.run_follow_ups(now_ms, out);
             }
@@ -290,10 +296,26 @@ impl Room {
         if n == 0 || n == expected {
             self.apply(now_ms, Event::Message { seat, n, data }, out);
             is_applied = self.applied.record.outcome == Outcome::Applied;
+            let failed = self
+                .applied
+                .failure
+                .as_ref()
+                .filter(|_| self.applied.given_up.is_none());
+            if let Some(failure) = failed {
+                let reason = failure.kind.as_str().to_owned();
+                // It is used up, and acknowledged like any other.
+                is_applied = n > 0;
+                if n > 0 || id.is_some() {
+                    let id = id.filter(|_| n == 0);
+                    self.streams[index].input_failed(Item::Failed { seat, n, id, reason });
+                }
+            }
             self.run_follow_ups(now_ms, out);
+        } else {
+            self.say_failed(index, seat);
         }
         let seq = self.game.part().last_seq();
-        // What trapped is not acknowledged: the match ends with it, and that is its answer.
+        // An input on which the match ends is not acknowledged: that is its answer.
         if n > 0 && is_applied {
             let acked = self.game.part().seat(seat).map_or(n, |seated| seated.last_n);
             self.streams[index].acknowledge(seat, acked, seq);
@@ -531,10 +553,24 @@ impl Room {
         }
     }
 
+    /// Says again on which of a seat's inputs the match logic failed: it goes before their acknowledgement.
+    fn say_failed(&mut self, index: usize, seat: Seat) {
+        for failed in self.failed_inputs.iter().filter(|failed| failed.seat == seat) {
+            self.streams[index].input_failed(Item::Failed {
+                seat,
+                n: failed.n,
+                id: None,
+                reason: failed.kind.as_str().to_owned(),
+            });
+        }
+    }
+
     /// Returns whether the ring had everything after `last`.
     fn serve_from_ring(&mut self, index: usize, last: u64) -> bool {
+        self.streams[index].rewind(last);
+        let seats: Vec<Seat> = self.streams[index].seats().collect();
+        seats.into_iter().for_each(|seat| self.say_failed(index, seat));
         let stream = &mut self.streams[index];
-        stream.rewind(last);
         let part = self.game.part();
         let here = stream.seats().filter_map(|seat| Some((seat, part.seat(seat)?.last_n)));
         let applied: Vec<(Seat, u64)> = here.chain(stream.left()).filter(|(_, n)| *n > 0).collect();
