@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use crate::payload::{to_json, to_msgpack};
 use crate::types::{Seat, To};
 
 #[cfg(target_arch = "wasm32")]
@@ -19,8 +20,8 @@ pub(crate) trait Imports {
     fn set_joinable(&mut self, joinable: bool);
     fn set_label(&mut self, label: &[(&str, &str)]);
     fn finish(&mut self, outcome: &[u8]);
-    fn now(&mut self) -> f64;
-    fn unix(&mut self) -> f64;
+    fn now(&self) -> f64;
+    fn unix(&self) -> f64;
     fn set_timer(&mut self, id: u32, after_ms: u32);
     fn cancel_timer(&mut self, id: u32);
     fn random_bits(&mut self) -> u64;
@@ -117,6 +118,22 @@ impl Context {
         self.publish_to(seat, key, &to_json(value));
     }
 
+    /// Publishes a value as MessagePack to everyone.
+    ///
+    /// # Panics
+    /// As [`send_msgpack`](Context::send_msgpack).
+    pub fn publish_msgpack<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) {
+        self.publish(key, &to_msgpack(value));
+    }
+
+    /// Publishes a value as MessagePack that only this seat sees.
+    ///
+    /// # Panics
+    /// As [`send_msgpack`](Context::send_msgpack).
+    pub fn publish_msgpack_to<T: Serialize + ?Sized>(&mut self, seat: Seat, key: &str, value: &T) {
+        self.publish_to(seat, key, &to_msgpack(value));
+    }
+
     /// Removes a published value: everyone's, or that of one seat.
     pub fn unpublish(&mut self, seat: Option<Seat>, key: &str) {
         self.host.publish(seat, key, None);
@@ -155,6 +172,14 @@ impl Context {
         self.finish(&to_json(outcome));
     }
 
+    /// Ends the match after this call, with an outcome as MessagePack.
+    ///
+    /// # Panics
+    /// As [`send_msgpack`](Context::send_msgpack).
+    pub fn finish_msgpack<T: Serialize + ?Sized>(&mut self, outcome: &T) {
+        self.finish(&to_msgpack(outcome));
+    }
+
     /// Returns the client's number of the input that is being applied; none when the client did not number it, and outside
     /// [`message`](crate::Match::message).
     pub fn input_number(&self) -> Option<u32> {
@@ -165,12 +190,12 @@ impl Context {
 /// Time, as of the event that is being applied.
 impl Context {
     /// Returns the milliseconds since the match started. They never run back, and go on after a take-over.
-    pub fn now_ms(&mut self) -> u64 {
+    pub fn now_ms(&self) -> u64 {
         self.host.now() as u64
     }
 
     /// Returns the milliseconds since the Unix epoch.
-    pub fn unix_ms(&mut self) -> u64 {
+    pub fn unix_ms(&self) -> u64 {
         self.host.unix() as u64
     }
 
@@ -314,6 +339,14 @@ impl Mail<'_> {
         self.tell(request, target, &to_json(value));
     }
 
+    /// Sends mail as MessagePack, as [`tell`](Mail::tell).
+    ///
+    /// # Panics
+    /// As [`Context::send_msgpack`].
+    pub fn tell_msgpack<T: Serialize + ?Sized>(&mut self, request: u32, target: &str, value: &T) {
+        self.tell(request, target, &to_msgpack(value));
+    }
+
     /// Moves a player to another match. [`leave`](crate::Match::leave) follows this call; if the target does not take the player,
     /// the answer says so, and the player comes back by [`join`](crate::Match::join) with `ctx`, which may not be refused.
     pub fn transfer(&mut self, request: u32, seat: Seat, target: &str, ctx: &[u8]) {
@@ -326,6 +359,14 @@ impl Mail<'_> {
     /// As [`Context::send_json`].
     pub fn transfer_json<T: Serialize + ?Sized>(&mut self, request: u32, seat: Seat, target: &str, ctx: &T) {
         self.transfer(request, seat, target, &to_json(ctx));
+    }
+
+    /// Moves a player to another match with a `ctx` as MessagePack, as [`transfer`](Mail::transfer).
+    ///
+    /// # Panics
+    /// As [`Context::send_msgpack`].
+    pub fn transfer_msgpack<T: Serialize + ?Sized>(&mut self, request: u32, seat: Seat, target: &str, ctx: &T) {
+        self.transfer(request, seat, target, &to_msgpack(ctx));
     }
 
     /// Writes to a chat channel in the match's name.
@@ -391,6 +432,14 @@ impl Storage<'_> {
         self.write(request, key, &to_json(value), condition);
     }
 
+    /// Writes a value as MessagePack.
+    ///
+    /// # Panics
+    /// As [`Context::send_msgpack`].
+    pub fn write_msgpack<T: Serialize + ?Sized>(&mut self, request: u32, key: &str, value: &T, condition: If<'_>) {
+        self.write(request, key, &to_msgpack(value), condition);
+    }
+
     /// Deletes a value.
     pub fn delete(&mut self, request: u32, key: &str, condition: If<'_>) {
         self.host
@@ -401,12 +450,4 @@ impl Storage<'_> {
     pub fn scan(&mut self, request: u32, prefix: &str, limit: u32) {
         self.host.storage_scan(request, self.place, prefix, limit);
     }
-}
-
-fn to_json<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    serde_json::to_vec(value).expect("the value cannot be written as JSON")
-}
-
-fn to_msgpack<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    rmp_serde::to_vec_named(value).expect("the value cannot be written as MessagePack")
 }

@@ -177,11 +177,11 @@ impl Imports for Node {
         wit::room::finish(outcome);
     }
 
-    fn now(&mut self) -> f64 {
+    fn now(&self) -> f64 {
         wit::clock::now()
     }
 
-    fn unix(&mut self) -> f64 {
+    fn unix(&self) -> f64 {
         wit::clock::unix()
     }
 

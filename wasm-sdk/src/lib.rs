@@ -50,12 +50,15 @@
 //! assert_eq!(host.outcome_json(), Some(json!({ "winner": ana })));
 //! ```
 //!
-//! `rookery build` compiles the crate (its `crate-type` must contain `cdylib`) and makes the component.
+//! `rookery new NAME` makes a crate with a match like this one, `rookery build` compiles it (its `crate-type` must contain `cdylib`)
+//! and makes the component. Three worked examples are in [`guide`]; what a match may rely on, its budgets and what each failure
+//! looks like are in `docs/modding.md` of Rookery.
 
 pub mod context;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod guest;
+pub mod guide;
 pub mod manifest;
 mod matches;
 #[cfg(not(target_arch = "wasm32"))]
@@ -89,6 +92,22 @@ pub mod prelude {
 ///
 /// ```text
 /// rookery_sdk::export!(Duel);
+/// ```
+///
+/// A type that is no match is told by name, also where nothing is exported:
+///
+/// ```compile_fail,E0277
+/// struct Score(u32);
+///
+/// rookery_sdk::export!(Score);
+/// ```
+///
+/// ```text
+/// error[E0277]: `Score` is not the rules of a match
+///   |
+///   | rookery_sdk::export!(Score);
+///   |                      ^^^^^ `rookery_sdk::Match` is not implemented for this type
+///   = note: write `impl rookery_sdk::Match for Score { .. }` with at least `manifest` and `start`
 /// ```
 #[macro_export]
 macro_rules! export {

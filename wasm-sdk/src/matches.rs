@@ -89,12 +89,75 @@ pub trait Match: Sized + 'static {
 /// Writes [`Match::save`] and [`Match::load`] for a state that is `serde::Serialize` and `serde::Deserialize`; to be placed
 /// inside the `impl Match` block. The state travels as JSON, so that a newer version may add fields (with `#[serde(default)]`),
 /// drop some, and change their order. Maps need keys that are strings or integers, and numbers must be finite; a state that has
-/// others writes the two methods itself.
+/// others travels as MessagePack by `serde_state!(msgpack)`, or writes the two methods itself. A module that speaks MessagePack
+/// is smaller with `serde_state!(msgpack)`.
+///
+/// One line and no derive, because both methods belong into the `impl Match` block, of which there is one, and because a derive
+/// would need a crate of its own that compiles before everything else.
+///
+/// A field that has come since has a default, and an old state fits:
+///
+/// ```
+/// use rookery_sdk::prelude::*;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Shop {
+///     gold: u32,
+///     #[serde(default)]
+///     customers: u32,
+/// }
+///
+/// impl Match for Shop {
+///     rookery_sdk::serde_state!();
+///
+///     fn manifest() -> Manifest {
+///         Manifest::json("shop").durability(Durability::Stored)
+///     }
+///
+///     fn start(_ctx: &mut Context, _setup: &Setup) -> Result<Self, Refusal> {
+///         Ok(Shop { gold: 10, customers: 0 })
+///     }
+/// }
+///
+/// let mut host = mock::Host::<Shop>::start(json!(null)).unwrap();
+/// host.load("0.1.0", r#"{"gold": 3}"#).unwrap();
+/// assert_eq!((host.game().gold, host.game().customers), (3, 0));
+/// assert!(host.load("0.1.0", "{}").is_err(), "a state without gold is no shop's");
+/// ```
+///
+/// A state that serde cannot write is told by the compiler:
+///
+/// ```compile_fail,E0277
+/// # use rookery_sdk::prelude::*;
+/// struct Shop {
+///     gold: u32,
+/// }
+///
+/// impl Match for Shop {
+///     rookery_sdk::serde_state!();
+/// #   fn manifest() -> Manifest {
+/// #       Manifest::json("shop")
+/// #   }
+/// #   fn start(_ctx: &mut Context, _setup: &Setup) -> Result<Self, Refusal> {
+/// #       Ok(Shop { gold: 10 })
+/// #   }
+/// }
+/// ```
 #[macro_export]
 macro_rules! serde_state {
     () => {
+        $crate::serde_state!(@ write read);
+    };
+    (json) => {
+        $crate::serde_state!(@ write read);
+    };
+    (msgpack) => {
+        $crate::serde_state!(@ write_msgpack read_msgpack);
+    };
+    (@ $write:ident $read:ident) => {
         fn save(&self) -> ::std::vec::Vec<u8> {
-            $crate::state::write(self)
+            $crate::state::$write(self)
         }
 
         fn load(
@@ -102,7 +165,10 @@ macro_rules! serde_state {
             _setup: &$crate::Setup,
             saved: $crate::Saved,
         ) -> ::core::result::Result<Self, $crate::Refusal> {
-            $crate::state::read(&saved.state)
+            $crate::state::$read(&saved.state)
         }
+    };
+    ($($other:tt)*) => {
+        ::core::compile_error!("`serde_state!` is written `serde_state!()`, `serde_state!(json)` or `serde_state!(msgpack)`");
     };
 }

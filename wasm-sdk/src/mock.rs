@@ -1,20 +1,68 @@
 //! A host for tests: it plays one match natively, with time, seats and chance in the test's hands, and records what the match
-//! asked for. It is not the node: budgets, replication and delivery are the node's. What a match may rely on is kept the same: the
-//! order of calls, seats that are never reused, `leave` after a kick, payloads that fit the codec.
+//! asked for.
+//!
+//! It keeps what a match may rely on as the node keeps it: the order of calls, seats that are never reused, `leave` after a kick,
+//! payloads that fit the codec. A call that asks for more than a node gives (calls of the host, bytes, log lines, published
+//! state, timers, see docs/modding.md) panics in the words of the node, so that the test fails where the match would. Three things
+//! are the node's alone: processor time and memory, which natively mean something else, and what becomes of outputs on the way to
+//! clients.
+//!
+//! A call that fails (a panic, a budget) has not happened. A test that expects one says so with [`Host::undone`]: the match is then
+//! as it was just before that call, and can be played on.
+//!
+//! ```
+//! # use rookery_sdk::prelude::*;
+//! struct Dice {
+//!     thrown: u32,
+//! }
+//!
+//! impl Match for Dice {
+//!     fn manifest() -> Manifest {
+//!         Manifest::json("dice")
+//!     }
+//!
+//!     fn start(_ctx: &mut Context, _setup: &Setup) -> Result<Self, Refusal> {
+//!         Ok(Dice { thrown: 0 })
+//!     }
+//!
+//!     fn message(&mut self, ctx: &mut Context, from: Seat, input: Payload) {
+//!         let sides: u32 = input.json().expect("a number of sides");
+//!         self.thrown += 1;
+//!         let eyes = 1 + ctx.random().below(sides);
+//!         ctx.send_json(To::Everyone, &json!({ "seat": from, "eyes": eyes }));
+//!     }
+//! }
+//!
+//! let mut host = mock::Host::<Dice>::builder().random([3, 0]).start().unwrap();
+//! let ana = host.join("ana").unwrap();
+//! host.message(ana, json!(6));
+//! assert_eq!(host.heard_json(ana), [json!({ "seat": ana, "eyes": 4 })]);
+//! // What a client sends may be anything; this match should not have panicked.
+//! let words = host.undone(|host| host.message(ana, json!("many")));
+//! assert!(words.contains("a number of sides"));
+//! assert_eq!(host.game().thrown, 1);
+//! ```
 
-use std::collections::{BTreeMap, VecDeque};
+mod budget;
+mod recorder;
+
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::context::{Context, Imports, Level, Place};
-use crate::manifest::{Codec, Manifest};
+use crate::context::{Context, Level};
 use crate::matches::Match;
 use crate::payload::Payload;
 use crate::types::{Entry, FROM, Failure, Invitee, LeaveReason, Player, Refusal, Role, Saved, Seat, Setup, Signal, To};
 
-/// Unix time at which every mock match starts: the first second of 2024.
+use recorder::{FollowUp, Occupant};
+
+pub(crate) use recorder::Recorder;
+
+/// Unix time at which a mock match starts unless the test says otherwise: the first second of 2024.
 const EPOCH_MS: u64 = 1_704_067_200_000;
 
 /// A reliable output, as it was made.
@@ -100,41 +148,47 @@ pub enum JoinError {
     Refused(String),
 }
 
-/// Who sits where, as the node would know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Occupant {
-    player_id: String,
-    name: String,
-    role: Role,
-}
-
-/// What the match asked for so far. Natively it is the host of [`Context`].
-pub(crate) struct Recorder {
-    manifest: Manifest,
-    now_ms: u64,
-    random: u64,
-    scripted: VecDeque<u64>,
-    next_seat: u32,
-    seats: BTreeMap<Seat, Occupant>,
-    outputs: Vec<Output>,
-    published: BTreeMap<(Option<Seat>, String), Payload>,
-    publishes: usize,
-    timers: BTreeMap<u32, u64>,
-    kicked: VecDeque<(Seat, LeaveReason)>,
-    joinable: bool,
-    label: BTreeMap<String, String>,
-    outcome: Option<Payload>,
-    requests: Vec<Request>,
-    log: Vec<(Level, String)>,
-}
-
 /// One match and the world around it.
 pub struct Host<M: Match> {
     game: M,
     ctx: Context,
-    setup: Setup,
+    beginning: Beginning,
+    /// What the test has done since, so that the match can be played again up to a call that failed.
+    steps: Vec<Step>,
     last_tick_ms: u64,
     ticks: u64,
+}
+
+/// Everything that a match begins from.
+#[derive(Debug, Clone)]
+struct Beginning {
+    seed: u64,
+    scripted: Vec<u64>,
+    unix_ms: u64,
+    setup: Setup,
+}
+
+/// What a test did.
+#[derive(Debug, Clone)]
+enum Step {
+    Join {
+        name: String,
+        role: Role,
+        data: Payload,
+        from: Option<String>,
+    },
+    Leave(Seat, LeaveReason),
+    Message(Seat, u32, Payload),
+    Advance(u64),
+    Receive(String, Payload),
+    Answer(u32, Result<Vec<Entry>, Failure>),
+    Signal(Signal),
+    Resync(Seat),
+    Save,
+    Load(Saved),
+    Script(Vec<u64>),
+    TakeOutputs,
+    TakeRequests,
 }
 
 impl<M: Match> fmt::Debug for Host<M> {
@@ -149,34 +203,45 @@ impl<M: Match> fmt::Debug for Host<M> {
 /// How a mock match is created.
 #[derive(Debug, Clone)]
 pub struct Builder<M> {
-    seed: u64,
-    setup: Setup,
+    beginning: Beginning,
     rules: PhantomData<M>,
 }
 
 impl<M: Match> Builder<M> {
     /// Sets the parameters: a `serde_json::Value`, JSON text, or bytes.
     pub fn params(mut self, params: impl Into<Payload>) -> Self {
-        self.setup.params = params.into();
+        self.beginning.setup.params = params.into();
         self
     }
 
     /// Sets where chance begins. The same seed and the same calls give the same match.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
+        self.beginning.seed = seed;
+        self
+    }
+
+    /// Decides the first results of chance, as [`Host::script_random`] does for later ones.
+    pub fn random(mut self, results: impl IntoIterator<Item = u64>) -> Self {
+        self.beginning.scripted.extend(results);
+        self
+    }
+
+    /// Sets the Unix time at which the match starts.
+    pub fn unix_ms(mut self, unix_ms: u64) -> Self {
+        self.beginning.unix_ms = unix_ms;
         self
     }
 
     /// Sets the registered name.
     pub fn name(mut self, name: &str) -> Self {
-        self.setup.name = Some(name.to_owned());
+        self.beginning.setup.name = Some(name.to_owned());
         self
     }
 
     /// Adds a player whom the matchmaker invited.
     pub fn invite(mut self, player_id: &str, team: u32) -> Self {
         let player_id = player_id.to_owned();
-        self.setup.invited.push(Invitee {
+        self.beginning.setup.invited.push(Invitee {
             player_id,
             team,
             party: None,
@@ -190,31 +255,24 @@ impl<M: Match> Builder<M> {
     /// # Panics
     /// When the manifest has faults.
     pub fn start(self) -> Result<Host<M>, Refusal> {
-        let mut ctx = Context {
-            host: Recorder::new(M::manifest(), self.seed),
-            input_number: 0,
-        };
-        let game = M::start(&mut ctx, &self.setup)?;
-        let mut host = Host {
-            game,
-            ctx,
-            setup: self.setup,
-            last_tick_ms: 0,
-            ticks: 0,
-        };
-        host.settle();
-        Ok(host)
+        Host::begin(self.beginning)
     }
 }
 
+/// Creating a match.
 impl<M: Match> Host<M> {
     /// Returns a builder, for matches that need more than parameters.
     pub fn builder() -> Builder<M> {
+        let setup = Setup {
+            match_id: "01MOCKMATCH".to_owned(),
+            ..Setup::default()
+        };
         Builder {
-            seed: 1,
-            setup: Setup {
-                match_id: "01MOCKMATCH".to_owned(),
-                ..Setup::default()
+            beginning: Beginning {
+                seed: 1,
+                scripted: Vec::new(),
+                unix_ms: EPOCH_MS,
+                setup,
             },
             rules: PhantomData,
         }
@@ -228,6 +286,30 @@ impl<M: Match> Host<M> {
         Self::builder().params(params).start()
     }
 
+    fn begin(beginning: Beginning) -> Result<Self, Refusal> {
+        let mut recorder = Recorder::new(M::manifest(), beginning.seed);
+        recorder.scripted.extend(&beginning.scripted);
+        recorder.unix_start_ms = beginning.unix_ms;
+        let mut ctx = Context {
+            host: recorder,
+            input_number: 0,
+        };
+        let game = M::start(&mut ctx, &beginning.setup)?;
+        let mut host = Host {
+            game,
+            ctx,
+            beginning,
+            steps: Vec::new(),
+            last_tick_ms: 0,
+            ticks: 0,
+        };
+        host.settle();
+        Ok(host)
+    }
+}
+
+/// Playing it.
+impl<M: Match> Host<M> {
     /// Seats a player whose id and name are `name`.
     pub fn join(&mut self, name: &str) -> Result<Seat, JoinError> {
         self.join_as(name, Role::Player, Payload::default())
@@ -258,6 +340,12 @@ impl<M: Match> Host<M> {
     }
 
     fn admit(&mut self, name: &str, role: Role, data: Payload, from: Option<&str>) -> Result<Seat, JoinError> {
+        self.steps.push(Step::Join {
+            name: name.to_owned(),
+            role,
+            data: data.clone(),
+            from: from.map(str::to_owned),
+        });
         let recorder = &mut self.ctx.host;
         if let Some((seat, _)) = recorder.seats.iter().find(|(_, occupant)| occupant.player_id == name) {
             return Ok(*seat);
@@ -273,9 +361,8 @@ impl<M: Match> Host<M> {
             name: name.to_owned(),
             role,
         });
-        let team = self
-            .setup
-            .invited
+        let invited = &self.beginning.setup.invited;
+        let team = invited
             .iter()
             .find(|invitee| invitee.player_id == name)
             .map(|invitee| invitee.team);
@@ -290,9 +377,10 @@ impl<M: Match> Host<M> {
                 .into_iter()
                 .collect(),
         };
+        self.ctx.host.begin(0);
         let joined = self.game.join(&mut self.ctx, &player, data);
         if let Err(refusal) = joined {
-            self.ctx.host.seats.remove(&seat);
+            self.ctx.host.free(seat);
             self.settle();
             return Err(JoinError::Refused(refusal.to_string()));
         }
@@ -305,8 +393,9 @@ impl<M: Match> Host<M> {
     /// # Panics
     /// When nobody sits there: the test is wrong about the match.
     pub fn leave(&mut self, seat: Seat, reason: LeaveReason) {
+        self.steps.push(Step::Leave(seat, reason));
         assert!(self.ctx.host.seats.contains_key(&seat), "nobody sits on seat {seat}");
-        self.ctx.host.kicked.push_back((seat, reason));
+        self.follow(0, FollowUp::Leave { seat, reason });
         self.settle();
     }
 
@@ -323,11 +412,13 @@ impl<M: Match> Host<M> {
     /// # Panics
     /// As [`message`](Host::message).
     pub fn message_numbered(&mut self, from: Seat, n: u32, data: impl Into<Payload>) {
+        let data = data.into();
+        self.steps.push(Step::Message(from, n, data.clone()));
         assert!(self.ctx.host.seats.contains_key(&from), "nobody sits on seat {from}");
         assert!(self.ctx.host.outcome.is_none(), "the match has ended");
-        let data = data.into();
-        self.ctx.host.check(&data);
+        self.ctx.host.check("the input", &data);
         self.ctx.input_number = n;
+        self.ctx.host.begin(0);
         self.game.message(&mut self.ctx, from, data);
         self.ctx.input_number = 0;
         self.settle();
@@ -335,10 +426,12 @@ impl<M: Match> Host<M> {
 
     /// Lets time pass: every timer and tick that becomes due is played at its time, timers before the tick of the same moment.
     pub fn advance(&mut self, ms: u64) {
+        self.steps.push(Step::Advance(ms));
         let until_ms = self.ctx.host.now_ms + ms;
         while self.ctx.host.outcome.is_none() {
             let timer = self.ctx.host.timers.iter().map(|(id, due_ms)| (*due_ms, *id)).min();
             let tick_ms = self.next_tick_ms();
+            self.ctx.host.begin(0);
             match (timer, tick_ms) {
                 (Some((due_ms, id)), tick_ms)
                     if due_ms <= until_ms && tick_ms.is_none_or(|tick_ms| due_ms <= tick_ms) =>
@@ -372,51 +465,161 @@ impl<M: Match> Host<M> {
 
     /// Delivers mail.
     pub fn receive(&mut self, sender: &str, data: impl Into<Payload>) {
-        self.game.receive(&mut self.ctx, sender, data.into());
+        let data = data.into();
+        self.steps.push(Step::Receive(sender.to_owned(), data.clone()));
+        self.ctx.host.begin(0);
+        self.game.receive(&mut self.ctx, sender, data);
         self.settle();
     }
 
     /// Answers a request.
     pub fn answer(&mut self, request: u32, outcome: Result<Vec<Entry>, Failure>) {
+        self.steps.push(Step::Answer(request, outcome.clone()));
+        self.ctx.host.begin(0);
         self.game.answer(&mut self.ctx, request, outcome);
         self.settle();
     }
 
     /// Sends a signal, such as `("seat.away", json!({"seat": seat}))`.
     pub fn signal(&mut self, topic: &str, data: Value) {
-        self.game.signal(
-            &mut self.ctx,
-            Signal {
-                topic: topic.to_owned(),
-                data: data.to_string(),
-            },
-        );
+        self.signal_text(Signal {
+            topic: topic.to_owned(),
+            data: data.to_string(),
+        });
+    }
+
+    fn signal_text(&mut self, signal: Signal) {
+        self.steps.push(Step::Signal(signal.clone()));
+        self.hear(signal);
+    }
+
+    fn hear(&mut self, signal: Signal) {
+        self.ctx.host.begin(0);
+        self.game.signal(&mut self.ctx, signal);
         self.settle();
     }
 
     /// Tells the match that a seat missed outputs.
     pub fn resync(&mut self, seat: Seat) {
+        self.steps.push(Step::Resync(seat));
+        self.ctx.host.begin(0);
         self.game.resync(&mut self.ctx, seat);
         self.settle();
     }
 
+    /// Asks the match for its logical state.
+    ///
+    /// # Panics
+    /// When the state is larger than a node takes.
+    pub fn save(&mut self) -> Vec<u8> {
+        self.steps.push(Step::Save);
+        self.ctx.host.begin(0);
+        let state = self.game.save();
+        if state.len() > budget::SAVE_BYTES_MAX {
+            budget::fail(
+                "bytes",
+                format_args!("more data at once than the host takes from a module"),
+            );
+        }
+        state
+    }
+
+    /// Goes on from a logical state that the version `saved_by` of the module wrote, as after a hot upgrade. A refusal leaves the
+    /// match as it was.
+    pub fn load(&mut self, saved_by: &str, state: impl Into<Payload>) -> Result<(), Refusal> {
+        let saved = Saved {
+            by: saved_by.to_owned(),
+            state: state.into().into_bytes(),
+        };
+        self.steps.push(Step::Load(saved.clone()));
+        self.ctx.host.begin(0);
+        self.game = M::load(&mut self.ctx, &self.beginning.setup, saved)?;
+        self.hear(Signal {
+            topic: "match.resumed".to_owned(),
+            data: r#"{"reason":"upgrade"}"#.to_owned(),
+        });
+        Ok(())
+    }
+
     /// Saves the match and goes on from what it saved, as a hot upgrade would.
     pub fn save_and_load(&mut self) -> Result<(), Refusal> {
-        let saved = Saved {
-            by: self.ctx.host.manifest.version.clone(),
-            state: self.game.save(),
-        };
-        self.game = M::load(&mut self.ctx, &self.setup, saved)?;
-        self.signal("match.resumed", serde_json::json!({ "reason": "upgrade" }));
-        Ok(())
+        let state = self.save();
+        let saved_by = self.ctx.host.manifest.version.clone();
+        self.load(&saved_by, state)
     }
 
     /// Decides the next results of [`Random::below`](crate::context::Random::below) and
     /// [`Random::bits`](crate::context::Random::bits); afterwards the seed decides again.
     pub fn script_random(&mut self, results: impl IntoIterator<Item = u64>) {
-        self.ctx.host.scripted.extend(results);
+        let results: Vec<u64> = results.into_iter().collect();
+        self.ctx.host.scripted.extend(&results);
+        self.steps.push(Step::Script(results));
     }
 
+    /// Decides the next results of [`Random::unit`](crate::context::Random::unit), each in 0 .. 1.
+    pub fn script_units(&mut self, results: impl IntoIterator<Item = f64>) {
+        // The inverse of how a unit is made of 64 bits, of which it has 53.
+        let bits = |unit: f64| ((unit * (1u64 << 53) as f64) as u64) << 11;
+        self.script_random(results.into_iter().map(bits));
+    }
+
+    /// Plays `play`, whose last call must fail, and takes that call back: the match, its seats, timers, chance and everything it
+    /// asked for are as they were just before it, and the test goes on. Returns what was said, which begins with the kind of the
+    /// failure when a budget ran out (`host_calls: ...`). An [`advance`](Host::advance) is taken back as a whole.
+    ///
+    /// The match is played again from its beginning up to there, as a node does it, so match logic that keeps anything outside of
+    /// itself (a static, a file) shows itself here.
+    ///
+    /// # Panics
+    /// When nothing fails.
+    pub fn undone(&mut self, play: impl FnOnce(&mut Self)) -> String {
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| play(self))) else {
+            panic!("nothing failed, so there is nothing to undo");
+        };
+        let mut steps = std::mem::take(&mut self.steps);
+        steps.pop();
+        let started = Self::begin(self.beginning.clone());
+        *self = started.expect("the match started before, and match logic is deterministic");
+        for step in steps {
+            self.repeat(step);
+        }
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        text.or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_default()
+    }
+
+    /// Does again what went well before.
+    fn repeat(&mut self, step: Step) {
+        match step {
+            Step::Join { name, role, data, from } => {
+                let _ = self.admit(&name, role, data, from.as_deref());
+            }
+            Step::Leave(seat, reason) => self.leave(seat, reason),
+            Step::Message(from, n, data) => self.message_numbered(from, n, data),
+            Step::Advance(ms) => self.advance(ms),
+            Step::Receive(sender, data) => self.receive(&sender, data),
+            Step::Answer(request, outcome) => self.answer(request, outcome),
+            Step::Signal(signal) => self.signal_text(signal),
+            Step::Resync(seat) => self.resync(seat),
+            Step::Save => {
+                self.save();
+            }
+            Step::Load(saved) => {
+                let _ = self.load(&saved.by, saved.state);
+            }
+            Step::Script(results) => self.script_random(results),
+            Step::TakeOutputs => {
+                self.take_outputs();
+            }
+            Step::TakeRequests => {
+                self.take_requests();
+            }
+        }
+    }
+}
+
+/// What came of it.
+impl<M: Match> Host<M> {
     /// Returns the match itself.
     pub fn game(&self) -> &M {
         &self.game
@@ -429,6 +632,7 @@ impl<M: Match> Host<M> {
 
     /// Takes every reliable output made since the last call, in order.
     pub fn take_outputs(&mut self) -> Vec<Output> {
+        self.steps.push(Step::TakeOutputs);
         std::mem::take(&mut self.ctx.host.outputs)
     }
 
@@ -452,6 +656,17 @@ impl<M: Match> Host<M> {
             .collect()
     }
 
+    /// Returns what this seat hears, as values that are written as MessagePack.
+    ///
+    /// # Panics
+    /// When an output is no such value.
+    pub fn heard_msgpack<T: DeserializeOwned>(&self, seat: Seat) -> Vec<T> {
+        self.heard(seat)
+            .iter()
+            .map(|data| data.msgpack().expect("the output is not this type in MessagePack"))
+            .collect()
+    }
+
     /// Returns the published value of a key that everyone sees.
     pub fn published(&self, key: &str) -> Option<&Payload> {
         self.ctx.host.published.get(&(None, key.to_owned()))
@@ -469,6 +684,15 @@ impl<M: Match> Host<M> {
     pub fn published_json(&self, key: &str) -> Option<Value> {
         self.published(key)
             .map(|data| data.json().expect("the value is not JSON"))
+    }
+
+    /// Returns the published value of a key that everyone sees, as a value that is written as MessagePack.
+    ///
+    /// # Panics
+    /// When it is no such value.
+    pub fn published_msgpack<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
+        self.published(key)
+            .map(|data| data.msgpack().expect("the value is not this type in MessagePack"))
     }
 
     /// Returns how often anything was published.
@@ -489,14 +713,25 @@ impl<M: Match> Host<M> {
         self.outcome().map(|data| data.json().expect("the outcome is not JSON"))
     }
 
+    /// Returns the outcome as a value that is written as MessagePack, once the match has ended.
+    ///
+    /// # Panics
+    /// When it is no such value.
+    pub fn outcome_msgpack<T: DeserializeOwned>(&self) -> Option<T> {
+        self.outcome()
+            .map(|data| data.msgpack().expect("the outcome is not this type in MessagePack"))
+    }
+
     /// Returns the seats that are taken, bots included, with their roles.
     pub fn seats(&self) -> Vec<(Seat, Role)> {
-        self.ctx
-            .host
-            .seats
-            .iter()
-            .map(|(seat, occupant)| (*seat, occupant.role))
-            .collect()
+        let seats = self.ctx.host.seats.iter();
+        seats.map(|(seat, occupant)| (*seat, occupant.role)).collect()
+    }
+
+    /// Returns the name of who sits there.
+    pub fn name_of(&self, seat: Seat) -> Option<&str> {
+        let occupant = self.ctx.host.seats.get(&seat);
+        occupant.map(|occupant| occupant.name.as_str())
     }
 
     /// Returns whether further players may join.
@@ -511,6 +746,7 @@ impl<M: Match> Host<M> {
 
     /// Takes the requests made since the last call, in order.
     pub fn take_requests(&mut self) -> Vec<Request> {
+        self.steps.push(Step::TakeRequests);
         std::mem::take(&mut self.ctx.host.requests)
     }
 
@@ -525,275 +761,24 @@ impl<M: Match> Host<M> {
         (tick_hz > 0).then(|| (self.ticks + 1) * 1_000 / tick_hz)
     }
 
-    /// Plays the departures that the last call caused.
+    /// Plays what the last call brought about.
     fn settle(&mut self) {
-        while let Some((seat, reason)) = self.ctx.host.kicked.pop_front() {
-            if self.ctx.host.seats.contains_key(&seat) {
-                self.game.leave(&mut self.ctx, seat, reason);
-                self.ctx.host.seats.remove(&seat);
-                self.ctx.host.published.retain(|(owner, _), _| *owner != Some(seat));
+        while let Some((depth, follow_up)) = self.ctx.host.follow_ups.pop_front() {
+            self.follow(depth, follow_up);
+        }
+    }
+
+    fn follow(&mut self, depth: u32, follow_up: FollowUp) {
+        self.ctx.host.begin(depth);
+        match follow_up {
+            FollowUp::Leave { seat, reason } => {
+                // The seat is free when the match hears of it: a bot may take it at once.
+                if self.ctx.host.free(seat) {
+                    self.game.leave(&mut self.ctx, seat, reason);
+                }
             }
+            FollowUp::Answer { request, failure } => self.game.answer(&mut self.ctx, request, Err(failure)),
         }
-    }
-}
-
-impl Recorder {
-    fn new(manifest: Manifest, seed: u64) -> Self {
-        let faults = manifest.faults();
-        assert!(
-            faults.is_empty(),
-            "the node would refuse this manifest: {}",
-            faults.join("; ")
-        );
-        Self {
-            manifest,
-            now_ms: 0,
-            random: seed,
-            scripted: VecDeque::new(),
-            next_seat: 1,
-            seats: BTreeMap::new(),
-            outputs: Vec::new(),
-            published: BTreeMap::new(),
-            publishes: 0,
-            timers: BTreeMap::new(),
-            kicked: VecDeque::new(),
-            joinable: true,
-            label: BTreeMap::new(),
-            outcome: None,
-            requests: Vec::new(),
-            log: Vec::new(),
-        }
-    }
-
-    fn seat(&mut self, occupant: Occupant) -> Seat {
-        let seat = Seat(self.next_seat);
-        self.next_seat += 1;
-        self.seats.insert(seat, occupant);
-        seat
-    }
-
-    /// Bots sit on players' seats.
-    fn is_full(&self, role: Role) -> bool {
-        let watching = self
-            .seats
-            .values()
-            .filter(|occupant| occupant.role == Role::Spectator)
-            .count();
-        match role {
-            Role::Player | Role::Bot => self.seats.len() - watching >= self.manifest.max_players as usize,
-            Role::Spectator => watching >= self.manifest.max_spectators as usize,
-        }
-    }
-
-    fn hears(to: &To, seat: Seat, role: Role) -> bool {
-        match to {
-            To::Everyone => true,
-            To::Players => role != Role::Spectator,
-            To::Spectators => role == Role::Spectator,
-            To::Seat(one) => *one == seat,
-            To::Seats(seats) => seats.contains(&seat),
-            To::Except(one) => *one != seat,
-        }
-    }
-
-    /// What the node would end the match for: an output of a JSON module that is not one JSON text.
-    fn check(&self, data: &[u8]) {
-        if self.manifest.codec == Codec::Json {
-            let text = serde_json::from_slice::<serde::de::IgnoredAny>(data);
-            assert!(text.is_ok(), "not one JSON text: {}", String::from_utf8_lossy(data));
-        }
-    }
-}
-
-impl Imports for Recorder {
-    fn send(&mut self, to: To, data: &[u8]) {
-        self.check(data);
-        let hears = |(seat, occupant): &(&Seat, &Occupant)| Self::hears(&to, **seat, occupant.role);
-        let heard_by = self.seats.iter().filter(hears).map(|(seat, _)| *seat).collect();
-        let data = Payload::from(data);
-        self.outputs.push(Output { to, data, heard_by });
-    }
-
-    fn publish(&mut self, to: Option<Seat>, key: &str, data: Option<&[u8]>) {
-        self.publishes += 1;
-        let key = (to, key.to_owned());
-        match data {
-            Some(data) => {
-                self.check(data);
-                self.published.insert(key, Payload::from(data));
-            }
-            None => {
-                self.published.remove(&key);
-            }
-        }
-    }
-
-    fn kick(&mut self, seat: Seat, _reason: &str) {
-        self.kicked.push_back((seat, LeaveReason::Kicked));
-    }
-
-    fn add_bot(&mut self, display_name: &str) -> Option<Seat> {
-        if self.is_full(Role::Bot) {
-            return None;
-        }
-        let player_id = format!("bot:{}", self.next_seat);
-        Some(self.seat(Occupant {
-            player_id,
-            name: display_name.to_owned(),
-            role: Role::Bot,
-        }))
-    }
-
-    fn set_joinable(&mut self, joinable: bool) {
-        self.joinable = joinable;
-    }
-
-    fn set_label(&mut self, label: &[(&str, &str)]) {
-        assert!(label.len() <= 16, "a label of {} keys: at most 16", label.len());
-        self.label = label
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
-    }
-
-    fn finish(&mut self, outcome: &[u8]) {
-        self.check(outcome);
-        self.outcome.get_or_insert_with(|| Payload::from(outcome));
-    }
-
-    fn now(&mut self) -> f64 {
-        self.now_ms as f64
-    }
-
-    fn unix(&mut self) -> f64 {
-        (EPOCH_MS + self.now_ms) as f64
-    }
-
-    fn set_timer(&mut self, id: u32, after_ms: u32) {
-        self.timers.insert(id, self.now_ms + u64::from(after_ms));
-    }
-
-    fn cancel_timer(&mut self, id: u32) {
-        self.timers.remove(&id);
-    }
-
-    /// SplitMix64: enough for tests, and short.
-    fn random_bits(&mut self) -> u64 {
-        if let Some(bits) = self.scripted.pop_front() {
-            return bits;
-        }
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.random;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    fn random_below(&mut self, limit: u32) -> u32 {
-        match limit {
-            0 => 0,
-            limit => (self.random_bits() % u64::from(limit)) as u32,
-        }
-    }
-
-    fn random_unit(&mut self) -> f64 {
-        (self.random_bits() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn log(&mut self, level: Level, line: &str) {
-        self.log.push((level, line.to_owned()));
-    }
-
-    fn tell(&mut self, request: u32, target: &str, data: &[u8]) {
-        self.requests.push(Request::Tell {
-            request,
-            target: target.to_owned(),
-            data: data.into(),
-        });
-    }
-
-    fn transfer(&mut self, request: u32, seat: Seat, target: &str, ctx: &[u8]) {
-        self.requests.push(Request::Transfer {
-            request,
-            seat,
-            target: target.to_owned(),
-            ctx: ctx.into(),
-        });
-        self.kicked.push_back((seat, LeaveReason::Transferred));
-    }
-
-    fn say(&mut self, channel: &str, text: &str) {
-        self.requests.push(Request::Say {
-            channel: channel.to_owned(),
-            text: text.to_owned(),
-        });
-    }
-
-    fn claim(&mut self, request: u32, name: &str) {
-        self.requests.push(Request::Claim {
-            request,
-            name: name.to_owned(),
-        });
-    }
-
-    fn release(&mut self, name: &str) {
-        self.requests.push(Request::Release { name: name.to_owned() });
-    }
-
-    fn storage_read(&mut self, request: u32, at: Place<'_>, key: &str) {
-        let (owner, collection) = at.owned();
-        self.requests.push(Request::Read {
-            request,
-            owner,
-            collection,
-            key: key.to_owned(),
-        });
-    }
-
-    fn storage_write(&mut self, request: u32, at: Place<'_>, key: &str, value: Option<&[u8]>, version: Option<&str>) {
-        let (owner, collection) = at.owned();
-        let (value, version) = (value.map(Payload::from), version.map(str::to_owned));
-        self.requests.push(Request::Write {
-            request,
-            owner,
-            collection,
-            key: key.to_owned(),
-            value,
-            version,
-        });
-    }
-
-    fn storage_scan(&mut self, request: u32, at: Place<'_>, prefix: &str, limit: u32) {
-        let (owner, collection) = at.owned();
-        self.requests.push(Request::Scan {
-            request,
-            owner,
-            collection,
-            prefix: prefix.to_owned(),
-            limit,
-        });
-    }
-
-    fn content_read(&mut self, request: u32, collection: &str, key: &str) {
-        self.requests.push(Request::Content {
-            request,
-            collection: collection.to_owned(),
-            key: key.to_owned(),
-        });
-    }
-
-    fn backfill_open(&mut self, seats: u32) {
-        self.requests.push(Request::Backfill { seats });
-    }
-
-    fn backfill_close(&mut self) {
-        self.requests.push(Request::EndBackfill);
-    }
-}
-
-impl Place<'_> {
-    fn owned(self) -> (Option<String>, String) {
-        (self.owner.map(str::to_owned), self.collection.to_owned())
     }
 }
 

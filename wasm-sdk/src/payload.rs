@@ -4,9 +4,32 @@
 use std::fmt;
 use std::ops::Deref;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// A payload as it arrived: JSON text in a module whose codec is JSON, any bytes otherwise. Dereferences to its bytes.
+///
+/// Messages are best types of the author's own, which serde reads and writes. A module that begins its manifest with
+/// [`Manifest::json`](crate::Manifest::json) uses the calls that end in `_json`, one that begins with
+/// [`Manifest::binary`](crate::Manifest::binary) those that end in `_msgpack`, or bytes of its own:
+///
+/// ```
+/// use rookery_sdk::Payload;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// enum Input {
+///     Steer { x: f32, y: f32 },
+///     Shout(String),
+/// }
+///
+/// let steer = Input::Steer { x: 0.5, y: -1.0 };
+/// let as_json = Payload::of_json(&steer);
+/// assert_eq!(&*as_json, br#"{"Steer":{"x":0.5,"y":-1.0}}"#);
+/// assert_eq!(as_json.json(), Ok(steer));
+/// assert!(Payload::of_msgpack(&Input::Shout("hello".into())).msgpack::<Input>().is_ok());
+/// assert!(Payload::from("no message").json::<Input>().is_err());
+/// ```
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Payload(Vec<u8>);
 
@@ -16,6 +39,22 @@ pub struct Payload(Vec<u8>);
 pub struct BadPayload(String);
 
 impl Payload {
+    /// Returns a value as JSON, as a client of a JSON module would send it.
+    ///
+    /// # Panics
+    /// When the type's own `Serialize` fails, or a map has keys that are not strings.
+    pub fn of_json<T: Serialize + ?Sized>(value: &T) -> Self {
+        Self(to_json(value))
+    }
+
+    /// Returns a value as MessagePack with field names, as a client of a binary module would send it.
+    ///
+    /// # Panics
+    /// When the type's own `Serialize` fails.
+    pub fn of_msgpack<T: Serialize + ?Sized>(value: &T) -> Self {
+        Self(to_msgpack(value))
+    }
+
     /// Reads JSON. Nothing at all (what `match.join` without `ctx` passes) reads as `null`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, BadPayload> {
         let text: &[u8] = if self.0.is_empty() { b"null" } else { &self.0 };
@@ -80,4 +119,12 @@ impl fmt::Debug for Payload {
             Err(_) => write!(f, "Payload({:?})", self.0),
         }
     }
+}
+
+pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("the value cannot be written as JSON")
+}
+
+pub(crate) fn to_msgpack<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    rmp_serde::to_vec_named(value).expect("the value cannot be written as MessagePack")
 }

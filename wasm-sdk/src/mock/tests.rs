@@ -52,6 +52,11 @@ impl Match for Diary {
 
     fn leave(&mut self, ctx: &mut Context, seat: Seat, reason: LeaveReason) {
         self.note(ctx, format!("leave {seat} {reason:?}"));
+        if self.calls.iter().any(|call| call.ends_with(" bots"))
+            && let Some(bot) = ctx.add_bot("Rook")
+        {
+            ctx.kick(bot, "again");
+        }
     }
 
     fn message(&mut self, ctx: &mut Context, from: Seat, input: Payload) {
@@ -80,6 +85,28 @@ impl Match for Diary {
                 ctx.storage_of("ana", "scores").scan(8, "b", 10);
             }
             "secret" => ctx.publish_json_to(from, "hand", &[1, 2]),
+            "panic" => {
+                self.rolls.push(99);
+                ctx.send_json(from, "never heard");
+                ctx.set_timer(9, 1);
+                ctx.random().bits();
+                panic!("on request");
+            }
+            "nobody" => ctx.mail().transfer(2, Seat(77), "elsewhere", b"null"),
+            "at once" => ctx.set_timer(5, 0),
+            "rush" => (0..257).for_each(|request| ctx.mail().claim(request, "a name")),
+            "stampede" => (0..513).for_each(|request| ctx.mail().claim(request, "a name")),
+            "bots" => {
+                if let Some(bot) = ctx.add_bot("Rook") {
+                    ctx.kick(bot, "again");
+                }
+            }
+            "calls" => (0..10_001).for_each(|_| ctx.set_joinable(true)),
+            "bytes" => (0..3).for_each(|_| ctx.send_json(from, &"b".repeat(400_000))),
+            "lines" => (0..101).for_each(|_| ctx.info("again")),
+            "keys" => (0..1_025).for_each(|key| ctx.publish_json(&key.to_string(), &1)),
+            "timers of all ids" => (0..1_025).for_each(|id| ctx.set_timer(id, 10_000)),
+            "label" => ctx.set_label(&[("mode", &"m".repeat(257))]),
             _ => {}
         }
     }
@@ -349,4 +376,118 @@ fn a_player_who_is_transferred_comes_from_a_match_and_nobody_else_does() {
     host.message(Seat(2), json!("go"));
     assert_eq!(host.turn_back("ana", "elsewhere", json!("luggage")), Seat(4));
     assert_eq!(host.game().calls.last().unwrap(), "0 from elsewhere");
+}
+
+#[test]
+fn a_call_over_a_budget_fails_in_the_words_of_the_node_and_has_not_happened() {
+    let check = |word: &str, expected: &str| {
+        let mut host = host();
+        let ana = host.join("ana").unwrap();
+        let calls = host.game().calls.clone();
+        let words = host.undone(|host| host.message(ana, json!(word)));
+        assert_eq!(words, expected);
+        assert_eq!(host.game().calls, calls, "{word}");
+        assert!(host.heard(ana).is_empty() && host.published("0").is_none(), "{word}");
+    };
+    check("calls", "host_calls: more than 10000 calls of the host in one call");
+    check("bytes", "bytes: more than 1048576 bytes to the host in one call");
+    check("lines", "log_lines: more than 100 log lines in one call");
+    check("keys", "bytes: more than 1024 published keys");
+    check("timers of all ids", "host_calls: more than 1024 timers");
+    check(
+        "stampede",
+        "host_calls: more than 256 refused requests that have not been answered yet",
+    );
+    check("label", "bytes: a label's text of more than 256 bytes");
+    check(
+        "bots",
+        "host_calls: more than 8 times in a row it met a refusal or a leaving with the next one",
+    );
+    check("panic", "on request");
+}
+
+#[test]
+fn a_match_goes_on_after_an_undone_call_as_if_it_had_not_been_called() {
+    let play = |with_failure: bool| {
+        let mut host = Host::<Diary>::builder().seed(5).random([4]).start().unwrap();
+        let ana = host.join("ana").unwrap();
+        host.message(ana, json!("roll"));
+        host.advance(20);
+        host.take_outputs();
+        if with_failure {
+            assert_eq!(host.undone(|host| host.message(ana, json!("panic"))), "on request");
+            let words = host.undone(|host| {
+                host.message(ana, json!("roll"));
+                host.message(ana, json!("not json"));
+            });
+            assert!(
+                words.starts_with("bad_output: what was sent is not one JSON text"),
+                "{words}"
+            );
+        } else {
+            host.message(ana, json!("roll"));
+        }
+        host.message(ana, json!("roll"));
+        host.join("ben").unwrap();
+        host.advance(100);
+        (
+            host.game().calls.clone(),
+            host.game().rolls.clone(),
+            host.heard(ana),
+            host.now_ms(),
+        )
+    };
+    assert_eq!(play(true), play(false));
+    assert_eq!(play(true).1[0], 4, "chance can be decided from the start");
+}
+
+#[test]
+#[should_panic(expected = "nothing failed")]
+fn what_should_have_failed_and_did_not_is_told() {
+    let mut host = host();
+    let ana = host.join("ana").unwrap();
+    host.undone(|host| host.message(ana, json!("roll")));
+}
+
+#[test]
+fn a_request_too_many_is_busy_and_one_for_nobody_is_refused() {
+    let mut host = host();
+    let ana = host.join("ana").unwrap();
+    host.message(ana, json!("rush"));
+    assert_eq!(host.take_requests().len(), 256);
+    assert!(host.game().calls.last().unwrap().ends_with("answer 256 Err(Busy)"));
+    host.message(ana, json!("nobody"));
+    assert!(host.take_requests().is_empty());
+    assert!(host.game().calls.last().unwrap().ends_with("answer 2 Err(Refused)"));
+}
+
+#[test]
+fn a_timer_for_at_once_is_due_a_millisecond_later() {
+    let mut host = host();
+    let ana = host.join("ana").unwrap();
+    host.message(ana, json!("at once"));
+    host.advance(1);
+    assert_eq!(host.game().calls.last().unwrap(), "1 timer 5");
+}
+
+#[test]
+fn units_can_be_decided_too() {
+    struct Weather(Vec<f64>);
+    impl Match for Weather {
+        fn manifest() -> Manifest {
+            Manifest::binary("weather").tick_hz(1)
+        }
+        fn start(_ctx: &mut Context, _setup: &Setup) -> Result<Self, Refusal> {
+            Ok(Self(Vec::new()))
+        }
+        fn tick(&mut self, ctx: &mut Context, _elapsed_ms: u32) {
+            self.0.push(ctx.random().unit());
+            ctx.publish_msgpack("unix", &ctx.unix_ms());
+        }
+    }
+    let mut host = Host::<Weather>::builder().unix_ms(5_000).start().unwrap();
+    host.script_units([0.25, 0.0, 0.999]);
+    (0..3).for_each(|_| host.tick());
+    assert_eq!(host.game().0, [0.25, 0.0, 0.999]);
+    assert_eq!(host.published_msgpack("unix"), Some(8_000));
 }
