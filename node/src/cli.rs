@@ -15,6 +15,7 @@ mod load;
 mod matches;
 mod mesh;
 mod module;
+mod new;
 mod node;
 pub(crate) mod operator;
 mod records;
@@ -59,7 +60,9 @@ enum Command {
     Match(matches::Match),
     Records(records::Records),
     Content(content::Content),
+    New(new::New),
     Build(building::Build),
+    Sdk(new::Sdk),
     Call(call::Call),
     Load(load::Load),
 }
@@ -79,7 +82,9 @@ impl Command {
             Self::Match(command) => command.run(),
             Self::Records(command) => command.run(),
             Self::Content(command) => command.run(),
+            Self::New(command) => command.run(),
             Self::Build(command) => command.run(),
+            Self::Sdk(command) => command.run(),
             Self::Call(command) => command.run(),
             Self::Load(command) => command.run(),
         }
@@ -151,6 +156,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let is_usage = error.is::<Faults>()
         || error.is::<LevelError>()
         || error.is::<operator::BadUrl>()
+        || error.is::<new::BadName>()
         || error.is::<call::BadStep>()
         || error.is::<call::BadUrl>()
         || error.is::<crate::load::BadUrl>();

@@ -22,6 +22,9 @@ const TARGET: &str = "wasm32-unknown-unknown";
 /// 256 KiB hold serde_json's deepest nesting (128 levels) several times over.
 const STACK_BYTES: u32 = 256 * 1024;
 
+/// Where `rookery new` puts the SDK's sources in a crate.
+const OWN_SDK: &str = ".rookery/sdk";
+
 const NO_CARGO: &str = "cannot run cargo: is Rust installed (https://rustup.rs)?";
 
 /// Builds the crate in `dir` and writes its component to `out`, or to `<dir>/<crate name>.wasm`.
@@ -30,13 +33,22 @@ pub fn build(dir: &Path, out: Option<&Path>) -> anyhow::Result<Built> {
         .canonicalize()
         .with_context(|| format!("there is no directory {}", dir.display()))?;
     let manifest = dir.join("Cargo.toml");
-    if !manifest.is_file() {
+    let Ok(text) = std::fs::read_to_string(&manifest) else {
         bail!(
             "{} has no Cargo.toml: name the directory of a match-logic crate",
             dir.display()
         );
+    };
+    if text.contains(OWN_SDK) && !dir.join(OWN_SDK).join("Cargo.toml").is_file() {
+        bail!(
+            "{} depends on the SDK in {OWN_SDK}, which is not there: `rookery sdk {}` writes it again",
+            manifest.display(),
+            dir.display()
+        );
     }
-    let artifact = compile(&manifest, &guest_rustc()?)?;
+    let packages = local_packages(&manifest)?;
+    check_crate(&packages, &manifest)?;
+    let artifact = compile(&manifest, &packages, &guest_rustc()?)?;
     let core_module =
         std::fs::read(&artifact.file).with_context(|| format!("cannot read {}", artifact.file.display()))?;
     let component = componentize(&core_module)?;
@@ -57,7 +69,7 @@ struct Artifact {
 }
 
 /// Lets cargo compile and say where the module is: its target directory may be anywhere.
-fn compile(manifest: &Path, rustc: &Path) -> anyhow::Result<Artifact> {
+fn compile(manifest: &Path, packages: &[Package], rustc: &Path) -> anyhow::Result<Artifact> {
     let output = cargo()
         .args([
             "build",
@@ -70,7 +82,7 @@ fn compile(manifest: &Path, rustc: &Path) -> anyhow::Result<Artifact> {
         .arg("--manifest-path")
         .arg(manifest)
         .arg("--config")
-        .arg(format!("target.{TARGET}.rustflags={:?}", rustflags(manifest, rustc)?))
+        .arg(format!("target.{TARGET}.rustflags={:?}", rustflags(packages, rustc)?))
         .env("RUSTC", rustc)
         // A wrapper (sccache, clippy) knows the host's compiler, not this one; flags for the host are not for the guest.
         .env_remove("RUSTC_WRAPPER")
@@ -93,12 +105,12 @@ fn find_artifact(messages: &[u8], manifest: &Path) -> anyhow::Result<Artifact> {
     struct Message {
         reason: String,
         manifest_path: Option<PathBuf>,
-        target: Option<Target>,
+        target: Option<Made>,
         #[serde(default)]
         filenames: Vec<PathBuf>,
     }
     #[derive(serde::Deserialize)]
-    struct Target {
+    struct Made {
         name: String,
     }
     for line in messages.split(|byte| *byte == b'\n') {
@@ -119,7 +131,11 @@ fn find_artifact(messages: &[u8], manifest: &Path) -> anyhow::Result<Artifact> {
             });
         }
     }
-    bail!(
+    bail!("{}", no_module(manifest))
+}
+
+fn no_module(manifest: &Path) -> String {
+    format!(
         "{} makes no WebAssembly module: its [lib] needs crate-type = [\"cdylib\"]",
         manifest.display()
     )
@@ -127,11 +143,10 @@ fn find_artifact(messages: &[u8], manifest: &Path) -> anyhow::Result<Artifact> {
 
 /// Panics carry the paths of their source files. These are shortened, so that a component does not depend on whose machine built
 /// it, and tells nobody.
-fn rustflags(manifest: &Path, rustc: &Path) -> anyhow::Result<Vec<String>> {
+fn rustflags(packages: &[Package], rustc: &Path) -> anyhow::Result<Vec<String>> {
     let mut flags = vec![format!("-Clink-arg=-zstack-size={STACK_BYTES}")];
     let mut remap = |from: &Path, to: &str| flags.push(format!("--remap-path-prefix={}={to}", from.display()));
-    // Asking first also makes cargo fetch what is missing, so that the registry's directory exists when it is looked at.
-    for package in local_packages(manifest)? {
+    for package in packages {
         remap(
             package.manifest_path.parent().unwrap_or(&package.manifest_path),
             &package.name,
@@ -152,9 +167,40 @@ struct Package {
     name: String,
     manifest_path: PathBuf,
     source: Option<String>,
+    targets: Vec<Target>,
 }
 
-/// The packages that come from directories and not from a registry: the crate, its neighbours, a vendored SDK.
+#[derive(serde::Deserialize)]
+struct Target {
+    crate_types: Vec<String>,
+}
+
+impl Package {
+    fn makes_module(&self) -> bool {
+        let mut kinds = self.targets.iter().flat_map(|target| &target.crate_types);
+        kinds.any(|kind| kind == "cdylib")
+    }
+}
+
+/// Finds what is wrong with the crate before it is compiled for a minute.
+fn check_crate(packages: &[Package], manifest: &Path) -> anyhow::Result<()> {
+    let Some(package) = packages.iter().find(|package| package.manifest_path == manifest) else {
+        let modules = packages.iter().filter(|package| package.makes_module());
+        let names: Vec<_> = modules.map(|package| package.name.as_str()).collect();
+        let members = match names.as_slice() {
+            [] => "none of its members is match logic".to_owned(),
+            names => format!("name the directory of one of its members: {}", names.join(", ")),
+        };
+        bail!("{} is a workspace and no crate; {members}", manifest.display());
+    };
+    if !package.makes_module() {
+        bail!("{}", no_module(manifest));
+    }
+    Ok(())
+}
+
+/// The packages that come from directories and not from a registry: the crate, its neighbours, a vendored SDK. Asking before the
+/// compiler's flags are made also lets cargo fetch what is missing, so that the registry's directory exists when it is looked at.
 fn local_packages(manifest: &Path) -> anyhow::Result<Vec<Package>> {
     #[derive(serde::Deserialize)]
     struct Metadata {

@@ -55,7 +55,9 @@ fn the_commands_of_this_version_are_there() {
         "config print",
         "status",
         "join",
+        "new",
         "build",
+        "sdk",
         "call",
         "load echo",
         "load fanout",
@@ -101,6 +103,9 @@ fn what_is_wrong_with_the_usage_or_the_configuration_exits_64() {
         "rookery call 2:wait:hello",
         "rookery call --url ftp://127.0.0.1:1 world.list",
         "rookery load echo --url 127.0.0.1:1",
+        "rookery new Chess",
+        "rookery new chess --template opera",
+        "rookery new chess --sdk nowhere",
     ] {
         assert_eq!(exit(line), usage, "{line}");
     }

@@ -8,6 +8,7 @@ use rookery_protocol::client::{LeaveReason, PayloadCodec, Role};
 use rookery_protocol::{Digest, MatchId, NodeName, PlayerId, SessionId};
 
 use super::engine::Engine;
+use super::host::LogLevel;
 use super::manifest::Manifest;
 use super::module::digest_of;
 use crate::matches::event::{Attachment, Event, Occupant, Outcome, Topic};
@@ -51,6 +52,9 @@ impl fmt::Display for Report {
             writeln!(f, "{} {}", manifest.name, manifest.version)?;
         }
         writeln!(f, "digest {}", self.digest)?;
+        if let Some(manifest) = &self.manifest {
+            writeln!(f, "{}", manifest.summary())?;
+        }
         for finding in &self.findings {
             let severity = match finding.severity {
                 Severity::Note => "note",
@@ -200,7 +204,12 @@ impl DryRun<'_> {
         let mut applied = Applied::default();
         self.game_match.apply(self.at_ms, event, &mut applied);
         if let Some(failure) = applied.failure {
-            self.find(Severity::Error, format!("{name} failed, {failure}"));
+            // A panic's words are the last that it logged.
+            let words = match applied.log.last() {
+                Some((LogLevel::Error, words)) => format!("; its log says: {words}"),
+                Some(_) | None => String::new(),
+            };
+            self.find(Severity::Error, format!("{name} failed, {failure}{words}"));
         } else if applied.record.outcome == Outcome::Refused {
             let reason = applied.refused.unwrap_or_default();
             let severity = if name == "start" {

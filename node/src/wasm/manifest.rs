@@ -73,6 +73,31 @@ impl Manifest {
         }
     }
 
+    /// What it asks for, in one line for its author.
+    pub fn summary(&self) -> String {
+        let codec = match self.codec {
+            PayloadCodec::Json => "json",
+            PayloadCodec::Binary => "binary",
+        };
+        let players = match self.max_players {
+            max if max == self.min_players => format!("{max} players"),
+            max => format!("{} to {max} players", self.min_players),
+        };
+        let ticks = match self.tick_hz {
+            0 => "no ticks".to_owned(),
+            hz => format!("{hz} ticks a second"),
+        };
+        let mut parts = vec![codec.to_owned(), players, ticks];
+        if self.max_spectators > 0 {
+            parts.push(format!("{} spectators", self.max_spectators));
+        }
+        parts.push(format!("{} s of grace", f64::from(self.grace_ms) / 1_000.0));
+        parts.push(format!("durability {}", self.durability.as_str()));
+        parts.push(if self.quick_play { "quick play" } else { "no quick play" }.to_owned());
+        parts.push(if self.listed { "listed" } else { "not listed" }.to_owned());
+        parts.join(", ")
+    }
+
     /// Everything that is wrong with it, each a sentence for the author.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();

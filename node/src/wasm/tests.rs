@@ -268,6 +268,9 @@ fn a_sound_module_passes_the_check() {
     assert!(report.is_ok(), "{report}");
     assert_eq!(report.findings, []);
     assert!(report.to_string().starts_with("sound 1.0.0\ndigest "), "{report}");
+    let summary =
+        "json, 1 to 8 players, 20 ticks a second, 2 spectators, 15 s of grace, durability memory, quick play, listed";
+    assert!(report.to_string().contains(summary), "{report}");
 }
 
 #[test]
@@ -290,6 +293,11 @@ fn a_check_finds_what_breaks_in_play() {
             "error: tick failed, time: used more than 10 ms",
         ),
         ("leave", "unreachable", "error: leave failed, trap: "),
+        (
+            "tick",
+            "(call $log (i32.const 3) @'nobody sits there') unreachable",
+            "; its log says: nobody sits there",
+        ),
         ("save", "unreachable", "error: save failed, trap: "),
         (
             "join",

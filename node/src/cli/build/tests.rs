@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::{TARGET, build, find_artifact, has_target, write_whole};
+use super::{Package, TARGET, build, check_crate, find_artifact, has_target, write_whole};
 
 #[test]
 fn a_directory_without_a_crate_is_refused_by_name() {
@@ -34,6 +34,41 @@ not json, as a build script may print
         .unwrap()
         .to_string();
     assert!(refused.contains("cdylib"), "{refused}");
+}
+
+#[test]
+fn what_makes_no_module_is_refused_before_it_is_compiled() {
+    let packages = r#"[
+        {"name": "chess", "manifest_path": "/m/chess/Cargo.toml", "source": null, "targets": [{"crate_types": ["cdylib"]}]},
+        {"name": "rules", "manifest_path": "/m/rules/Cargo.toml", "source": null, "targets": [{"crate_types": ["lib"]}]}
+    ]"#;
+    let packages: Vec<Package> = serde_json::from_str(packages).unwrap();
+    let check = |manifest: &str| check_crate(&packages, Path::new(manifest)).map_err(|error| error.to_string());
+    assert_eq!(check("/m/chess/Cargo.toml"), Ok(()));
+    assert!(check("/m/rules/Cargo.toml").unwrap_err().contains("cdylib"));
+    assert!(
+        check("/m/Cargo.toml")
+            .unwrap_err()
+            .ends_with("one of its members: chess")
+    );
+    assert!(
+        check_crate(&packages[1..], Path::new("/m/Cargo.toml"))
+            .unwrap_err()
+            .to_string()
+            .contains("none")
+    );
+}
+
+#[test]
+fn a_crate_that_lost_its_sdk_is_told_how_to_get_it_back() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(
+        dir.path().join("Cargo.toml"),
+        "[dependencies]\nrookery-sdk = { path = \".rookery/sdk\" }\n",
+    )
+    .unwrap();
+    let lost = build(dir.path(), None).unwrap_err().to_string();
+    assert!(lost.contains("`rookery sdk "), "{lost}");
 }
 
 #[test]
