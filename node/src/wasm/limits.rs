@@ -65,3 +65,52 @@ impl Default for Limits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Limits;
+
+    /// The SDK compares the same page with the budgets of its mock host.
+    #[test]
+    fn the_page_for_authors_has_these_figures() {
+        let page = include_str!("../../../docs/modding.md");
+        let limits = Limits::default();
+        let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+        for row in [
+            format!(
+                "| processor time | {} ms (`limits.match_cpu`)",
+                limits.call_cpu_us / 1_000
+            ),
+            format!(
+                "| memory of the match | {} (`limits.match_memory`), {} table elements |",
+                mib(limits.memory_bytes),
+                thousands(limits.table_elements)
+            ),
+            format!("| stack | {} KiB of the engine's", limits.wasm_stack_bytes >> 10),
+            format!("| calls of imports | {} |", thousands(limits.host_calls.into())),
+            format!("(payloads, keys, mail, log lines) | {} |", mib(limits.bytes_out)),
+            format!("| log lines | {}, of 4 KiB each |", limits.log_lines),
+            format!(
+                "| published state of the match | {} keys, {} in all |",
+                thousands(limits.published_keys.into()),
+                mib(limits.published_bytes)
+            ),
+            format!(
+                "| requests not answered yet | {}, {} in all;",
+                limits.outbox,
+                mib(limits.outbox_bytes)
+            ),
+            format!("| timers set | {} |", thousands(limits.timers.into())),
+            format!("| what `save` returns | {} |", mib(limits.save_bytes)),
+        ] {
+            assert!(page.contains(&row), "docs/modding.md does not say {row}");
+        }
+    }
+
+    fn thousands(number: u64) -> String {
+        match number {
+            0..1_000 => number.to_string(),
+            _ => format!("{},{:03}", number / 1_000, number % 1_000),
+        }
+    }
+}

@@ -94,6 +94,10 @@ fn check_guest(guest: &Guest, export: &'static str, kind: TrapKind, message: &st
     let failure = stage.failure().clone();
     assert_eq!(failure.kind, kind, "{export}: {failure}");
     assert!(failure.message.contains(message), "{export}: {failure}");
+    assert!(
+        is_shown_to_authors(&failure.to_string()),
+        "docs/modding.md does not show: {failure}"
+    );
     assert!(!stage.game.is_running());
     if export != "save" {
         assert_eq!(stage.record().outcome, Outcome::Trapped(kind));
@@ -101,6 +105,20 @@ fn check_guest(guest: &Guest, export: &'static str, kind: TrapKind, message: &st
     // What comes after a failure does nothing, and does not panic either.
     stage.apply(Event::Tick { elapsed_ms: 1 });
     assert_eq!(stage.record().outcome, Outcome::Stale);
+}
+
+/// Whether the page for authors has this message among its exact words.
+fn is_shown_to_authors(failure: &str) -> bool {
+    let page = include_str!("../../../../docs/modding.md");
+    let words = page
+        .split("The exact words")
+        .nth(1)
+        .and_then(|rest| rest.split("```").nth(1));
+    let mut lines = words.expect("a block of messages").lines();
+    lines.any(|line| match line.strip_suffix("...") {
+        Some(beginning) => failure.starts_with(beginning),
+        None => failure == line,
+    })
 }
 
 #[test]
