@@ -156,7 +156,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let is_usage = error.is::<Faults>()
         || error.is::<LevelError>()
         || error.is::<operator::BadUrl>()
-        || error.is::<new::BadName>()
+        || error.is::<new::BadArgument>()
         || error.is::<call::BadStep>()
         || error.is::<call::BadUrl>()
         || error.is::<crate::load::BadUrl>();

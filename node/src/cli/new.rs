@@ -55,9 +55,9 @@ pub(super) struct Sdk {
     dir: PathBuf,
 }
 
-/// What cannot be the name of a crate and of a module.
+/// What the command line says and cannot be done.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(super) enum BadName {
+pub(super) enum BadArgument {
     #[error("{0:?} cannot be a name: 1 to 64 of a-z, 0-9, '-', '_', the first one a letter")]
     Characters(String),
     #[error("{0:?} cannot be a name: it is a word of the language or a crate that match logic uses; try {0}-game")]
@@ -137,17 +137,17 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 /// The last part of the path, if a module and a crate may both be called so.
-fn name_of(path: &Path) -> Result<String, BadName> {
+fn name_of(path: &Path) -> Result<String, BadArgument> {
     let last = match path.components().next_back() {
         Some(Component::Normal(last)) => last.to_string_lossy().into_owned(),
-        _ => return Err(BadName::Characters(path.display().to_string())),
+        _ => return Err(BadArgument::Characters(path.display().to_string())),
     };
     let allowed = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '_');
     if last.len() > 64 || !last.starts_with(|c: char| c.is_ascii_lowercase()) || !last.chars().all(allowed) {
-        return Err(BadName::Characters(last));
+        return Err(BadArgument::Characters(last));
     }
     match NOT_NAMES.contains(&last.as_str()) {
-        true => Err(BadName::Taken(last)),
+        true => Err(BadArgument::Taken(last)),
         false => Ok(last),
     }
 }

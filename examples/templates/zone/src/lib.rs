@@ -17,6 +17,10 @@ const KEY: &str = "steps";
 
 const TEXT_CHARS_MAX: usize = 200;
 
+/// The number of every request to walk on. Nothing is answered when it goes well, and who could not be taken in comes back by `join`,
+/// so nobody needs to know which one it was. The others are numbered from 1.
+const WALK: u32 = 0;
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Params {
@@ -49,8 +53,6 @@ enum Purpose {
     Recall(Seat),
     /// Writing it down; nobody waits for it.
     Remember,
-    /// A way to another zone. Who cannot be taken in there comes back by `join`.
-    Walk,
 }
 
 /// What a client sends.
@@ -135,6 +137,7 @@ impl Match for Game {
 
     fn answer(&mut self, ctx: &mut Context, request: u32, outcome: Result<Vec<Entry>, Failure>) {
         match (self.requests.remove(&request), outcome) {
+            (None, Err(failure)) => ctx.info(&format!("a way was closed: {failure:?}")),
             (Some(Purpose::Recall(seat)), Ok(entries)) => {
                 let steps = entries.first().and_then(|entry| entry.data.json().ok());
                 if let Some(person) = self.people.get_mut(&seat) {
@@ -146,8 +149,7 @@ impl Match for Game {
             (Some(Purpose::Recall(_) | Purpose::Remember), Err(failure)) => {
                 ctx.warn(&format!("the store said {failure:?} to request {request}"));
             }
-            (Some(Purpose::Walk), Err(failure)) => ctx.info(&format!("a way was closed: {failure:?}")),
-            (Some(Purpose::Remember | Purpose::Walk), Ok(_)) | (None, _) => {}
+            (Some(Purpose::Remember) | None, Ok(_)) => {}
         }
     }
 
@@ -165,7 +167,7 @@ impl Game {
     }
 
     /// Hands a person over to the zone behind an exit. `leave` follows this call.
-    fn walk(&mut self, ctx: &mut Context, seat: Seat, exit: &str) {
+    fn walk(&self, ctx: &mut Context, seat: Seat, exit: &str) {
         if !self.exits.iter().any(|known| known == exit) {
             return ctx.send_json(seat, &json!({ "error": format!("no way leads to {exit}") }));
         }
@@ -174,9 +176,8 @@ impl Game {
             return ctx.send_json(seat, &json!({ "error": "wait a moment" }));
         };
         let target = format!("{}/{exit}", self.world);
-        let request = self.request(Purpose::Walk);
         ctx.mail()
-            .transfer_json(request, seat, &target, &Luggage { steps: steps + 1 });
+            .transfer_json(WALK, seat, &target, &Luggage { steps: steps + 1 });
     }
 
     fn request(&mut self, purpose: Purpose) -> u32 {

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::BadName;
+use super::BadArgument;
 
 /// Where the sources go in a crate. Hidden, because nothing there is the author's to change.
 pub(super) const DIR: &str = ".rookery/sdk";
@@ -48,7 +48,7 @@ pub(super) enum Dependency {
 
 impl Dependency {
     /// What `--sdk` says, for a crate in `dir`.
-    pub(super) fn parse(asked: &str, dir: &Path) -> Result<Dependency, BadName> {
+    pub(super) fn parse(asked: &str, dir: &Path) -> Result<Dependency, BadArgument> {
         let path = Path::new(asked);
         if !path.exists() && asked.starts_with(|c: char| c.is_ascii_digit() || "=^~".contains(c)) {
             return Ok(Dependency::Version(asked.to_owned()));
@@ -57,7 +57,7 @@ impl Dependency {
         let manifest = std::fs::read_to_string(path.join("Cargo.toml")).ok();
         match manifest.and_then(|manifest| named(&manifest.parse().ok()?)) {
             Some(true) => Ok(Dependency::Path(seen_from(dir, path))),
-            Some(false) | None => Err(BadName::NoSdk(asked.to_owned())),
+            Some(false) | None => Err(BadArgument::NoSdk(asked.to_owned())),
         }
     }
 
@@ -166,7 +166,7 @@ mod tests {
         let path = parse(sdk.to_str().unwrap()).unwrap();
         assert_eq!(path, Dependency::Path(sdk.canonicalize().unwrap()));
         for wrong in ["nowhere", env!("CARGO_MANIFEST_DIR"), ""] {
-            assert_eq!(parse(wrong), Err(BadName::NoSdk(wrong.into())));
+            assert_eq!(parse(wrong), Err(BadArgument::NoSdk(wrong.into())));
         }
     }
 

@@ -56,7 +56,10 @@ fn a_new_crate_has_its_name_and_its_sdk_and_nothing_of_the_template_s() {
         let locked = lock["package"].as_array().unwrap();
         let local = locked.iter().filter(|package| package.get("source").is_none());
         let local: Vec<_> = local.filter_map(|package| package["name"].as_str()).collect();
-        assert!(local.len() == 2 && local.contains(&"rookery-sdk") && local.contains(&"my-game"), "{local:?}");
+        assert!(
+            local.len() == 2 && local.contains(&"rookery-sdk") && local.contains(&"my-game"),
+            "{local:?}"
+        );
         assert!(
             locked
                 .iter()
@@ -94,10 +97,10 @@ fn a_name_is_one_that_a_module_and_a_crate_may_have() {
     }
     assert_eq!(name("games/chess/"), Ok("chess".into()));
     for bad in ["Chess", "4wins", "a b", "", "/", "..", "-x", "schach♟", &"a".repeat(65)] {
-        assert!(matches!(name(bad), Err(BadName::Characters(_))), "{bad}");
+        assert!(matches!(name(bad), Err(BadArgument::Characters(_))), "{bad}");
     }
     for taken in ["match", "test", "serde", "rookery-sdk"] {
-        assert_eq!(name(taken), Err(BadName::Taken(taken.into())));
+        assert_eq!(name(taken), Err(BadArgument::Taken(taken.into())));
     }
 }
 
