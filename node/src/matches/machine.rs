@@ -28,10 +28,10 @@ use super::part::{
 };
 use super::ring::Ring;
 use super::seats::SeatState;
-use crate::wasm::Module;
 use crate::wasm::host::bindings::MatchLogic;
 use crate::wasm::host::{HostState, bindings};
 use crate::wasm::instance::Instance;
+use crate::wasm::{Image, Module};
 
 pub use crate::wasm::Failure;
 pub use crate::wasm::host::LogLevel;
@@ -198,17 +198,31 @@ impl Match {
 
     /// A fresh instance with the host's part of a match that went on elsewhere; its first event is [`Event::Load`].
     pub fn restore(module: &Module, part: HostPart) -> Result<Match, Failure> {
-        let mut instance = module.instantiate(part)?;
+        Ok(Self::of(module, module.instantiate(part)?))
+    }
+
+    /// A match that goes on from an image of its guest and the host's part of the same moment, as if it had never stopped.
+    pub fn from_image(module: &Module, part: HostPart, image: &Image) -> Result<Match, Failure> {
+        Ok(Self::of(module, module.restore(part, image)?))
+    }
+
+    fn of(module: &Module, mut instance: Instance) -> Match {
         // What a component does while it is instantiated is no event, so it goes nowhere.
         instance.state_mut().roll_back();
         instance.state_mut().call.log.clear();
-        Ok(Match {
+        Match {
             instance,
             module: module.clone(),
             state: State::Running,
             asking: Asking::Live,
             history: None,
-        })
+        }
+    }
+
+    /// What the guest has in memory, between two events. Pages that did not change since the image before are shared with it. Fails
+    /// if the module cannot be captured, and after a failed call.
+    pub fn image(&mut self, previous: Option<&Image>) -> Result<Image, Failure> {
+        self.instance.image(previous)
     }
 
     /// From now on a failed call is undone, and the match can be recorded. Said before its first event.
@@ -1054,6 +1068,8 @@ fn cut_text(mut text: String) -> String {
 
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod images;
 #[cfg(test)]
 mod stage;
 #[cfg(test)]

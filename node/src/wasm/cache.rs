@@ -13,11 +13,13 @@ use rookery_protocol::Digest;
 use tracing::{debug, warn};
 use wasmtime::component::Component;
 
+use super::accessor;
+
 /// A directory of `.cwasm` files.
 #[derive(Debug)]
 pub struct Cache {
     dir: PathBuf,
-    /// Engine version, settings and processor: code compiled under another build has another name.
+    /// Engine version, settings, processor and accessor: code compiled under another build has another name.
     build: u64,
 }
 
@@ -25,6 +27,7 @@ impl Cache {
     pub(super) fn new(dir: PathBuf, engine: &wasmtime::Engine) -> Cache {
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
+        accessor::VERSION.hash(&mut hasher);
         Cache {
             dir,
             build: hasher.finish(),

@@ -84,6 +84,22 @@ pub(super) fn check(engine: &Engine, component: &[u8]) -> Report {
         }
     };
     report.manifest = Some(module.manifest().clone());
+    if let Err(reason) = module.captures() {
+        let (severity, text) = match module.manifest().declines_images() {
+            true => (
+                Severity::Warning,
+                format!("a match lives on by save and load only, for no image is taken of it: {reason}"),
+            ),
+            false => (
+                Severity::Error,
+                format!(
+                    "the node cannot take an image of a match: {reason}; a manifest whose `extra` has (\"image\", \"none\") \
+                     does without, and leaves its matches to save and load"
+                ),
+            ),
+        };
+        report.findings.push(Finding { severity, text });
+    }
     let start = StartRecord::new(MatchId::from_u128(0), &module, 1, 0);
     match Match::create(&module, start) {
         Ok(game_match) => DryRun {

@@ -13,6 +13,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rookery_protocol::Seat;
 use rookery_protocol::client::{LeaveReason, PayloadCodec, Role};
 use wasmtime::ResourceLimiter;
+use wasmtime::component::WasmList;
 
 use super::limits::Limits;
 use super::trap::Failure;
@@ -61,13 +62,20 @@ pub struct HostState {
     pub part: HostPart,
     pub(crate) call: Call,
     pub(crate) guard: Guard,
+    /// What the accessor has just shown: a piece of a linear memory.
+    pub(crate) shown: Option<WasmList<u8>>,
 }
 
 impl HostState {
     pub(crate) fn new(part: HostPart) -> HostState {
         let guard = Guard::new(&part.start.limits);
         let call = Call::new(part.random.clone());
-        HostState { part, call, guard }
+        HostState {
+            part,
+            call,
+            guard,
+            shown: None,
+        }
     }
 }
 
@@ -147,6 +155,11 @@ impl Call {
         self.log_lines = 0;
     }
 
+    /// Whether the call has asked the host for anything.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.host_calls > 0
+    }
+
     /// Judges how long the call has run, by the CPU time of its thread. The first look, at most a tick after the call began, only
     /// reads the clock: so short calls never pay for a system call.
     pub(crate) fn is_over_time(&mut self, cpu_now: Duration, limits: &Limits) -> bool {
@@ -199,7 +212,8 @@ impl Guard {
             memory_bytes_max: limits.memory_bytes,
             table_elements: 0,
             table_elements_max: limits.table_elements,
-            instances_max: limits.instances as usize,
+            // The accessor is an instance more, and none of the author's.
+            instances_max: limits.instances as usize + 1,
             memory_refused: false,
         }
     }

@@ -56,7 +56,7 @@ const VERSION_LEN_MAX: usize = 64;
 
 impl Manifest {
     /// What is assumed of a module until it has described itself.
-    pub(super) fn unknown() -> Manifest {
+    pub(crate) fn unknown() -> Manifest {
         Manifest {
             name: String::new(),
             version: String::new(),
@@ -71,6 +71,11 @@ impl Manifest {
             listed: false,
             extra: Vec::new(),
         }
+    }
+
+    /// Whether the author does without images: such a match is carried on by `save` and `load` alone.
+    pub fn declines_images(&self) -> bool {
+        self.extra.iter().any(|(key, value)| key == "image" && value == "none")
     }
 
     /// What it asks for, in one line for its author.

@@ -9,10 +9,13 @@ use rookery_protocol::{Digest, MatchId};
 use wasmparser::{ComponentTypeRef, Encoding, Parser, Payload};
 use wasmtime::component::{Component, HasSelf, Linker};
 
+use super::accessor::{self, Layout, NotCapturable};
 use super::engine::Engine;
 use super::host::HostState;
-use super::host::bindings::{MatchLogic, MatchLogicPre};
-use super::instance::Instance;
+use super::host::bindings::{MatchLogic, MatchLogicIndices};
+use super::image::Image;
+use super::image::capture::{Access, Capture, add_to_linker};
+use super::instance::{Instance, Template};
 use super::manifest::Manifest;
 use super::trap::Failure;
 use crate::matches::part::{HostPart, StartRecord};
@@ -27,10 +30,10 @@ pub struct Module {
 }
 
 struct Inner {
-    engine: Engine,
-    pre: MatchLogicPre<HostState>,
+    template: Template,
     digest: Digest,
     manifest: Manifest,
+    capture: Result<Arc<Capture>, NotCapturable>,
 }
 
 impl std::fmt::Debug for Module {
@@ -66,19 +69,35 @@ impl Module {
     pub(super) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Module, ModuleError> {
         check_imports(bytes)?;
         let digest = digest_of(bytes);
-        let component = load_or_compile(engine, bytes, digest)?;
-        let pre = link(engine, &component).map_err(|error| ModuleError::World(format!("{error:#}")))?;
-        let manifest = describe(engine, &pre, digest)?;
+        let accessor = accessor::append(bytes);
+        let shown = accessor.as_ref().map_or(bytes, |accessor| &accessor.component);
+        let component = load_or_compile(engine, shown, digest)?;
+        let template = link(engine, &component).map_err(|error| ModuleError::World(format!("{error:#}")))?;
+        // A throwaway instance. What it does besides answering goes nowhere.
+        let start = StartRecord::of_manifest(MatchId::from_u128(0), &Manifest::unknown(), digest, 0, 0);
+        let mut fresh = Instance::new(&template, None, HostPart::new(start)).map_err(ModuleError::Describe)?;
+        let capture = match accessor {
+            Ok(accessor) => capture(&component, digest, &accessor.layout, &mut fresh)?,
+            Err(reason) => Err(reason),
+        };
+        let manifest: Manifest = fresh
+            .call(|guest, store| guest.call_describe(store))
+            .map_err(ModuleError::Describe)?
+            .into();
+        let capture = match manifest.declines_images() {
+            true => capture.and(Err(NotCapturable::Declined)),
+            false => capture,
+        };
         let faults = manifest.faults();
         if !faults.is_empty() {
             return Err(ModuleError::Manifest(faults));
         }
         Ok(Module {
             inner: Arc::new(Inner {
-                engine: engine.clone(),
-                pre,
+                template,
                 digest,
                 manifest,
+                capture,
             }),
         })
     }
@@ -91,8 +110,22 @@ impl Module {
         self.inner.digest
     }
 
+    /// Whether images of its matches can be taken, and why not.
+    pub fn captures(&self) -> Result<(), &NotCapturable> {
+        self.inner.capture.as_ref().map(|_| ())
+    }
+
+    /// A fresh instance.
     pub(crate) fn instantiate(&self, part: HostPart) -> Result<Instance, Failure> {
-        Instance::new(&self.inner.engine, &self.inner.pre, part)
+        let capture = self.inner.capture.as_ref().ok().cloned();
+        Instance::new(&self.inner.template, capture, part)
+    }
+
+    /// An instance that has in memory what the image says, bit for bit.
+    pub(crate) fn restore(&self, part: HostPart, image: &Image) -> Result<Instance, Failure> {
+        let mut instance = self.instantiate(part)?;
+        instance.restore(image)?;
+        Ok(instance)
     }
 }
 
@@ -150,18 +183,30 @@ fn load_or_compile(engine: &Engine, bytes: &[u8], digest: Digest) -> Result<Comp
     Ok(component)
 }
 
-fn link(engine: &Engine, component: &Component) -> wasmtime::Result<MatchLogicPre<HostState>> {
+fn link(engine: &Engine, component: &Component) -> wasmtime::Result<Template> {
     let mut linker = Linker::new(engine.wasmtime());
     MatchLogic::add_to_linker::<HostState, HasSelf<HostState>>(&mut linker, |state| state)?;
-    MatchLogicPre::new(linker.instantiate_pre(component)?)
+    add_to_linker(&mut linker)?;
+    let pre = linker.instantiate_pre(component)?;
+    let indices = MatchLogicIndices::new(&pre)?;
+    Ok(Template {
+        engine: engine.clone(),
+        pre,
+        indices,
+    })
 }
 
-/// Asks a throwaway instance. What it does besides answering goes nowhere.
-fn describe(engine: &Engine, pre: &MatchLogicPre<HostState>, digest: Digest) -> Result<Manifest, ModuleError> {
-    let start = StartRecord::of_manifest(MatchId::from_u128(0), &Manifest::unknown(), digest, 0, 0);
-    let mut instance = Instance::new(engine, pre, HostPart::new(start)).map_err(ModuleError::Describe)?;
-    let manifest = instance
-        .call(|guest, store| guest.call_describe(store))
-        .map_err(ModuleError::Describe)?;
-    Ok(manifest.into())
+/// Takes a fresh instance for the base of all images, if it is the same as every other.
+fn capture(
+    component: &Component,
+    digest: Digest,
+    layout: &Layout,
+    fresh: &mut Instance,
+) -> Result<Result<Arc<Capture>, NotCapturable>, ModuleError> {
+    if fresh.state().call.has_asked() {
+        return Ok(Err(NotCapturable::CallsWhileInstantiated));
+    }
+    let access = Access::of(component, layout).map_err(|error| ModuleError::World(format!("{error:#}")))?;
+    let capture = fresh.capture(digest, access).map_err(ModuleError::Describe)?;
+    Ok(Ok(Arc::new(capture)))
 }

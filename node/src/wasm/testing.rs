@@ -21,6 +21,7 @@ pub(crate) struct Guest {
     bodies: BTreeMap<&'static str, String>,
     items: String,
     pages: u32,
+    declines_images: bool,
 }
 
 /// Exports, their parameters, their result, and what they do when a test says nothing.
@@ -148,6 +149,7 @@ impl Guest {
             bodies: BTreeMap::new(),
             items: String::new(),
             pages: 4,
+            declines_images: false,
         }
     }
 
@@ -161,6 +163,14 @@ impl Guest {
 
     pub(crate) fn pages(self, pages: u32) -> Guest {
         Guest { pages, ..self }
+    }
+
+    /// With `extra` (image, none) in its manifest.
+    pub(crate) fn declining_images(self) -> Guest {
+        Guest {
+            declines_images: true,
+            ..self
+        }
     }
 
     /// What an export does. `@'text'` in it stands for the address and the length of a text.
@@ -239,8 +249,15 @@ impl Guest {
         }
         body += &store8(40, 1);
         body += &store8(41, 1);
-        body += &store(44, 0);
-        body += &store(48, 0);
+        if self.declines_images {
+            for (offset, text) in [(52, "image"), (60, "none")] {
+                let (at, len) = texts.add(text);
+                body += &store(offset, at);
+                body += &store(offset + 4, len);
+            }
+        }
+        body += &store(44, MANIFEST + 52);
+        body += &store(48, u32::from(self.declines_images));
         format!("(func $manifest (result i32)\n{body}(i32.const {MANIFEST}))\n")
     }
 }
