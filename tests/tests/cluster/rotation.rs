@@ -53,6 +53,8 @@ struct Player {
     heard: u64,
     /// It has just sat down, and may have missed what was said before.
     is_back: bool,
+    /// How often it was told that outputs are gone.
+    resets: u64,
     watch: Arc<Watch>,
 }
 
@@ -89,6 +91,14 @@ impl Player {
             "match.resend" => {
                 let from = push["n"].as_u64().expect("it says from where");
                 self.send_again(from).await;
+            }
+            // A node that stood still on a busy machine gave the match up instead of handing it over, and says so.
+            "match.reset" => {
+                let n = push["n"].as_u64().expect("it says from where");
+                assert!(n >= self.heard && n <= self.sent, "{push}");
+                self.is_back = true;
+                self.resets += 1;
+                self.send_again(n + 1).await;
             }
             _ => panic!("nothing else happens: {push}"),
         }
@@ -201,6 +211,7 @@ async fn the_secret_is_replaced_node_by_node_under_a_player() {
         sent: 0,
         heard: 0,
         is_back: false,
+        resets: 0,
         watch: Arc::clone(&watch),
     };
     let playing = tokio::spawn(player.play());
@@ -212,8 +223,8 @@ async fn the_secret_is_replaced_node_by_node_under_a_player() {
     let player = playing.await.expect("the player lost nothing");
     let moves = watch.moves.load(Ordering::Relaxed);
     println!(
-        "{} inputs, each applied once; {moves} times on another node",
-        player.sent
+        "{} inputs, each applied once; {moves} times on another node, {} resets",
+        player.sent, player.resets
     );
     assert_eq!(player.heard, player.sent);
     assert!(
