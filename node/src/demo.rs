@@ -259,7 +259,7 @@ async fn prepare(ports: &[Ports], deadline: Instant) -> anyhow::Result<()> {
             }
         }
         for (name, component) in examples::BUNDLED {
-            let published: Result<Published, _> = first.put("/v1/modules", component);
+            let published: Result<Published, _> = first.publish(component, None);
             published.with_context(|| format!("the module {name} could not be published"))?;
         }
         anyhow::Ok(())

@@ -104,6 +104,22 @@ labels! {
     PauseReason { TakeOver = "take_over", Move = "move", Backup = "backup", Store = "store", Upgrade = "upgrade", }
 }
 
+labels! {
+    /// What came of a component that an operator published here.
+    Publishing {
+        Taken = "taken",
+        TooLarge = "too_large",
+        Unsigned = "unsigned",
+        Invalid = "invalid",
+        TooMany = "too_many",
+        Failed = "failed",
+    }
+}
+labels! {
+    /// Why a published module could not be used here.
+    ModuleFault { Unsigned = "unsigned", Damaged = "damaged", Invalid = "invalid", Unavailable = "unavailable", }
+}
+
 /// The mesh's own figures, counted by the mesh since it started and copied here on every scrape.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MeshFigures {
@@ -259,6 +275,9 @@ pub struct Metrics {
 
     tickets: IntGaugeVec,
     ticket_wait_seconds: HistogramVec,
+    publications: IntCounterVec,
+    module_faults: IntCounterVec,
+
     zones: IntGaugeVec,
     pub zone_moves: IntCounter,
     /// 1 on the node that leads.
@@ -606,6 +625,18 @@ impl Metrics {
             WAIT_SECONDS,
             "queue",
         );
+        let publications = f.counters_from(
+            "rookery_publications_total",
+            "Modules that operators published through this node, by what came of it.",
+            "outcome",
+            Publishing::LABELS,
+        );
+        let module_faults = f.counters_from(
+            "rookery_module_faults_total",
+            "Times that a published module could not be used on this node, by why.",
+            "reason",
+            ModuleFault::LABELS,
+        );
         let zones = f.gauges_from("rookery_zones", "Zones of all worlds, by state.", "state", ZONE_STATES);
         let zone_moves = f.counter(
             "rookery_zone_moves_total",
@@ -731,6 +762,8 @@ impl Metrics {
             held_requests,
             tickets,
             ticket_wait_seconds,
+            publications,
+            module_faults,
             zones,
             zone_moves,
             leader,
@@ -790,6 +823,14 @@ impl Metrics {
 
     pub fn match_moved(&self, reason: MoveReason) {
         self.matches_moved.with_label_values(&[reason.label()]).inc();
+    }
+
+    pub fn publishing(&self, outcome: Publishing) {
+        self.publications.with_label_values(&[outcome.label()]).inc();
+    }
+
+    pub fn module_fault(&self, fault: ModuleFault) {
+        self.module_faults.with_label_values(&[fault.label()]).inc();
     }
 
     pub fn match_saved(&self, outcome: SaveOutcome) {

@@ -3,9 +3,17 @@
 //!
 //! It does not decide which version a match runs: a match is pinned to its digest. A name's newest digest is remembered for
 //! [`HEAD_FOR`], and forgotten at once when any node announces a publication.
+//!
+//! Invariant: what is compiled has the digest that was asked for, and where keys are set a signature by one of them; both are
+//! checked here, on the bytes that came, whoever stored them and whatever the store says of them.
+
+pub mod signature;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,13 +21,20 @@ use rookery_protocol::Digest;
 use rookery_protocol::error::{ErrorCode, Refusal};
 use tokio::sync::OnceCell;
 
-use crate::store::{ModuleRow, NewModule, Store, StoreError};
+use self::signature::{KeyId, Keys, NotASignature, Signature, Untrusted};
+use crate::metrics::{Metrics, ModuleFault, Publishing};
+use crate::store::{ModuleLimits, ModulePut, ModuleRemoval, ModuleRow, NewModule, NewSignature, Store, StoreError};
+use crate::wasm::module::digest_of;
 use crate::wasm::{Engine, Manifest, Module};
 
 /// How long a name's newest digest is believed, should an announcement be lost.
 const HEAD_FOR: Duration = Duration::from_secs(2);
 
-/// Names remembered. More are looked up each time.
+/// How long a component that may not run is not fetched again to see whether it may now. A match that waits for its module's
+/// signature asks every second.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
+
+/// Names remembered, and refusals. More are looked up each time.
 const HEADS_MAX: usize = 4_096;
 
 /// Compiled components kept. Past this, all are dropped that are not being compiled.
@@ -30,6 +45,30 @@ const COMPILED_MAX: usize = 256;
 pub struct Published {
     pub row: ModuleRow,
     pub manifest: Manifest,
+}
+
+/// What an operator hands in.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    pub component: Bytes,
+    /// As the request has it: base64.
+    pub signature: Option<String>,
+}
+
+/// What a module is loaded for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    NewMatch,
+    /// One that began when its module could run. It goes on with what this node has compiled before, signed or not.
+    RunningMatch,
+}
+
+/// What an operator has decided about modules.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    pub keys: Keys,
+    pub bytes_max: u64,
+    pub limits: ModuleLimits,
 }
 
 type Cell = Arc<OnceCell<Module>>;
@@ -43,17 +82,41 @@ pub struct Modules {
 struct Inner {
     engine: Engine,
     store: Store,
+    rules: Rules,
+    metrics: Arc<Metrics>,
     compiled: Mutex<HashMap<Digest, Cell>>,
     heads: Mutex<HashMap<String, (Published, Instant)>>,
+    refused: Mutex<HashMap<(Digest, Purpose), (Refusal, Instant)>>,
+}
+
+/// Why a component did not become a module.
+enum Unusable {
+    Refused(Refusal),
+    /// Its bytes are those of its digest, but nobody answers for them.
+    Untrusted {
+        component: Bytes,
+        why: Untrusted,
+    },
+    /// What the store holds is not what it says: somebody has written into it, or it has lost bits.
+    Damaged(&'static str),
+}
+
+impl From<Refusal> for Unusable {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 impl Modules {
-    pub fn new(engine: Engine, store: Store) -> Self {
+    pub fn new(engine: Engine, store: Store, rules: Rules, metrics: Arc<Metrics>) -> Self {
         let inner = Inner {
             engine,
             store,
+            rules,
+            metrics,
             compiled: Mutex::default(),
             heads: Mutex::default(),
+            refused: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -61,7 +124,8 @@ impl Modules {
     /// The module that `name` or `name@digest` means now.
     ///
     /// # Errors
-    /// `module.not_found`, or `unavailable` when the store is away and the name is not remembered.
+    /// `module.not_found`, `module.unsigned` (new matches of it may not begin), or `unavailable` when the store is away and the
+    /// name is not remembered.
     pub async fn resolve(&self, reference: &str) -> Result<Published, Refusal> {
         if let Some((published, since)) = self.heads().get(reference)
             && since.elapsed() < HEAD_FOR
@@ -78,6 +142,10 @@ impl Modules {
             let message = format!("no module {reference} is published");
             return Err(Refusal::new(ErrorCode::ModuleNotFound, message));
         };
+        if let Err(untrusted) = self.trust(&row) {
+            self.inner.metrics.module_fault(ModuleFault::Unsigned);
+            return Err(untrusted.into());
+        }
         let manifest = serde_json::from_str(&row.manifest).map_err(|error| {
             tracing::error!(module = reference, %error, "a stored manifest cannot be read");
             Refusal::new(
@@ -97,8 +165,9 @@ impl Modules {
     /// The compiled component; fetched and compiled once, however many ask.
     ///
     /// # Errors
-    /// `module.not_found`, `module.invalid` (it does not compile here), or `unavailable`.
-    pub async fn load(&self, digest: Digest) -> Result<Module, Refusal> {
+    /// `module.not_found`, `module.invalid` (it does not compile here, or the store holds other bytes), `module.unsigned`, or
+    /// `unavailable`.
+    pub async fn load(&self, digest: Digest, purpose: Purpose) -> Result<Module, Refusal> {
         let cell = {
             let mut compiled = self.compiled();
             if compiled.len() >= COMPILED_MAX {
@@ -107,58 +176,209 @@ impl Modules {
             }
             Arc::clone(compiled.entry(digest).or_default())
         };
-        let module = cell
-            .get_or_try_init(|| async {
-                let stored = self
-                    .inner
-                    .store
-                    .get_module(&digest)
-                    .await
-                    .map_err(|error| unavailable(&error))?;
-                let Some(stored) = stored else {
-                    let message = format!("no module with digest {digest} is published");
-                    return Err(Refusal::new(ErrorCode::ModuleNotFound, message));
-                };
-                self.compile(stored.component).await
-            })
-            .await?;
-        Ok(module.clone())
+        if let Some(module) = cell.get() {
+            return Ok(module.clone());
+        }
+        if let Some((refusal, since)) = self.refused().get(&(digest, purpose))
+            && since.elapsed() < REFUSED_FOR
+        {
+            return Err(refusal.clone());
+        }
+        let (fault, refusal) = match cell.get_or_try_init(|| self.fetch(digest)).await {
+            Ok(module) => return Ok(module.clone()),
+            Err(Unusable::Untrusted { component, why }) => {
+                if purpose == Purpose::RunningMatch && self.inner.engine.has_compiled(digest) {
+                    tracing::warn!(%digest, why = %why, "a match goes on with a module that new ones may not begin with");
+                    return self.compile(component).await;
+                }
+                tracing::warn!(%digest, why = %why, "a module may not run");
+                (ModuleFault::Unsigned, why.into())
+            }
+            Err(Unusable::Damaged(why)) => {
+                tracing::error!(%digest, why, "a stored module is not what it should be");
+                let message = "the stored module cannot be used";
+                let refusal = Refusal::new(ErrorCode::ModuleInvalid, message).with("reason", why);
+                (ModuleFault::Damaged, refusal)
+            }
+            Err(Unusable::Refused(refusal)) if refusal.code == ErrorCode::ModuleInvalid => {
+                (ModuleFault::Invalid, refusal)
+            }
+            Err(Unusable::Refused(refusal)) => (ModuleFault::Unavailable, refusal),
+        };
+        self.inner.metrics.module_fault(fault);
+        if fault != ModuleFault::Unavailable {
+            let mut refused = self.refused();
+            if refused.len() >= HEADS_MAX {
+                refused.clear();
+            }
+            refused.insert((digest, purpose), (refusal.clone(), Instant::now()));
+        }
+        Err(refusal)
+    }
+
+    /// Reads a component from the store and compiles it, if it is what it is said to be.
+    async fn fetch(&self, digest: Digest) -> Result<Module, Unusable> {
+        let stored = self.inner.store.get_module(&digest).await;
+        let Some(stored) = stored.map_err(|error| unavailable(&error))? else {
+            let message = format!("no module with digest {digest} is published");
+            return Err(Refusal::new(ErrorCode::ModuleNotFound, message).into());
+        };
+        let component = stored.component;
+        if hash(component.clone()).await? != digest {
+            return Err(Unusable::Damaged("the stored bytes are not those of their digest"));
+        }
+        if let Err(why) = self.trust(&stored.module) {
+            return Err(Unusable::Untrusted { component, why });
+        }
+        let module = self.compile(component).await?;
+        if module.manifest().name != stored.module.name {
+            return Err(Unusable::Damaged(
+                "the component is stored under a name that is not its own",
+            ));
+        }
+        Ok(module)
+    }
+
+    /// Whether new matches of a stored module may begin here. Returns the key that it is signed by; none where no keys are set.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn trust(&self, row: &ModuleRow) -> Result<Option<KeyId>, Untrusted> {
+        let signatures: Vec<Signature> = row
+            .signatures
+            .iter()
+            .filter_map(|signature| signature.text.parse().ok())
+            .collect();
+        self.inner.rules.keys.check(&row.digest, &signatures)
     }
 
     async fn compile(&self, component: Bytes) -> Result<Module, Refusal> {
         let engine = self.inner.engine.clone();
-        let compiled = tokio::task::spawn_blocking(move || engine.compile(&component)).await;
-        compiled
-            .map_err(|_| Refusal::new(ErrorCode::Internal, "compiling the component was cut short"))?
-            .map_err(|error| {
-                Refusal::new(ErrorCode::ModuleInvalid, "the component cannot be used").with("reason", error.to_string())
-            })
+        blocking(move || engine.compile(&component)).await?.map_err(|error| {
+            Refusal::new(ErrorCode::ModuleInvalid, "the component cannot be used").with("reason", error.to_string())
+        })
     }
 
     /// Checks, compiles and stores a component; from then on every node can create matches of it.
     ///
     /// # Errors
-    /// `module.invalid` with the reason, or `unavailable`. Publishing the same bytes again is no error.
-    pub async fn publish(&self, component: Bytes) -> Result<Module, Refusal> {
+    /// `too_large`, `module.unsigned`, `module.invalid` with the reason, `module.too_many`, or `unavailable`. Nothing was stored,
+    /// unless the store did not answer. Publishing the same bytes again is no error.
+    pub async fn publish(&self, publication: Publication) -> Result<Module, Refusal> {
+        let published = self.take_in(publication).await;
+        let outcome = match &published {
+            Ok(_) => Publishing::Taken,
+            Err(refusal) => match refusal.code {
+                ErrorCode::TooLarge => Publishing::TooLarge,
+                ErrorCode::ModuleUnsigned => Publishing::Unsigned,
+                ErrorCode::ModuleInvalid => Publishing::Invalid,
+                ErrorCode::ModuleTooMany => Publishing::TooMany,
+                _ => Publishing::Failed,
+            },
+        };
+        self.inner.metrics.publishing(outcome);
+        published
+    }
+
+    async fn take_in(&self, publication: Publication) -> Result<Module, Refusal> {
+        let Publication { component, signature } = publication;
+        let Rules {
+            keys,
+            bytes_max,
+            limits,
+        } = &self.inner.rules;
+        if component.len() as u64 > *bytes_max {
+            let message = format!(
+                "the component has {} bytes, and the most is {bytes_max} (limits.module): build it for release and \
+                 without debug information, or raise the limit on every node",
+                component.len()
+            );
+            return Err(Refusal::new(ErrorCode::TooLarge, message).with("limit", *bytes_max));
+        }
+        let signature = self.read_signature(signature)?;
+        let digest = hash(component.clone()).await?;
+        // Before anything else is done with the bytes: what nobody answers for is not compiled either.
+        let key = keys.check(&digest, &signature).map_err(|untrusted| {
+            tracing::warn!(%digest, why = %untrusted, "a publication was refused");
+            Refusal::from(untrusted)
+        })?;
         let module = self.compile(component.clone()).await?;
         let manifest = module.manifest();
         let new = NewModule {
-            digest: module.digest(),
+            digest,
             name: manifest.name.clone(),
             version: manifest.version.clone(),
             manifest: serde_json::to_string(manifest).expect("a manifest is plain values"),
             component,
+            signature: signature.map(|signature| NewSignature {
+                text: signature.to_string(),
+                key_id: key.map(|key| key.to_string()),
+            }),
         };
-        self.inner
-            .store
-            .put_module(&new)
-            .await
-            .map_err(|error| unavailable(&error))?;
+        let put = self.inner.store.put_module(&new, *limits).await;
+        let too_many = |what: &str, key: &str, limit: u32| {
+            let message = format!(
+                "there are {limit} {what} already, the most (limits.{key}): remove one that no match uses with \
+                 `rookery module remove NAME@DIGEST`, or raise the limit"
+            );
+            Err(Refusal::new(ErrorCode::ModuleTooMany, message).with("limit", limit))
+        };
+        match put.map_err(|error| unavailable(&error))? {
+            ModulePut::New | ModulePut::Again => {}
+            ModulePut::TooManyNames => return too_many("modules", "modules", limits.names_max),
+            ModulePut::TooManyVersions => {
+                let what = format!("versions of {}", manifest.name);
+                return too_many(&what, "module_versions", limits.versions_max);
+            }
+        }
         self.compiled()
-            .entry(module.digest())
+            .entry(digest)
             .or_insert_with(|| Arc::new(OnceCell::new_with(Some(module.clone()))));
         self.forget(&manifest.name);
         Ok(module)
+    }
+
+    fn read_signature(&self, text: Option<String>) -> Result<Option<Signature>, Refusal> {
+        let Some(text) = text else { return Ok(None) };
+        match text.parse() {
+            Ok(signature) => Ok(Some(signature)),
+            Err(NotASignature) if self.inner.rules.keys.are_set() => Err(Untrusted::Malformed.into()),
+            Err(NotASignature) => Err(Refusal::new(ErrorCode::BadMessage, NotASignature.to_string())),
+        }
+    }
+
+    /// Removes a version of a module that no live match uses: `name@digest`. Returns its name.
+    ///
+    /// # Errors
+    /// `bad_message` (it does not say which version), `module.not_found`, `module.in_use`, `unavailable`.
+    pub async fn remove(&self, reference: &str) -> Result<String, Refusal> {
+        let parts = reference.split_once('@');
+        let Some((name, digest)) = parts.and_then(|(name, digest)| Some((name, digest.parse::<Digest>().ok()?))) else {
+            let message = "say which version: name@digest, as `rookery module list` prints them";
+            return Err(Refusal::new(ErrorCode::BadMessage, message));
+        };
+        let removed = self.inner.store.remove_module(name, &digest).await;
+        match removed.map_err(|error| unavailable(&error))? {
+            ModuleRemoval::Removed => {}
+            ModuleRemoval::NotFound => {
+                let message = format!("no module {reference} is published");
+                return Err(Refusal::new(ErrorCode::ModuleNotFound, message));
+            }
+            ModuleRemoval::Used { matches } => {
+                let message = "live matches use it: end them (`rookery match list`), or wait until they are over";
+                return Err(Refusal::new(ErrorCode::ModuleInUse, message).with("matches", matches));
+            }
+            ModuleRemoval::Newest => {
+                let message = format!(
+                    "it is what {name} means while other versions are there: publish one of them again first, or remove \
+                     them before it"
+                );
+                return Err(Refusal::new(ErrorCode::ModuleInUse, message));
+            }
+        }
+        self.compiled().remove(&digest);
+        self.forget(name);
+        Ok(name.to_owned())
     }
 
     /// Everything that is published.
@@ -173,18 +393,35 @@ impl Modules {
             .map_err(|error| unavailable(&error))
     }
 
-    /// A module of this name was published somewhere: the newest digest is looked up again.
+    /// Something was published under this name, or removed, somewhere: what is known of it is looked up again.
     pub fn forget(&self, name: &str) {
-        self.heads().remove(name);
+        // Also under `name@digest`: a signature may have come, or the version may be gone.
+        self.heads()
+            .retain(|reference, (published, _)| reference != name && published.row.name != name);
+        self.refused().clear();
     }
 
-    fn heads(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Published, Instant)>> {
+    fn heads(&self) -> MutexGuard<'_, HashMap<String, (Published, Instant)>> {
         self.inner.heads.lock().expect("no thread panics holding it")
     }
 
-    fn compiled(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Cell>> {
+    fn compiled(&self) -> MutexGuard<'_, HashMap<Digest, Cell>> {
         self.inner.compiled.lock().expect("no thread panics holding it")
     }
+
+    fn refused(&self) -> MutexGuard<'_, HashMap<(Digest, Purpose), (Refusal, Instant)>> {
+        self.inner.refused.lock().expect("no thread panics holding it")
+    }
+}
+
+/// Runs what would hold up a thread of sockets.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Refusal::new(ErrorCode::Internal, "working on the component was cut short"))
+}
+
+async fn hash(component: Bytes) -> Result<Digest, Refusal> {
+    blocking(move || digest_of(&component)).await
 }
 
 /// What a client hears when the store does not answer.

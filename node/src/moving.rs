@@ -17,7 +17,7 @@ use rookery_protocol::{MatchId, NodeLife, NodeName};
 
 use crate::matches::part::HostPart;
 use crate::metrics::{MoveReason, PauseReason};
-use crate::modules::unavailable;
+use crate::modules::{Purpose, unavailable};
 use crate::owner::executor::{Frozen, Origin, Restored};
 use crate::owner::room::Resumption;
 use crate::session::hub::{Hub, node_id};
@@ -287,7 +287,7 @@ async fn settle(hub: &Arc<Hub>, target: MatchId, from: Configuration) {
 
 /// Has a module compiled for a match that is about to come.
 pub async fn prepare(hub: &Arc<Hub>, digest: rookery_protocol::Digest) -> PeerAnswer {
-    match hub.modules().load(digest).await {
+    match hub.modules().load(digest, Purpose::RunningMatch).await {
         Ok(_) => PeerAnswer::Done,
         Err(refusal) => PeerAnswer::Refused(refusal),
     }
@@ -376,7 +376,7 @@ async fn become_owner(hub: &Arc<Hub>, handover: Handover) -> Result<(), Refusal>
 }
 
 async fn load(hub: &Arc<Hub>, ours: &MatchRow, handover: Handover) -> Result<(), Refusal> {
-    let module = hub.modules().load(ours.digest).await?;
+    let module = hub.modules().load(ours.digest, Purpose::RunningMatch).await?;
     let part = HostPart::decode(&handover.part).map_err(|_| {
         Refusal::new(
             ErrorCode::BadMessage,

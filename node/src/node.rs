@@ -22,7 +22,8 @@ use crate::gateway::handshake::Origins;
 use crate::gateway::outbox::{Close, OutboxLimits};
 use crate::gateway::settings::{Counters, Settings};
 use crate::metrics::{MeshFigures, MeshLimit, Metrics, RateClass};
-use crate::modules::Modules;
+use crate::modules::signature::Keys;
+use crate::modules::{Modules, Rules};
 use crate::operations::Operator;
 use crate::owner::Executor;
 use crate::owner::desk::Desk;
@@ -31,7 +32,7 @@ use crate::services::Services;
 use crate::session::host::Host;
 use crate::session::hub::{Hub, HubParts};
 use crate::session::listener::Listener;
-use crate::store::{self, OPERATIONS, Store, StoreOptions};
+use crate::store::{self, ModuleLimits, OPERATIONS, Store, StoreOptions};
 use crate::takeover;
 use crate::wasm::{Engine, EngineConfig};
 
@@ -184,7 +185,7 @@ impl Node {
         let engine = Engine::new(EngineConfig {
             cache_dir: Some(config.node.data_dir.join("modules")),
         })?;
-        let modules = Modules::new(engine, store.clone());
+        let modules = Modules::new(engine, store.clone(), module_rules(&config), Arc::clone(&metrics));
         let hub = Hub::new(HubParts {
             local: local.clone(),
             config: Arc::clone(&config),
@@ -527,6 +528,17 @@ fn executor_threads(config: &Config) -> usize {
 fn quantised(load: u64) -> u64 {
     let step = (load / 10).max(1);
     load / step * step
+}
+
+fn module_rules(config: &Config) -> Rules {
+    Rules {
+        keys: Keys::new(config.modules.keys.clone()),
+        bytes_max: config.limits.module.bytes(),
+        limits: ModuleLimits {
+            names_max: config.limits.modules,
+            versions_max: config.limits.module_versions,
+        },
+    }
 }
 
 fn ops_token(config: &Config) -> Option<&str> {

@@ -12,7 +12,7 @@ use rookery_protocol::{MatchId, NodeName, PlayerId};
 
 use crate::config::Service;
 use crate::content::Item;
-use crate::modules::unavailable;
+use crate::modules::{Publication, unavailable};
 use crate::ops::Operations;
 use crate::ops::content::PutContent;
 use crate::ops::view::{
@@ -54,6 +54,16 @@ impl Operator {
             .await
             .map_err(|error| unavailable(&error))?;
         row.ok_or_else(|| Refusal::new(ErrorCode::MatchNotFound, format!("there is no match {target}")))
+    }
+
+    /// Tells every node that what is published under a name has changed. Lost somewhere: that node believes the older digest for
+    /// two more seconds.
+    fn announce(&self, module: &str) {
+        let _ = self
+            .hub
+            .cluster()
+            .broadcast(MODULES_GROUP, &Bytes::from(module.to_owned()));
+        self.hub.services().worlds.published();
     }
 
     /// Sends an order to the owner of a live match.
@@ -419,7 +429,15 @@ impl Operations for Operator {
             .into_iter()
             .filter_map(|row| {
                 let manifest: Manifest = serde_json::from_str(&row.manifest).ok()?;
+                let trusted = self.hub.modules().trust(&row);
+                let said = || row.signatures.iter().find_map(|signature| signature.key_id.clone());
                 Some(ModuleView {
+                    signed_by: match trusted {
+                        Ok(Some(key)) => Some(key.to_string()),
+                        Ok(None) => said(),
+                        Err(_) => None,
+                    },
+                    refused: trusted.err().map(|why| why.to_string()),
                     name: row.name,
                     version: row.version,
                     digest: row.digest,
@@ -429,27 +447,30 @@ impl Operations for Operator {
                     tick_hz: manifest.tick_hz,
                     max_players: manifest.max_players,
                     published_at: row.published_at_ms,
+                    bytes: row.bytes,
                 })
             })
             .collect();
         Ok(ModulesView { modules })
     }
 
-    async fn publish(&self, component: Bytes) -> Result<Published, Refusal> {
-        let module = self.hub.modules().publish(component).await?;
+    async fn publish(&self, publication: Publication) -> Result<Published, Refusal> {
+        let module = self.hub.modules().publish(publication).await?;
         let manifest = module.manifest();
-        // Lost somewhere: that node believes the older digest for two more seconds.
-        let _ = self
-            .hub
-            .cluster()
-            .broadcast(MODULES_GROUP, &Bytes::from(manifest.name.clone()));
-        self.hub.services().worlds.published();
+        self.announce(&manifest.name);
         tracing::info!(module = manifest.name, digest = %module.digest(), "module published");
         Ok(Published {
             name: manifest.name.clone(),
             version: manifest.version.clone(),
             digest: module.digest(),
         })
+    }
+
+    async fn remove_module(&self, reference: &str) -> Result<(), Refusal> {
+        let name = self.hub.modules().remove(reference).await?;
+        self.announce(&name);
+        tracing::info!(module = reference, "module removed");
+        Ok(())
     }
 
     async fn worlds(&self) -> Result<WorldsView, Refusal> {

@@ -5,6 +5,7 @@
 
 mod access;
 pub mod content;
+pub mod modules;
 pub mod view;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::content::Item;
 use crate::metrics::Metrics;
+use crate::modules::Publication;
 use access::Access;
 use content::PutContent;
 use view::{
@@ -40,10 +42,6 @@ use view::{
     KickRequest, MatchPage, MatchView, ModulesView, MoveRequest, Moved, PageRequest, Published, QueuesView, RecordPage,
     RecordRequest, WorldsView,
 };
-
-/// The largest component that may be published. Components of whole games are below 10 MiB; each is kept in memory while it
-/// is compiled.
-pub const MODULE_BYTES_MAX: usize = 64 << 20;
 
 /// The largest other request.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
@@ -69,7 +67,9 @@ pub trait Operations: Send + Sync + 'static {
     fn forget_node(&self, name: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
     fn modules(&self) -> impl Future<Output = Result<ModulesView, Refusal>> + Send;
     /// Answers when the module is stored and compiled here.
-    fn publish(&self, component: Bytes) -> impl Future<Output = Result<Published, Refusal>> + Send;
+    fn publish(&self, publication: Publication) -> impl Future<Output = Result<Published, Refusal>> + Send;
+    /// Removes a version of a module, `name@digest`, that nothing uses.
+    fn remove_module(&self, reference: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
     /// Joins through a peer at `host:port`, and fails when it does not answer; it stays a seed and is tried again.
     fn join_peer(&self, peer: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
     /// Tells a node to leave the cluster; `*` is the node that is asked. Answers when it begins.
@@ -120,12 +120,6 @@ pub fn router<O: Operations>(operations: Arc<O>, metrics: Arc<Metrics>, token: O
         .route("/v1/matches/{target}/{zone}/end", post(end_match::<O>))
         .route("/v1/matches/{target}/{zone}/kick", post(kick::<O>))
         .route("/v1/matches/{target}/{zone}/move", post(move_match::<O>))
-        .route(
-            "/v1/modules",
-            get(modules::<O>)
-                .put(publish::<O>)
-                .layer(DefaultBodyLimit::max(MODULE_BYTES_MAX)),
-        )
         .route("/v1/queues", get(queues::<O>))
         .route("/v1/worlds", get(worlds::<O>))
         .route("/v1/faults/cut-data-links", post(cut_data_links::<O>))
@@ -133,6 +127,7 @@ pub fn router<O: Operations>(operations: Arc<O>, metrics: Arc<Metrics>, token: O
         .route("/v1/nodes/{name}/drain", post(drain::<O>))
         .route("/v1/records", get(records::<O>))
         .merge(content::routes::<O>())
+        .merge(modules::routes::<O>())
         .route("/console/", get(not_served))
         .with_state(operations.clone())
         .route("/metrics", get(move || async move { render(&metrics) }))
@@ -208,7 +203,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::BadMessage | ErrorCode::ModuleInvalid | ErrorCode::ChannelInvalid => StatusCode::BAD_REQUEST,
         ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
-        ErrorCode::Forbidden | ErrorCode::ChannelForbidden => StatusCode::FORBIDDEN,
+        ErrorCode::Forbidden | ErrorCode::ChannelForbidden | ErrorCode::ModuleUnsigned => StatusCode::FORBIDDEN,
         ErrorCode::UnknownType
         | ErrorCode::MatchNotFound
         | ErrorCode::MatchNotJoined
@@ -223,6 +218,8 @@ fn status_of(code: ErrorCode) -> StatusCode {
         | ErrorCode::MatchRefused
         | ErrorCode::MatchTooMany
         | ErrorCode::MatchInputFailed
+        | ErrorCode::ModuleTooMany
+        | ErrorCode::ModuleInUse
         | ErrorCode::NameTaken
         | ErrorCode::QueueFull
         | ErrorCode::QueueAlreadyWaiting
@@ -353,14 +350,6 @@ async fn forget_node<O: Operations>(
     let Path(name) = name?;
     node.forget_node(&name).await?;
     Ok(Json(json!({})))
-}
-
-async fn modules<O: Operations>(State(node): Node<O>) -> Answer<ModulesView> {
-    Ok(Json(node.modules().await?))
-}
-
-async fn publish<O: Operations>(State(node): Node<O>, component: Result<Bytes, BytesRejection>) -> Answer<Published> {
-    Ok(Json(node.publish(component?).await?))
 }
 
 async fn queues<O: Operations>(State(node): Node<O>) -> Answer<QueuesView> {

@@ -48,7 +48,9 @@ pub use self::matches::{
     Cas, Configuration, CreateMatchError, Created, Durability, FinalStatus, Finish, MatchKind, MatchRow, MatchStatus,
     NewMatch,
 };
-pub use self::modules::{ModuleRow, NewModule, StoredModule};
+pub use self::modules::{
+    ModuleLimits, ModulePut, ModuleRemoval, ModuleRow, NewModule, NewSignature, StoredModule, StoredSignature,
+};
 pub use self::names::ClaimError;
 pub use self::nodes::{NodeLife, NodeRow, Registration};
 pub use self::parties::{LeftParty, PartyMember, PartyOutcome, PartyRow};
@@ -69,7 +71,7 @@ use self::sql::{Database, Sql, Transaction, args};
 use crate::traces::TARGET;
 
 /// The number of this build, as `min_build` of a database counts it. It rises with every release that migrates.
-pub const BUILD: u64 = 2;
+pub const BUILD: u64 = 3;
 
 /// An answered ping is this old at most while the store counts as up.
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -133,6 +135,7 @@ pub const OPERATIONS: &[&str] = &[
     "release_lease",
     "release_name",
     "release_node",
+    "remove_module",
     "renew_node",
     "revoke_tokens",
     "rotate_token",

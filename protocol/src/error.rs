@@ -56,6 +56,12 @@ error_codes! {
     MatchInputFailed = "match.input_failed",
     ModuleNotFound = "module.not_found",
     ModuleInvalid = "module.invalid",
+    /// Where modules must be signed: not by a key that counts. `details.reason` is `unsigned`, `other_key` or `malformed`.
+    ModuleUnsigned = "module.unsigned",
+    /// `details.limit` says how many there may be.
+    ModuleTooMany = "module.too_many",
+    /// It cannot be removed: live matches use it, or its name means it.
+    ModuleInUse = "module.in_use",
     NameTaken = "name.taken",
     QueueUnknown = "queue.unknown",
     QueueFull = "queue.full",

@@ -1,20 +1,24 @@
-//! `rookery module …`: check, publish and list match logic.
+//! `rookery module …`: check, sign, publish, list and remove match logic, and make keys to sign it with.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::operator::{OpsOptions, pretty};
+use super::operator::{OpsOptions, pretty, segment};
 use super::say;
-use super::table::table;
+use super::table::{or_dash, table};
+use crate::modules::signature::SigningKey;
 use crate::ops::view::{ModuleView, ModulesView, Published};
+use crate::wasm::module::digest_of;
 use crate::wasm::{Engine, EngineConfig, Severity};
 
-/// Check, publish and list match logic.
+/// Check, sign, publish, list and remove match logic.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  rookery module publish duel.wasm")]
 pub(super) struct Module {
@@ -27,6 +31,9 @@ enum ModuleCommand {
     Check(Check),
     Publish(Publish),
     List(List),
+    Remove(Remove),
+    Keygen(Keygen),
+    Sign(Sign),
 }
 
 impl Module {
@@ -35,6 +42,9 @@ impl Module {
             ModuleCommand::Check(command) => command.run(),
             ModuleCommand::Publish(command) => command.run(),
             ModuleCommand::List(command) => command.run(),
+            ModuleCommand::Remove(command) => command.run(),
+            ModuleCommand::Keygen(command) => command.run(),
+            ModuleCommand::Sign(command) => command.run(),
         }
     }
 }
@@ -93,13 +103,24 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
 struct Publish {
     /// The component, as `rookery build` makes it.
     file: PathBuf,
+    /// Sign it with this private key, as `rookery module keygen` writes it. Needed where the cluster sets `modules.keys`.
+    #[arg(long, value_name = "FILE", conflicts_with = "signature")]
+    key: Option<PathBuf>,
+    /// The signature that `rookery module sign` printed, where the key is not on this machine.
+    #[arg(long, value_name = "BASE64")]
+    signature: Option<String>,
     #[command(flatten)]
     ops: OpsOptions,
 }
 
 impl Publish {
     fn run(self) -> anyhow::Result<ExitCode> {
-        let published: Published = self.ops.client()?.put("/v1/modules", &read(&self.file)?)?;
+        let component = read(&self.file)?;
+        let signature = match (&self.key, self.signature) {
+            (Some(key), _) => Some(signing_key(key)?.sign(&digest_of(&component)).to_string()),
+            (None, signature) => signature,
+        };
+        let published: Published = self.ops.client()?.publish(&component, signature.as_deref())?;
         if self.ops.json {
             say(pretty(&published));
         } else {
@@ -130,11 +151,127 @@ impl List {
                 module.version.clone(),
                 if module.newest { "newest".into() } else { String::new() },
                 module.durability.clone(),
+                kib(module.bytes),
+                match &module.refused {
+                    Some(_) => "REFUSED".into(),
+                    None => or_dash(module.signed_by.as_ref()),
+                },
                 module.digest.to_string(),
             ]
         };
         let rows: Vec<_> = view.modules.iter().map(row).collect();
-        say(table(&["MODULE", "VERSION", "", "DURABILITY", "DIGEST"], &rows));
+        let header = ["MODULE", "VERSION", "", "DURABILITY", "KIB", "SIGNED BY", "DIGEST"];
+        say(table(&header, &rows));
+        for module in &view.modules {
+            if let Some(why) = &module.refused {
+                say(format!("{}@{}: {why}", module.name, module.digest));
+            }
+        }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn kib(bytes: u64) -> String {
+    bytes.div_ceil(1 << 10).to_string()
+}
+
+/// Remove a version that no live match uses. What is over stays findable, and can no longer be replayed.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  rookery module remove duel@8f434346648f6b96df89dda901c5176b10a6d83961dd3c1ac88b59b2dc327aa4"
+)]
+struct Remove {
+    /// The version as NAME@DIGEST; `rookery module list` prints both.
+    module: String,
+    #[command(flatten)]
+    ops: OpsOptions,
+}
+
+impl Remove {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let path = format!("/v1/modules/{}", segment(&self.module));
+        let removed: Value = self.ops.client()?.delete(&path)?;
+        if self.ops.json {
+            say(pretty(&removed));
+        } else {
+            say(format!("{} is removed", self.module));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Make a key to sign modules with: the private half goes into a file, the public half is printed for `modules.keys`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  rookery module keygen --out module.key
+  ROOKERY_MODULES__KEYS=\"$(rookery module keygen --out module.key)\" rookery node")]
+struct Keygen {
+    /// Where the private half goes. A file that is there is not written over.
+    #[arg(long, value_name = "FILE", default_value = "module.key")]
+    out: PathBuf,
+}
+
+impl Keygen {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let pem = SigningKey::generate();
+        let mut options = fs::OpenOptions::new();
+        // Readable by its owner only, from its first moment.
+        let options = options.write(true).create_new(true).mode(0o600);
+        let mut file = options
+            .open(&self.out)
+            .with_context(|| format!("cannot write a new file {}", self.out.display()))?;
+        file.write_all(pem.as_bytes())
+            .and_then(|()| file.sync_all())
+            .with_context(|| format!("cannot write {}", self.out.display()))?;
+        say(signing_key(&self.out)?.public());
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Sign a component, and print the signature. Needs no node.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  rookery module sign duel.wasm --key module.key")]
+struct Sign {
+    /// The component, as `rookery build` makes it.
+    file: PathBuf,
+    /// The private key, as `rookery module keygen` or `openssl genpkey -algorithm ed25519` writes it.
+    #[arg(long, value_name = "FILE", default_value = "module.key")]
+    key: PathBuf,
+}
+
+impl Sign {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let key = signing_key(&self.key)?;
+        say(key.sign(&digest_of(&read(&self.file)?)));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn signing_key(file: &Path) -> anyhow::Result<SigningKey> {
+    SigningKey::from_pem(&read(file)?).with_context(|| format!("{} cannot be used", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::modules::signature::{Keys, PublicKey, Signature};
+
+    #[test]
+    fn a_new_key_is_its_owners_alone_and_never_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("module.key");
+        Keygen { out: out.clone() }.run().unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&out).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        let before = read(&out).unwrap();
+        assert!(Keygen { out: out.clone() }.run().is_err());
+        assert_eq!(read(&out).unwrap(), before);
+        let key = signing_key(&out).unwrap();
+        let component = digest_of(b"a component");
+        let (printed, signed) = (key.public().to_string(), key.sign(&component).to_string());
+        let keys = Keys::new(vec![printed.parse::<PublicKey>().unwrap()]);
+        assert!(keys.check(&component, &[signed.parse::<Signature>().unwrap()]).is_ok());
+        fs::write(&out, "no key").unwrap();
+        let error = signing_key(&out).err().unwrap();
+        assert!(format!("{error:#}").contains("rookery module keygen"), "{error:#}");
     }
 }

@@ -9,6 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::ops::modules::SIGNATURE;
+
 /// A publish answers when the module is compiled, which takes seconds for a large one on a busy machine.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -114,9 +116,19 @@ impl OpsClient {
         self.read(path, self.authorised(self.agent.post(self.url(path))).send_json(body))
     }
 
-    pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, OpsError> {
-        let request = self.agent.put(self.url(path)).content_type("application/wasm");
-        self.read(path, self.authorised(request).send(body))
+    /// Hands a component in, with its signature where there is one.
+    pub(crate) fn publish<T: DeserializeOwned>(
+        &self,
+        component: &[u8],
+        signature: Option<&str>,
+    ) -> Result<T, OpsError> {
+        const PATH: &str = "/v1/modules";
+        let request = self.agent.put(self.url(PATH)).content_type("application/wasm");
+        let request = match signature {
+            Some(signature) => request.header(SIGNATURE.as_str(), signature),
+            None => request,
+        };
+        self.read(PATH, self.authorised(request).send(component))
     }
 
     /// Puts bytes of which the node sees for itself what they are.

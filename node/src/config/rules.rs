@@ -11,6 +11,7 @@ use super::sections::{Config, Registration};
 use super::tables::{Queue, World};
 use super::units::Secret;
 use crate::ops::content::CONTENT_BYTES_MAX;
+use crate::ops::modules::MODULE_BYTES_MAX;
 
 /// The shortest cluster secret; shorter ones can be guessed.
 pub const SECRET_BYTES_MIN: usize = 32;
@@ -49,6 +50,7 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
     check_listeners(config, faults);
     check_files(config, faults);
     check_limits(config, faults);
+    check_module_keys(config, faults);
     if config.queues.reserve.is_zero() {
         faults.rule("queues.reserve", "must be longer than 0");
     }
@@ -276,6 +278,8 @@ fn check_limits(config: &Config, faults: &mut Faults) {
         ("limits.created_per_player", limits.created_per_player),
         ("chat.keep_lines", config.chat.keep_lines),
         ("limits.storage_values", limits.storage_values),
+        ("limits.modules", limits.modules),
+        ("limits.module_versions", limits.module_versions),
     ];
     for (key, _) in counts.iter().filter(|(_, count)| *count == 0) {
         faults.rule(key, "must be at least 1");
@@ -286,12 +290,17 @@ fn check_limits(config: &Config, faults: &mut Faults) {
         ("limits.outbox", limits.outbox.bytes(), 64 << 10),
         ("limits.match_memory", limits.match_memory.bytes(), 64 << 10),
         ("limits.storage_value", limits.storage_value.bytes(), 1 << 10),
+        ("limits.module", limits.module.bytes(), 64 << 10),
     ];
     for (key, bytes, least) in sizes.iter().filter(|(_, bytes, least)| bytes < least) {
         faults.rule(
             key,
             format!("{bytes} bytes are too few; the least is {} KiB", least >> 10),
         );
+    }
+    if limits.module.bytes() > MODULE_BYTES_MAX {
+        let most = MODULE_BYTES_MAX >> 20;
+        faults.rule("limits.module", format!("must be at most {most} MiB"));
     }
     let (value, total) = (config.content.value.bytes(), config.content.total.bytes());
     if value == 0 || value > CONTENT_BYTES_MAX as u64 {
@@ -310,6 +319,16 @@ fn check_limits(config: &Config, faults: &mut Faults) {
     ];
     for (key, _) in durations.iter().filter(|(_, duration)| duration.as_millis() == 0) {
         faults.rule(key, "must be at least 1ms");
+    }
+}
+
+/// Which of two equal keys is the one to be taken away is a trap for whoever rotates them.
+fn check_module_keys(config: &Config, faults: &mut Faults) {
+    let keys = &config.modules.keys;
+    for (place, key) in keys.iter().enumerate() {
+        if keys[..place].contains(key) {
+            faults.rule("modules.keys", format!("`{key}` stands there twice"));
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use rookery_protocol::NodeName;
 use super::setting::{section, words};
 use super::tables::{Module, Queue, World};
 use super::units::{Rate, Secret, Size};
+use crate::modules::signature::PublicKey;
 
 section! {
     /// Everything that an operator may set. No key is needed to run one node.
@@ -225,6 +226,13 @@ section! {
         storage_values: u32 = 1_000,
         /// Players whose presence a session may watch.
         presence_watches: u32 = 1_000,
+        /// One component that is published, 256 MiB at most. It is in memory while it is compiled, and a row of the database. Raise it for
+        /// languages that bring a large runtime along.
+        module: Size = Size::mib(64),
+        /// Names of published modules.
+        modules: u32 = 1_000,
+        /// Versions of one module; `rookery module remove` makes room. Raise it where every build is published.
+        module_versions: u32 = 200,
         /// Linear memory of one match.
         match_memory: Size = Size::mib(64),
         /// Processor time of one call of a match. Raise it for modules with a heavy tick.
@@ -247,8 +255,12 @@ section! {
 }
 
 section! {
-    /// What each module may be used for.
+    /// Whose modules may run, and what each may be used for.
     ModulesSection {
+        /// Public keys (ed25519, base64) of those whose modules may run. Without any every module may that an operator publishes. With
+        /// some, a module needs a signature by one of them, which each node checks before it runs the module. Set it where the store or
+        /// the operators' token is less trusted than your build machine; two keys while one replaces the other.
+        keys: Vec<PublicKey> = Vec::new(),
         .. by_name: Module,
     }
 }

@@ -12,6 +12,7 @@ use rookery_protocol::NodeName;
 use super::faults::Faults;
 use super::raw::{Node, Raw};
 use super::units::{Rate, Secret, Size, parse_duration, print_duration};
+use crate::modules::signature::PublicKey;
 
 /// One key, as `docs/configuration.md` lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -277,6 +278,8 @@ text_setting!(
         .map_err(|_| format!("`{text}` is not a node name: 1 to 63 of a-z, A-Z, 0-9, '-', '_', '.'")),
     |name| name.to_string()
 );
+
+text_setting!(PublicKey, "a public key", str::parse, |key| key.to_string());
 
 impl Setting for Size {
     fn read(raw: Raw, at: &str, faults: &mut Faults) -> Option<Self> {

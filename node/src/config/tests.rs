@@ -108,9 +108,14 @@ fn variables_are_read_by_the_type_of_their_key() {
         ("ROOKERY_NODE__DEMO_PAGE", "true"),
         ("ROOKERY_MATCHES__RECORDS_FOR", "1d 12h"),
         ("ROOKERY_MODULES__DUEL__CREATE", "server"),
+        (
+            "ROOKERY_MODULES__KEYS",
+            "6kpsY+KcUgq+9VB7Ey7F+ZVHdq6+vnuSQh7qaRRG0iw=, AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+        ),
         ("ROOKERY_ADVERTISE__PEER", ""),
     ];
     let config = load("", &environment, &[]).unwrap();
+    assert_eq!(config.modules.keys.len(), 2);
     assert_eq!(config.cluster.seeds, ["a:7701", "b:7701"]);
     assert_eq!(config.cluster.dns, ["c:7701", "_rookery._udp.example.org"]);
     assert_eq!(config.cluster.name, "12345");
@@ -263,6 +268,15 @@ fn rules_over_several_keys_name_the_key_to_change() {
             "auth.key: needed, because `auth.registration` is `external`",
         ),
         ("[auth]\nissuer = \"x\"", "auth.issuer: has an effect only when"),
+        ("[limits]\nmodule = \"1GiB\"", "limits.module: must be at most 256 MiB"),
+        (
+            "[limits]\nmodule_versions = 0",
+            "limits.module_versions: must be at least 1",
+        ),
+        (
+            "[modules]\nkeys = [\"6kpsY+KcUgq+9VB7Ey7F+ZVHdq6+vnuSQh7qaRRG0iw=\", \"6kpsY+KcUgq+9VB7Ey7F+ZVHdq6+vnuSQh7qaRRG0iw=\"]",
+            "modules.keys: `6kpsY+KcUgq+9VB7Ey7F+ZVHdq6+vnuSQh7qaRRG0iw=` stands there twice",
+        ),
         ("[queues.duel]\nteams = 1", "queues.duel.module: needed"),
         (
             "[queues.duel]\nmodule = \"duel\"\nteams = 3",

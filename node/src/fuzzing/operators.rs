@@ -6,6 +6,8 @@ use rookery_protocol::{Digest, MatchId, NodeName};
 
 use crate::content::Item;
 use crate::keys;
+use crate::modules::Publication;
+use crate::modules::signature::Signature;
 use crate::operations::read_record_cursor;
 use crate::ops::Operations;
 use crate::ops::content::PutContent;
@@ -72,14 +74,22 @@ impl Operations for Judge {
         Ok(ModulesView::default())
     }
 
-    async fn publish(&self, component: Bytes) -> Result<Published, Refusal> {
-        let checked = check_imports(&component);
+    async fn publish(&self, publication: Publication) -> Result<Published, Refusal> {
+        if let Some(signature) = &publication.signature {
+            let parsed = signature.parse::<Signature>();
+            parsed.map_err(|error| Refusal::new(ErrorCode::BadMessage, error.to_string()))?;
+        }
+        let checked = check_imports(&publication.component);
         checked.map_err(|error| Refusal::new(ErrorCode::ModuleInvalid, error.to_string()))?;
         Ok(Published {
             name: "duel".into(),
             version: "1.0.0".into(),
             digest: Digest([1; 32]),
         })
+    }
+
+    async fn remove_module(&self, reference: &str) -> Result<(), Refusal> {
+        nothing(ErrorCode::ModuleNotFound, reference)
     }
 
     async fn join_peer(&self, peer: &str) -> Result<(), Refusal> {

@@ -139,8 +139,12 @@ impl Operations for Node {
         Err(Refusal::new(ErrorCode::Unavailable, "the database does not answer"))
     }
 
-    async fn publish(&self, component: Bytes) -> Result<Published, Refusal> {
-        match component.len() {
+    async fn publish(&self, publication: Publication) -> Result<Published, Refusal> {
+        if let Some(signature) = &publication.signature {
+            self.tell(format!("signed {signature}"));
+        }
+        match publication.component.len() {
+            2 => Err(Refusal::new(ErrorCode::ModuleUnsigned, "not signed")),
             3 => Err(Refusal::new(ErrorCode::ModuleInvalid, "not a component")),
             length => Ok(Published {
                 name: format!("{length} bytes"),
@@ -148,6 +152,14 @@ impl Operations for Node {
                 digest: Digest([1; 32]),
             }),
         }
+    }
+
+    async fn remove_module(&self, reference: &str) -> Result<(), Refusal> {
+        if reference.starts_with("used@") {
+            return Err(Refusal::new(ErrorCode::ModuleInUse, "live matches use it"));
+        }
+        self.tell(format!("remove {reference}"));
+        Ok(())
     }
 
     fn cut_data_links(&self) -> Result<(), Refusal> {
@@ -323,6 +335,8 @@ async fn refusals_carry_code_message_and_details_under_a_fitting_status() {
         ("GET", "/v1/modules", b"", 503, "unavailable"),
         ("GET", "/v1/matches?limit=many", b"", 400, "bad_message"),
         ("PUT", "/v1/modules", b"abc", 400, "module.invalid"),
+        ("PUT", "/v1/modules", b"ab", 403, "module.unsigned"),
+        ("DELETE", "/v1/modules/used@7", b"", 409, "module.in_use"),
         ("POST", "/v1/matches/square/kick", b"{", 400, "bad_message"),
         ("POST", "/v1/matches/square/kick", b"{}", 400, "bad_message"),
         ("POST", "/v1/cluster/join", b"", 400, "bad_message"),
@@ -389,6 +403,13 @@ async fn orders_reach_the_node() {
             (200, &json!(node), &json!(deadline_ms))
         );
     }
+    let removed = listener.request("DELETE", "/v1/modules/duel@07", &[], b"").await;
+    assert_eq!(removed, (200, "{}".into()));
+    for value in ["c2lnbmVk", "no base64"] {
+        let header = ("x-rookery-signature", value);
+        let (status, _) = listener.request("PUT", "/v1/modules", &[header], b"component").await;
+        assert_eq!(status, 200);
+    }
     listener.get("/v1/matches").await;
     listener.get("/v1/matches?limit=5000&cursor=c&module=duel").await;
     let expected = [
@@ -403,6 +424,9 @@ async fn orders_reach_the_node() {
         "move square None",
         "drain rook-2 500",
         "drain * 25000",
+        "remove duel@07",
+        "signed c2lnbmVk",
+        "signed no base64",
         "matches Some(100) None None",
         "matches Some(1000) Some(\"c\") Some(\"duel\")",
     ];

@@ -271,6 +271,16 @@ pub struct ModuleView {
     pub max_players: u32,
     /// Unix milliseconds.
     pub published_at: u64,
+    /// Length of the component.
+    #[serde(default)]
+    pub bytes: u64,
+    /// The key that it is signed by: of the keys that this node believes, or, where none are set, the one that was said when it was
+    /// stored.
+    #[serde(default)]
+    pub signed_by: Option<String>,
+    /// Why new matches of it may not begin on this node, if they may not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// The answer to `PUT /v1/modules`.

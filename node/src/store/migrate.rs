@@ -44,6 +44,10 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         sql: migration!("0005_saves"),
         min_build: 1,
     },
+    Migration {
+        sql: migration!("0006_module_signatures"),
+        min_build: 1,
+    },
 ];
 
 /// PostgreSQL: nodes that start at once wait here for each other, longer than a statement may usually take. SQLite's writer

@@ -79,12 +79,12 @@ suite! {
     a_lease_has_one_holder_and_a_new_epoch_for_each_holding,
     generations_rise_at_every_start,
     a_superseded_life_cannot_renew,
-    a_module_is_stored_once_and_the_last_published_is_its_names_newest,
 }
 
 mod chat;
 mod content;
 mod matches;
+mod modules;
 mod opening;
 mod owned;
 mod players;
@@ -213,46 +213,6 @@ async fn a_superseded_life_cannot_renew(place: &Place) {
     assert_eq!(nodes[0].life, node("a", second));
     assert_eq!(nodes[0].peer, "127.0.0.1:7701");
     assert!(nodes[0].silent_ms < 10_000);
-}
-
-async fn a_module_is_stored_once_and_the_last_published_is_its_names_newest(place: &Place) {
-    let store = place.open().await;
-    let module = |fill: u8, version: &str| NewModule {
-        digest: Digest([fill; 32]),
-        name: "duel".into(),
-        version: version.into(),
-        manifest: r#"{"tick_hz":0}"#.into(),
-        component: vec![fill; 300_000].into(),
-    };
-    let (old, new) = (module(1, "1.0.0"), module(2, "1.1.0"));
-    assert!(store.put_module(&old).await.unwrap());
-    assert!(!store.put_module(&old).await.unwrap());
-    assert!(store.put_module(&new).await.unwrap());
-    assert_eq!(store.find_module("duel").await.unwrap().unwrap().digest, new.digest);
-    assert_eq!(store.find_module("arena").await.unwrap(), None);
-    let by_digest = format!("duel@{}", old.digest);
-    let found = store.find_module(&by_digest).await.unwrap().unwrap();
-    assert_eq!((found.version.as_str(), found.is_head), ("1.0.0", false));
-    assert_eq!(store.find_module(&format!("arena@{}", old.digest)).await.unwrap(), None);
-    assert_eq!(store.find_module("duel@beef").await.unwrap(), None);
-    let stored = store.get_module(&new.digest).await.unwrap().unwrap();
-    assert_eq!(
-        (stored.component, stored.module.manifest),
-        (new.component, new.manifest)
-    );
-    assert!(store.get_module(&Digest([9; 32])).await.unwrap().is_none());
-
-    // Going back is publishing the old one again.
-    assert!(!store.put_module(&old).await.unwrap());
-    let heads: Vec<_> = store
-        .list_modules()
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|m| (m.digest, m.is_head))
-        .collect();
-    assert_eq!(heads.len(), 2);
-    assert!(heads.contains(&(old.digest, true)) && heads.contains(&(new.digest, false)));
 }
 
 async fn a_lease_has_one_holder_and_a_new_epoch_for_each_holding(place: &Place) {

@@ -51,6 +51,11 @@ impl Cache {
         }
     }
 
+    /// Whether there is code of this component, whole or not.
+    pub(super) fn has(&self, digest: Digest) -> bool {
+        self.path(digest).is_file()
+    }
+
     /// Keeps compiled code. A failure costs the next start a compilation, so it is only logged.
     pub(super) fn store(&self, digest: Digest, component: &Component) {
         let path = self.path(digest);

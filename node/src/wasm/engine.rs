@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rookery_protocol::Digest;
+
 use super::cache::Cache;
 use super::check::{self, Report};
 use super::module::{Module, ModuleError};
@@ -78,6 +80,12 @@ impl Engine {
     /// Compiles a component and plays a short match with it: what `rookery module check` prints.
     pub fn check(&self, component: &[u8]) -> Report {
         check::check(self, component)
+    }
+
+    /// Whether the component with this digest was compiled by this process or an earlier one that kept its code in the same
+    /// directory.
+    pub fn has_compiled(&self, digest: Digest) -> bool {
+        self.cache().is_some_and(|cache| cache.has(digest))
     }
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::links::lock;
 use super::{Hub, node_id};
+use crate::modules::Purpose;
 use crate::session::Session;
 use crate::session::link::{HOLD_MS, Link, Route, Uplink};
 use crate::store::{Configuration, MatchStatus, StoreError};
@@ -201,7 +202,7 @@ impl Hub {
         if lock(link).is_known() {
             return;
         }
-        if let Ok(module) = self.modules().load(digest).await {
+        if let Ok(module) = self.modules().load(digest, Purpose::RunningMatch).await {
             let manifest = module.manifest();
             let head = MatchHead {
                 module: manifest.name.clone(),

@@ -11,7 +11,7 @@ use super::{Hub, node_id};
 use crate::matches::part::HostPart;
 use crate::matches::start;
 use crate::metrics::PauseReason;
-use crate::modules::{Published, unavailable};
+use crate::modules::{Published, Purpose, unavailable};
 use crate::owner::executor::{NewMatch, Origin, Restored};
 use crate::owner::room::{Resumption, RoomConfig};
 use crate::peer::DOWN;
@@ -23,14 +23,15 @@ impl Hub {
     ///
     /// # Errors
     /// What the creator is to hear. The row says `failed` then; or `starting` still, when all that was missing is the store's
-    /// answer, and the match is begun again within a second.
+    /// answer or a signature of the module, and the match is begun again within a second.
     pub async fn start(self: &Arc<Self>, row: MatchRow, published: Option<Published>) -> Result<(), Refusal> {
         let (target, epoch) = (row.id, row.configuration.epoch);
         let begun = self.begin(&row).await;
         drop(published);
         let saved_at_ms = match begun {
             Ok(saved_at_ms) => saved_at_ms,
-            Err(refusal) if refusal.code == ErrorCode::Unavailable && row.incarnation > 0 => return Err(refusal),
+            // It is not lost: it goes on once the store answers, or its module is signed.
+            Err(refusal) if row.incarnation > 0 && can_wait(&refusal) => return Err(refusal),
             Err(refusal) => {
                 self.mark_failed(target, epoch, &refusal).await;
                 return Err(refusal);
@@ -64,7 +65,11 @@ impl Hub {
 
     /// Puts the match on its thread. Says when the state was saved from which it goes on.
     async fn begin(self: &Arc<Self>, row: &MatchRow) -> Result<Option<u64>, Refusal> {
-        let module = self.modules().load(row.digest).await?;
+        let purpose = match row.incarnation {
+            0 => Purpose::NewMatch,
+            _ => Purpose::RunningMatch,
+        };
+        let module = self.modules().load(row.digest, purpose).await?;
         if row.incarnation == 0 {
             let origin = Origin::Start(Box::new(start::record(row, module.manifest())?));
             self.put(row, module, origin).await?;
@@ -158,8 +163,13 @@ impl Hub {
     /// Starts a match for nobody in particular: a row that waited.
     pub async fn start_quietly(self: Arc<Self>, row: MatchRow) {
         let target = row.id;
-        if let Err(refusal) = self.start(row, None).await {
-            tracing::warn!(%target, %refusal, "a waiting match did not start");
+        match self.start(row, None).await {
+            Ok(()) => {}
+            // Said already, once for all matches of the module.
+            Err(refusal) if refusal.code == ErrorCode::ModuleUnsigned => {
+                tracing::debug!(%target, %refusal, "a match waits for its module to be signed");
+            }
+            Err(refusal) => tracing::warn!(%target, %refusal, "a waiting match did not start"),
         }
     }
 
@@ -190,4 +200,9 @@ impl Hub {
         }
         self.down(&self.local().clone(), message);
     }
+}
+
+/// Whether what keeps a match from going on may pass.
+fn can_wait(refusal: &Refusal) -> bool {
+    matches!(refusal.code, ErrorCode::Unavailable | ErrorCode::ModuleUnsigned)
 }
