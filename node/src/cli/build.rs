@@ -51,11 +51,21 @@ pub fn build(dir: &Path, out: Option<&Path>) -> anyhow::Result<Built> {
     let artifact = compile(&manifest, &packages, &guest_rustc()?)?;
     let core_module =
         std::fs::read(&artifact.file).with_context(|| format!("cannot read {}", artifact.file.display()))?;
-    let component = componentize(&core_module)?;
     let out = match out {
         Some(out) => out.to_owned(),
         None => dir.join(format!("{}.wasm", artifact.name)),
     };
+    write_component(&core_module, out)
+}
+
+/// Makes the component of a core module that some other compiler made.
+pub fn wrap(core_module: &Path, out: &Path) -> anyhow::Result<Built> {
+    let bytes = std::fs::read(core_module).with_context(|| format!("cannot read {}", core_module.display()))?;
+    write_component(&bytes, out.to_owned())
+}
+
+fn write_component(core_module: &[u8], out: PathBuf) -> anyhow::Result<Built> {
+    let component = componentize(core_module)?;
     write_whole(&out, &component).with_context(|| format!("cannot write {}", out.display()))?;
     Ok(Built {
         component: out,

@@ -29,6 +29,7 @@ pub(super) struct Module {
 #[derive(Debug, Subcommand)]
 enum ModuleCommand {
     Check(Check),
+    Componentize(Componentize),
     Publish(Publish),
     List(List),
     Remove(Remove),
@@ -40,6 +41,7 @@ impl Module {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             ModuleCommand::Check(command) => command.run(),
+            ModuleCommand::Componentize(command) => command.run(),
             ModuleCommand::Publish(command) => command.run(),
             ModuleCommand::List(command) => command.run(),
             ModuleCommand::Remove(command) => command.run(),
@@ -90,6 +92,26 @@ impl Check {
         } else {
             ExitCode::FAILURE
         })
+    }
+}
+
+/// Make the component of a core module, as a C or AssemblyScript compiler leaves it. For Rust there is `rookery build`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  rookery module componentize core.wasm --out duel.wasm")]
+struct Componentize {
+    /// The core module; its imports and exports have the names of match.wit's canonical ABI.
+    file: PathBuf,
+    /// Where the component goes.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+impl Componentize {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let built = super::build::wrap(&self.file, &self.out)?;
+        let size_kib = built.size_bytes.div_ceil(1024);
+        say(format!("{} ({size_kib} KiB)", built.component.display()));
+        Ok(ExitCode::SUCCESS)
     }
 }
 

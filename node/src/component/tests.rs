@@ -48,6 +48,14 @@ fn what_is_no_match_module_is_refused_with_the_reason() {
     check(b"", "not WebAssembly");
     check(b"#!/bin/sh", "not WebAssembly");
     check(&core_module("(module)"), "rookery_sdk::export!");
+    check(
+        &core_module(r#"(module (func (export "tick") (param i32)))"#),
+        "`describe`",
+    );
+    check(
+        &core_module(r#"(module (func (export "describe") (result i32) i32.const 0))"#),
+        "start",
+    );
     check(&with_contract("(module)", CONTRACT), "tick");
     let foreign = r#"(module (import "env" "fopen" (func)) (func (export "tick") (param i32)))"#;
     check(&with_contract(foreign, CONTRACT), "env");

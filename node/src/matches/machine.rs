@@ -1067,6 +1067,8 @@ fn cut_text(mut text: String) -> String {
 }
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod images;
