@@ -41,5 +41,6 @@ pub mod storage;
 pub mod store;
 pub mod takeover;
 pub mod traces;
+pub mod upgrading;
 pub mod wasm;
 pub mod worlds;

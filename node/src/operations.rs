@@ -19,7 +19,7 @@ use crate::ops::view::{
     AddressView, ClusterView, ContentCollection, ContentEntry, ContentPage, ContentPageRequest, ContentSummary,
     DrainOrdered, DrainRequest, KickRequest, LocalView, MatchPage, MatchView, ModuleView, ModulesView, MoveRequest,
     Moved, NodeView, PageRequest, Published, QueuesView, RecordPage, RecordRequest, RecordView, SavedView, SourceView,
-    SuspicionView, WorldsView,
+    SuspicionView, UpgradeRequest, Upgraded, WorldsView,
 };
 use crate::peer::MODULES_GROUP;
 use crate::session::hub::Hub;
@@ -416,6 +416,24 @@ impl Operations for Operator {
         Ok(Moved {
             id,
             owner: owner.to_string(),
+        })
+    }
+
+    async fn upgrade_match(&self, target: &str, request: UpgradeRequest) -> Result<Upgraded, Refusal> {
+        let row = self.row(target).await?;
+        let modules = self.hub.modules();
+        let published = match &request.to {
+            None => modules.resolve(&row.module).await?,
+            Some(digest) => modules.resolve(&format!("{}@{digest}", row.module)).await?,
+        };
+        let to = published.row.digest;
+        self.hub.upgrade_match(&row, to).await?;
+        Ok(Upgraded {
+            id: row.id,
+            module: row.module,
+            version: published.row.version,
+            digest: to,
+            from: row.digest,
         })
     }
 

@@ -40,7 +40,7 @@ use content::PutContent;
 use view::{
     ClusterView, ContentPage, ContentPageRequest, ContentSummary, DrainOrdered, DrainRequest, JoinPeerRequest,
     KickRequest, MatchPage, MatchView, ModulesView, MoveRequest, Moved, PageRequest, Published, QueuesView, RecordPage,
-    RecordRequest, WorldsView,
+    RecordRequest, UpgradeRequest, Upgraded, WorldsView,
 };
 
 /// The largest other request.
@@ -63,6 +63,12 @@ pub trait Operations: Send + Sync + 'static {
     fn kick(&self, target: &str, request: KickRequest) -> impl Future<Output = Result<(), Refusal>> + Send;
     /// Moves a live match to another node, alive.
     fn move_match(&self, target: &str, request: MoveRequest) -> impl Future<Output = Result<Moved, Refusal>> + Send;
+    /// Has a live match go on under another version of its module.
+    fn upgrade_match(
+        &self,
+        target: &str,
+        request: UpgradeRequest,
+    ) -> impl Future<Output = Result<Upgraded, Refusal>> + Send;
     /// Counts a node that will not return as dead.
     fn forget_node(&self, name: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
     fn modules(&self) -> impl Future<Output = Result<ModulesView, Refusal>> + Send;
@@ -115,11 +121,13 @@ pub fn router<O: Operations>(operations: Arc<O>, metrics: Arc<Metrics>, token: O
         .route("/v1/matches/{target}/end", post(end_match::<O>))
         .route("/v1/matches/{target}/kick", post(kick::<O>))
         .route("/v1/matches/{target}/move", post(move_match::<O>))
+        .route("/v1/matches/{target}/upgrade", post(upgrade_match::<O>))
         // A zone's name has a slash, which not everybody writes as %2F.
         .route("/v1/matches/{target}/{zone}", get(match_view::<O>))
         .route("/v1/matches/{target}/{zone}/end", post(end_match::<O>))
         .route("/v1/matches/{target}/{zone}/kick", post(kick::<O>))
         .route("/v1/matches/{target}/{zone}/move", post(move_match::<O>))
+        .route("/v1/matches/{target}/{zone}/upgrade", post(upgrade_match::<O>))
         .route("/v1/queues", get(queues::<O>))
         .route("/v1/worlds", get(worlds::<O>))
         .route("/v1/faults/cut-data-links", post(cut_data_links::<O>))
@@ -341,6 +349,15 @@ async fn move_match<O: Operations>(
 ) -> Answer<Moved> {
     let request: MoveRequest = read(body)?;
     Ok(Json(node.move_match(&target, request).await?))
+}
+
+async fn upgrade_match<O: Operations>(
+    State(node): Node<O>,
+    Target(target): Target,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Upgraded> {
+    let request: UpgradeRequest = read(body)?;
+    Ok(Json(node.upgrade_match(&target, request).await?))
 }
 
 async fn forget_node<O: Operations>(

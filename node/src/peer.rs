@@ -16,6 +16,7 @@ use crate::moving;
 use crate::owner::executor::Listing;
 use crate::session::hub::Hub;
 use crate::store::MatchStatus;
+use crate::upgrading;
 
 /// Joins, leaves and inputs, from gateways to owners.
 pub const UP: Channel = Channel::new(0);
@@ -162,6 +163,7 @@ pub async fn answer(hub: Arc<Hub>, request: PeerRequest) -> PeerAnswer {
         }
         PeerRequest::Move { target, to, cause } => moving::hand_over(hub, target, to, cause).await,
         PeerRequest::Prepare { digest } => moving::prepare(&hub, digest).await,
+        PeerRequest::Upgrade { target, digest } => upgrading::upgrade(hub, target, digest).await,
         PeerRequest::Take {
             target,
             epoch,

@@ -46,7 +46,7 @@ pub use self::error::{Outage, StoreError};
 pub use self::leases::LeaseRow;
 pub use self::matches::{
     Cas, Configuration, CreateMatchError, Created, Durability, FinalStatus, Finish, MatchKind, MatchRow, MatchStatus,
-    NewMatch,
+    NewMatch, Pin,
 };
 pub use self::modules::{
     ModuleLimits, ModulePut, ModuleRemoval, ModuleRow, NewModule, NewSignature, StoredModule, StoredSignature,
@@ -117,6 +117,7 @@ pub const OPERATIONS: &[&str] = &[
     "lose_matches",
     "note_players",
     "open_account",
+    "pin_match",
     "ping",
     "put_module",
     "read_content",

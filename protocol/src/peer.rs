@@ -310,6 +310,11 @@ pub enum PeerRequest {
     Prepare {
         digest: Digest,
     },
+    /// Have this match of yours go on under that version of its module. Answered when it does, or will not.
+    Upgrade {
+        target: MatchId,
+        digest: Digest,
+    },
     /// One piece of an encoded [`Handover`], counted from 0. The last one is answered when the match is the receiver's, or will
     /// not be.
     Take {

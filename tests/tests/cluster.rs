@@ -31,6 +31,7 @@ mod cluster {
     mod stored;
     mod traces;
     mod transfer;
+    mod upgrading;
     mod views;
     mod village;
     mod wire;

@@ -10,7 +10,7 @@ use super::operator::{OpsClient, OpsError, OpsOptions, pretty, segment};
 use super::records::time;
 use super::say;
 use super::table::{list, or_dash, table};
-use crate::ops::view::{KickRequest, MatchPage, MatchView, MoveRequest, Moved};
+use crate::ops::view::{KickRequest, MatchPage, MatchView, MoveRequest, Moved, UpgradeRequest, Upgraded};
 
 /// List, show, move and end matches.
 #[derive(Debug, Args)]
@@ -26,6 +26,7 @@ enum MatchCommand {
     Show(Show),
     End(End),
     Move(Move),
+    Upgrade(Upgrade),
     Kick(Kick),
 }
 
@@ -36,6 +37,7 @@ impl Match {
             MatchCommand::Show(command) => command.run(),
             MatchCommand::End(command) => command.run(),
             MatchCommand::Move(command) => command.run(),
+            MatchCommand::Upgrade(command) => command.run(),
             MatchCommand::Kick(command) => command.run(),
         }
     }
@@ -231,6 +233,39 @@ impl Move {
             pretty(&answer)
         } else {
             format!("{} is on {}", self.target, answer.owner)
+        });
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Have a match go on under another version of its module. One that does not go on from what this one saves leaves it as it is.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  rookery match upgrade village/square")]
+struct Upgrade {
+    /// The match's id or name.
+    #[arg(value_name = "ID")]
+    target: String,
+    /// The digest of the version. The newest one when it is not given.
+    #[arg(long, value_name = "DIGEST")]
+    to: Option<String>,
+    #[command(flatten)]
+    ops: OpsOptions,
+}
+
+impl Upgrade {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let path = format!("/v1/matches/{}/upgrade", segment(&self.target));
+        let answer: Upgraded = self.ops.client()?.post(&path, UpgradeRequest { to: self.to })?;
+        say(if self.ops.json {
+            pretty(&answer)
+        } else {
+            let Upgraded {
+                module,
+                version,
+                digest,
+                ..
+            } = answer;
+            format!("{} runs {module} {version} {digest}", self.target)
         });
         Ok(ExitCode::SUCCESS)
     }

@@ -13,7 +13,8 @@ use crate::ops::Operations;
 use crate::ops::content::PutContent;
 use crate::ops::view::{
     ClusterView, ContentPage, ContentPageRequest, ContentSummary, DrainOrdered, DrainRequest, KickRequest, MatchPage,
-    MatchView, ModulesView, MoveRequest, Moved, PageRequest, Published, RecordPage, RecordRequest,
+    MatchView, ModulesView, MoveRequest, Moved, PageRequest, Published, RecordPage, RecordRequest, UpgradeRequest,
+    Upgraded,
 };
 use crate::wasm::module::check_imports;
 
@@ -64,6 +65,10 @@ impl Operations for Judge {
         let owner = node(request.to.as_deref().unwrap_or("rook-1"))?.to_string();
         let id = MatchId::from_u128(7);
         Ok(Moved { id, owner })
+    }
+
+    async fn upgrade_match(&self, _target: &str, request: UpgradeRequest) -> Result<Upgraded, Refusal> {
+        nothing(ErrorCode::ModuleNotFound, request.to.as_deref().unwrap_or_default())
     }
 
     async fn forget_node(&self, name: &str) -> Result<(), Refusal> {

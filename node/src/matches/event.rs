@@ -5,7 +5,7 @@ use bytes::Bytes;
 use rookery_protocol::client::{LeaveReason, Role};
 pub use rookery_protocol::output::Attachment;
 pub use rookery_protocol::peer::Traveller;
-use rookery_protocol::{MatchId, PlayerId, Seat};
+use rookery_protocol::{Digest, MatchId, PlayerId, Seat};
 use serde::{Deserialize, Serialize};
 
 use super::effect::EffectId;
@@ -19,6 +19,14 @@ pub enum Event {
     /// The first event of an instance that goes on from what another one saved, in place of `Start`.
     Load {
         /// The version of the module that saved it.
+        saved_by: String,
+        state: Bytes,
+    },
+    /// The first event of an instance of another version of the module, which goes on from what the one before saved. The match
+    /// logic loads it and hears `match.resumed`.
+    Upgrade {
+        from: Digest,
+        to: Digest,
         saved_by: String,
         state: Bytes,
     },

@@ -60,7 +60,9 @@ impl Incidents {
 fn described(event: &Event) -> (&'static str, String) {
     match event {
         Event::Start => ("start", String::new()),
-        Event::Load { saved_by, state } => ("load", format!("{} bytes saved by {saved_by}", state.len())),
+        Event::Load { saved_by, state } | Event::Upgrade { saved_by, state, .. } => {
+            ("load", format!("{} bytes saved by {saved_by}", state.len()))
+        }
         Event::Join { seat, ctx, .. } => ("join", format!("seat {seat} {}", shown(ctx))),
         Event::Arrive { traveller, .. } => ("join", format!("of a transfer {}", shown(&traveller.ctx))),
         Event::Return { traveller } => ("join", format!("of who comes back {}", shown(&traveller.ctx))),

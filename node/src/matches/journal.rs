@@ -248,6 +248,7 @@ fn tag_of(event: &Event) -> u8 {
         Event::Addressed { .. } => tag::ADDRESSED,
         Event::Resync { attach: None, .. } => tag::RESYNC,
         Event::Load { .. }
+        | Event::Upgrade { .. }
         | Event::Join { .. }
         | Event::Receive { .. }
         | Event::Arrive { .. }
@@ -284,6 +285,7 @@ fn put_event(out: &mut Vec<u8>, event: &Event) {
         }
         Event::Resync { seat, attach: None } => put_number(out, u64::from(*seat)),
         Event::Load { .. }
+        | Event::Upgrade { .. }
         | Event::Join { .. }
         | Event::Receive { .. }
         | Event::Arrive { .. }

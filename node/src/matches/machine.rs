@@ -148,6 +148,14 @@ pub struct Applied {
     pub log: Vec<(LogLevel, String)>,
 }
 
+/// The logical state of a match, for another version of its module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved {
+    /// The version that saved it.
+    pub by: String,
+    pub state: Bytes,
+}
+
 /// How a match came to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
@@ -156,6 +164,22 @@ pub enum Ending {
         outcome: Bytes,
     },
     Stopped(EndReason),
+}
+
+/// Why a match stays with the version of the module that runs it. Nothing has happened to it.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum NotUpgraded {
+    #[error("the match is over, or ending")]
+    Over,
+    #[error("the match runs {ours}, and this is a version of {theirs}")]
+    OtherModule { ours: String, theirs: String },
+    /// Clients were told how payloads travel when they joined, and the match's row says what survives.
+    #[error("the new version says another {0}: that is for new matches only")]
+    OtherPromise(&'static str),
+    #[error("the new version does not go on from what this one saved: {0}")]
+    Refused(String),
+    #[error("the new version failed: {0}")]
+    Failed(Failure),
 }
 
 /// What the guest had to say to its share of an event.
@@ -196,9 +220,10 @@ impl Match {
         Self::restore(module, HostPart::new(start))
     }
 
-    /// A fresh instance with the host's part of a match that went on elsewhere; its first event is [`Event::Load`].
+    /// A fresh instance with the host's part of a match that went on elsewhere; its first event is [`Event::Load`]. The match may have
+    /// run another version of the module there.
     pub fn restore(module: &Module, part: HostPart) -> Result<Match, Failure> {
-        Ok(Self::of(module, module.instantiate(part)?))
+        Ok(Self::of(module, module.instantiate(part.under(module))?))
     }
 
     /// A match that goes on from an image of its guest and the host's part of the same moment, as if it had never stopped.
@@ -259,6 +284,62 @@ impl Match {
                 bytes.into()
             }
         }
+    }
+
+    /// Goes on under another version of the module, from what this one has saved: as one event, which either is applied in full or
+    /// has not happened. What `applied` says of it counts only then.
+    ///
+    /// # Errors
+    /// Why it does not. The match is as it was, and goes on.
+    pub fn upgrade(
+        &mut self,
+        at_ms: u64,
+        module: &Module,
+        saved: Saved,
+        applied: &mut Applied,
+    ) -> Result<(), NotUpgraded> {
+        self.may_upgrade(module)?;
+        let mut next = Self::restore(module, self.part().clone()).map_err(NotUpgraded::Failed)?;
+        if self.history.is_some() {
+            next.remember();
+        }
+        let event = Event::Upgrade {
+            from: self.part().start.digest,
+            to: module.digest(),
+            saved_by: saved.by,
+            state: saved.state,
+        };
+        next.apply(at_ms, event, applied);
+        if let Some(reason) = applied.refused.take() {
+            return Err(NotUpgraded::Refused(reason));
+        }
+        if let Some(failure) = applied.failure.take() {
+            return Err(NotUpgraded::Failed(failure));
+        }
+        *self = next;
+        Ok(())
+    }
+
+    /// Whether another version may run this match at all.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_upgrade(&self, module: &Module) -> Result<(), NotUpgraded> {
+        let (start, manifest) = (&self.part().start, module.manifest());
+        if self.state != State::Running || self.part().is_finishing() {
+            return Err(NotUpgraded::Over);
+        }
+        if start.module != manifest.name {
+            let (ours, theirs) = (start.module.clone(), manifest.name.clone());
+            return Err(NotUpgraded::OtherModule { ours, theirs });
+        }
+        if start.codec != manifest.codec {
+            return Err(NotUpgraded::OtherPromise("codec"));
+        }
+        if start.durability != manifest.durability {
+            return Err(NotUpgraded::OtherPromise("durability"));
+        }
+        Ok(())
     }
 
     /// Applies one event at a match time; time that would run back stands still. `applied` is overwritten.
@@ -442,6 +523,7 @@ impl Match {
                 self.ask(|guest, store| guest.call_load(store, &setup, saved_by, state))
                     .into()
             }
+            Event::Upgrade { saved_by, state, .. } => self.load_upgraded(saved_by, state),
             Event::Join { seat, occupant, ctx } => self.join(*seat, occupant, ctx),
             Event::Leave { seat, reason } => self.leave(*seat, *reason),
             Event::Message { seat, n, data } => {
@@ -527,6 +609,19 @@ impl Match {
             },
             Event::End { reason } => Verdict::Ended(*reason),
             Event::Save => self.save(),
+        }
+    }
+
+    /// Both calls are one event: a version that loads and then fails at once has not taken over.
+    fn load_upgraded(&mut self, saved_by: &str, state: &[u8]) -> Verdict {
+        let setup = setup(&self.part().start);
+        let loaded = self.ask(|guest, store| guest.call_load(store, &setup, saved_by, state));
+        match loaded {
+            Ok(Ok(())) => {
+                let reason = "upgrade".to_owned();
+                self.call_signal(&Topic::MatchResumed { reason }).into()
+            }
+            refused_or_failed => refused_or_failed.into(),
         }
     }
 
@@ -803,7 +898,7 @@ impl Match {
                 host.roll_back();
                 applied.given_up = match event {
                     _ if host.part.note_trap(failure.kind) => Some(GivenUp::TooOften),
-                    Event::Start | Event::Load { .. } => Some(GivenUp::AtTheStart),
+                    Event::Start | Event::Load { .. } | Event::Upgrade { .. } => Some(GivenUp::AtTheStart),
                     _ => None,
                 };
                 if applied.given_up.is_some() && self.state == State::Running {
@@ -1078,3 +1173,5 @@ mod stage;
 mod tests;
 #[cfg(test)]
 mod undo;
+#[cfg(test)]
+mod upgrade;

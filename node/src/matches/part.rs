@@ -64,7 +64,8 @@ pub(crate) const TIME_MS_MAX: u64 = 1 << 53;
 const INCARNATION_MAX: u32 = 1 << 22;
 pub(crate) const SEAT_MAX: Seat = 1 << 31;
 
-/// What a match is started with; it never changes afterwards.
+/// What a match is started with. It does not change afterwards, but for what its module says of itself: that is what the version
+/// says which runs it now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StartRecord {
     pub match_id: MatchId,
@@ -126,6 +127,25 @@ impl StartRecord {
             invited: Vec::new(),
             unix_start_ms,
             incarnation: 0,
+        }
+    }
+
+    /// This match under another version of its module.
+    fn under(self, module: &Module) -> StartRecord {
+        let own = Self::of_manifest(
+            self.match_id,
+            module.manifest(),
+            module.digest(),
+            self.seed,
+            self.unix_start_ms,
+        );
+        StartRecord {
+            name: self.name,
+            params: self.params,
+            limits: self.limits,
+            invited: self.invited,
+            incarnation: self.incarnation,
+            ..own
         }
     }
 }
@@ -314,6 +334,20 @@ impl HostPart {
             self.start.incarnation = incarnation;
             self.outputs = 0;
             self.ring = Ring::starting_after(self.last_seq());
+        }
+        self
+    }
+
+    /// Goes on under this version of the module, which may be another one than so far.
+    pub fn under(mut self, module: &Module) -> HostPart {
+        if self.start.digest == module.digest() {
+            return self;
+        }
+        let ticked = self.start.tick_hz > 0;
+        self.start = self.start.under(module);
+        // Ticks that there were none of are not made up.
+        if !ticked {
+            self.last_tick_ms = self.now_ms;
         }
         self
     }

@@ -130,6 +130,18 @@ impl Operations for Node {
         })
     }
 
+    async fn upgrade_match(&self, target: &str, request: UpgradeRequest) -> Result<Upgraded, Refusal> {
+        self.tell(format!("upgrade {target} {:?}", request.to));
+        let digest = Digest([7; 32]);
+        Ok(Upgraded {
+            id: MatchId::from_u128(7),
+            module: "duel".into(),
+            version: "1.1.0".into(),
+            digest,
+            from: digest,
+        })
+    }
+
     async fn forget_node(&self, name: &str) -> Result<(), Refusal> {
         self.tell(format!("forget {name}"));
         Ok(())
@@ -342,6 +354,7 @@ async fn refusals_carry_code_message_and_details_under_a_fitting_status() {
         ("POST", "/v1/cluster/join", b"", 400, "bad_message"),
         ("POST", "/v1/cluster/join", &too_much, 413, "too_large"),
         ("POST", "/v1/matches/square/move", b"{", 400, "bad_message"),
+        ("POST", "/v1/matches/square/upgrade", b"{", 400, "bad_message"),
         ("POST", "/v1/nodes/node-1/drain", b"{", 400, "bad_message"),
         ("POST", "/v1/nodes/elsewhere/drain", b"", 404, "node.not_found"),
         ("GET", "/v1/records?limit=many", b"", 400, "bad_message"),
@@ -394,6 +407,12 @@ async fn orders_reach_the_node() {
         let moved: Value = serde_json::from_str(&moved).unwrap();
         assert_eq!((status, &moved["owner"]), (200, &json!(owner)));
     }
+    for (path, body) in [("square", r#"{"to": "beef"}"#), ("village/mill", "")] {
+        let path = format!("/v1/matches/{path}/upgrade");
+        let (status, upgraded) = listener.request("POST", &path, &[JSON], body.as_bytes()).await;
+        let upgraded: Value = serde_json::from_str(&upgraded).unwrap();
+        assert_eq!((status, &upgraded["version"]), (200, &json!("1.1.0")));
+    }
     for (node, body, deadline_ms) in [("rook-2", r#"{"deadline_ms": 500}"#, 500), ("*", "", 25_000)] {
         let path = format!("/v1/nodes/{node}/drain");
         let (status, ordered) = listener.request("POST", &path, &[JSON], body.as_bytes()).await;
@@ -422,6 +441,8 @@ async fn orders_reach_the_node() {
         "join 10.0.0.2:7701",
         "move square Some(\"rook-2\")",
         "move square None",
+        "upgrade square Some(\"beef\")",
+        "upgrade village/mill None",
         "drain rook-2 500",
         "drain * 25000",
         "remove duel@07",

@@ -316,6 +316,26 @@ pub struct Moved {
     pub owner: String,
 }
 
+/// `POST /v1/matches/{id}/upgrade`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeRequest {
+    /// The digest of the version that it is to run; the newest of its module when it is not named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgraded {
+    #[serde(rename = "match")]
+    pub id: MatchId,
+    pub module: String,
+    /// What it runs now, and what it ran before. The same when there was nothing to do.
+    pub version: String,
+    pub digest: Digest,
+    pub from: Digest,
+}
+
 /// `POST /v1/cluster/join`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinPeerRequest {

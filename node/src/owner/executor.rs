@@ -246,6 +246,18 @@ impl Executor {
         self.shard(target).push_always(Command::Thaw { target, epoch });
     }
 
+    /// Has a match go on under another version of its module, at an event boundary; from then on nothing of it is heard and it hears
+    /// nothing until [`Executor::thaw`], or [`Executor::drop_match`]. Returns its epoch.
+    ///
+    /// # Errors
+    /// Why it goes on as it is: `match.refused` (with the `reason`), `unavailable`.
+    pub async fn upgrade(&self, target: MatchId, module: Module) -> Result<u64, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.shard(target)
+            .push_always(Command::Upgrade { target, module, reply });
+        answer.await.map_err(|_| busy())?
+    }
+
     /// The lease holds again: what was held back may go out.
     pub fn lifted(&self) {
         for shard in self.shards.iter() {

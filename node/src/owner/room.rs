@@ -28,7 +28,9 @@ use super::stream::Stream;
 use crate::matches::effect::{Effect, EffectId};
 use crate::matches::event::{EndReason, Entry, Event, Outcome, Topic, TrapKind};
 use crate::matches::incident::Incidents;
-use crate::matches::machine::{Applied, Ending, GivenUp, Match, RingIn};
+use crate::matches::machine::{Applied, Ending, GivenUp, LogLevel, Match, NotUpgraded, RingIn, Saved};
+use crate::matches::part::StartRecord;
+use crate::wasm::Module;
 
 /// Answers and signals that wait until a match is released: a full outbox, and as many changes of content.
 const EARLY_MAX: usize = 512;
@@ -104,10 +106,7 @@ pub enum RoomEffect {
     /// Somebody plays who did not before.
     Seated { player: PlayerId },
     /// For the author of the module.
-    Log {
-        level: crate::matches::machine::LogLevel,
-        line: String,
-    },
+    Log { level: LogLevel, line: String },
     /// A call of the match logic was cut off.
     Failure(Box<MatchFailure>),
 }
@@ -209,13 +208,7 @@ impl Room {
     /// A room for a match that has been created, and whose `start` was not applied yet.
     pub fn new(game: Match, config: RoomConfig) -> Self {
         let start = game.part().start();
-        let head = Arc::new(MatchHead {
-            module: start.module.clone(),
-            codec: start.codec,
-            tick_hz: start.tick_hz,
-        });
-        let grace_ms = u64::from(start.grace_ms);
-        let tick_ms = 1_000u64.checked_div(u64::from(start.tick_hz)).unwrap_or(0);
+        let (head, grace_ms, tick_ms) = (head_of(start), u64::from(start.grace_ms), tick_ms_of(start));
         let now_ms = game.part().now_ms();
         let saving = config.save_every_ms.map(|every_ms| Saving::new(every_ms, 0));
         Self {
@@ -340,6 +333,42 @@ impl Room {
             part: self.game.encode_part(RingIn::Encoding),
             streams: self.streams.iter().map(Stream::hand_over).collect(),
         })
+    }
+
+    /// Goes on under another version of the module, at this event boundary. What the new version says is heard like anything else.
+    ///
+    /// # Errors
+    /// Why the match goes on as it is, for the author of the new version.
+    pub fn upgrade(&mut self, now_ms: u64, module: &Module, out: &mut Vec<RoomEffect>) -> Result<(), String> {
+        if self.phase != Phase::Running || self.verdict.is_some() {
+            return Err(NotUpgraded::Over.to_string());
+        }
+        self.game.may_upgrade(module).map_err(|why| why.to_string())?;
+        self.apply(now_ms, Event::Save, out);
+        let Some(state) = self.applied.saved.take() else {
+            let failure = self.applied.failure.take();
+            let why = failure.map(|failure| failure.to_string()).unwrap_or_default();
+            return Err(format!("the match could not be saved: {why}"));
+        };
+        let by = self.config.version.to_string();
+        let upgraded = self
+            .game
+            .upgrade(now_ms, module, Saved { by, state }, &mut self.applied);
+        if let Err(why) = upgraded {
+            let applied = std::mem::take(&mut self.applied);
+            // A panic's words are the last that it logged.
+            let words = match applied.log.last() {
+                Some((LogLevel::Error, words)) => format!("; its log says: {words}"),
+                Some(_) | None => String::new(),
+            };
+            return Err(format!("{why}{words}"));
+        }
+        self.config.version = module.manifest().version.as_str().into();
+        let start = self.game.part().start();
+        (self.head, self.grace_ms, self.tick_ms) = (head_of(start), u64::from(start.grace_ms), tick_ms_of(start));
+        self.take_up(now_ms, None, out);
+        self.run_follow_ups(now_ms, out);
+        Ok(())
     }
 
     /// The match stayed, under this epoch.
@@ -747,6 +776,14 @@ impl Room {
             _ => (None, None),
         };
         self.game.apply(now_ms, event, &mut self.applied);
+        self.take_up(now_ms, left, out);
+        if let Some(player) = returned {
+            self.has_returned(now_ms, player, out);
+        }
+    }
+
+    /// Sorts what came of an event; `left` is the seat that it freed, with its last input.
+    fn take_up(&mut self, now_ms: u64, left: Option<(Seat, u64)>, out: &mut Vec<RoomEffect>) {
         self.counts.events += 1;
         for output in &self.applied.outputs {
             collect(&mut self.streams, output);
@@ -802,9 +839,6 @@ impl Room {
         self.note_emptiness(now_ms);
         if self.mail.is_due {
             self.send_mail(now_ms, false, out);
-        }
-        if let Some(player) = returned {
-            self.has_returned(now_ms, player, out);
         }
     }
 
@@ -873,6 +907,19 @@ impl Room {
             self.empty_since_ms.get_or_insert(now_ms);
         }
     }
+}
+
+/// What gateways are told of the match.
+fn head_of(start: &StartRecord) -> Arc<MatchHead> {
+    Arc::new(MatchHead {
+        module: start.module.clone(),
+        codec: start.codec,
+        tick_hz: start.tick_hz,
+    })
+}
+
+fn tick_ms_of(start: &StartRecord) -> u64 {
+    1_000u64.checked_div(u64::from(start.tick_hz)).unwrap_or(0)
 }
 
 fn collect(streams: &mut [Stream], output: &Arc<Output>) {

@@ -178,6 +178,15 @@ pub enum Cas {
     Superseded(Option<Box<MatchRow>>),
 }
 
+/// A running match goes on under another version of its module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    pub id: MatchId,
+    pub epoch: u64,
+    pub from: Digest,
+    pub to: Digest,
+}
+
 /// A match as the store has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MatchRow {
@@ -324,6 +333,12 @@ const FINISH: Sql = Sql {
                returning id",
 };
 
+const PIN: Sql = Sql::both(
+    "update matches set digest = $4
+     where id = $1 and epoch = $2 and digest in ($3, $4) and status = 'running' and ended_at is null
+     returning id",
+);
+
 const READ_MANY: Sql = Sql {
     sqlite: concat!(
         "select ",
@@ -396,6 +411,20 @@ impl Store {
         };
         self.submit("set_running", |reply| Write::SetRunning(running, reply))
             .await
+    }
+
+    /// Pins a running match to another version of its module, under its epoch. Asking again is answered like the first time.
+    pub async fn pin_match(&self, pin: &Pin) -> Result<Cas, StoreError> {
+        self.write("pin_match", async |transaction| {
+            let args = args![pin.id.to_string(), pin.epoch, pin.from.to_string(), pin.to.to_string()];
+            if transaction.row(&PIN, args).await?.is_some() {
+                return Ok(Cas::Done);
+            }
+            let row = transaction.row(&READ, args![pin.id.to_string()]).await?;
+            let row = row.as_ref().map(match_row).transpose()?;
+            Ok(Cas::Superseded(row.map(Box::new)))
+        })
+        .await
     }
 
     /// Ends a match under its epoch; its names and its quick key become free.

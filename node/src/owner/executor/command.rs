@@ -11,6 +11,7 @@ use super::{Frozen, NewMatch, Seats};
 use crate::matches::effect::EffectId;
 use crate::matches::event::{EndReason, Entry};
 use crate::owner::room::Absence;
+use crate::wasm::Module;
 
 /// What an executor thread can be asked.
 pub(super) enum Command {
@@ -46,6 +47,12 @@ pub(super) enum Command {
     Thaw {
         target: MatchId,
         epoch: u64,
+    },
+    /// Go on under another version of the module, and answer the epoch; what comes for the match waits until it is thawed.
+    Upgrade {
+        target: MatchId,
+        module: Module,
+        reply: oneshot::Sender<Result<u64, Refusal>>,
     },
     /// The lease holds again after it had lapsed.
     Lifted,

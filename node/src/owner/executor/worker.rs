@@ -21,6 +21,7 @@ use crate::metrics::ModuleMetrics;
 use crate::owner::fence::Fence;
 use crate::owner::room::{Room, RoomEffect};
 use crate::store::Save;
+use crate::wasm::Module;
 
 /// Messages that wait for a match that is being handed over. Further ones are dropped: gateways say them again.
 const WAITING_MAX: usize = 4_096;
@@ -210,7 +211,7 @@ impl Worker {
                         id,
                         effect,
                     };
-                    if owned.room.config().leased && !self.fence.is_open() {
+                    if owned.frozen.is_some() || (owned.room.config().leased && !self.fence.is_open()) {
                         owned.held.push(wanted);
                     } else if !self.outside.perform(wanted) {
                         let answer = request.map(|request| (request, Err("busy".to_owned())));
@@ -233,9 +234,9 @@ impl Worker {
                     }
                 }
                 RoomEffect::Find { name } => self.outside.find(target, name),
-                // What a lapsed lease holds back is said again when it holds.
+                // What a lapsed lease or an upgrade holds back is said again when it holds.
                 RoomEffect::Letter(_) | RoomEffect::Receipt { .. } | RoomEffect::Call { .. }
-                    if owned.room.config().leased && !self.fence.is_open() => {}
+                    if owned.frozen.is_some() || (owned.room.config().leased && !self.fence.is_open()) => {}
                 RoomEffect::Letter(letter) => {
                     let number = letter.number;
                     if self.outside.post(*letter) {
@@ -377,6 +378,10 @@ impl Worker {
                     self.thaw(slot, epoch);
                 }
             }
+            Command::Upgrade { target, module, reply } => {
+                let upgraded = self.slot(target).map(|slot| self.upgrade(slot, &module));
+                let _ = reply.send(upgraded.unwrap_or_else(|| Err(not_now())));
+            }
             Command::Drop { target } => {
                 if let Some(slot) = self.slot(target) {
                     self.drop_room(slot);
@@ -483,7 +488,31 @@ impl Worker {
         let Some(waiting) = owned.frozen.take() else { return };
         self.in_room(slot, |room, _, _| room.stay(epoch));
         self.perform_held(slot);
+        // Its mail was held back too.
+        self.tell_room(slot, RoomCommand::Mail(MailCommand::Again));
         waiting.into_iter().for_each(|command| self.tell_room(slot, command));
+    }
+
+    /// Puts another version of the module under a match. It is frozen first: what the new version asks for waits with what comes.
+    fn upgrade(&mut self, slot: usize, module: &Module) -> Result<u64, Refusal> {
+        self.flush();
+        let is_held = self.is_held(slot);
+        let Some(Some(owned)) = self.rooms.get_mut(slot).filter(|_| !is_held) else {
+            return Err(not_now());
+        };
+        let epoch = owned.room.epoch();
+        owned.frozen = Some(Vec::new());
+        owned.listing = None;
+        let upgraded = self.in_room(slot, |room, now_ms, out| room.upgrade(now_ms, module, out));
+        if let Some(Err(reason)) = upgraded {
+            self.thaw(slot, epoch);
+            let refusal = Refusal::new(
+                ErrorCode::MatchRefused,
+                "the match stays with its version of the module",
+            );
+            return Err(refusal.with("reason", reason));
+        }
+        Ok(epoch)
     }
 
     fn in_every_room(&mut self, mut step: impl FnMut(&mut Room, u64, &mut Vec<RoomEffect>)) {
@@ -748,6 +777,11 @@ impl Worker {
         self.shard.owned.fetch_sub(1, Ordering::Relaxed);
         owned.metrics.owned.dec();
     }
+}
+
+fn not_now() -> Refusal {
+    let message = "the match is not here, or being moved or upgraded, or its lease has lapsed";
+    Refusal::new(ErrorCode::Unavailable, message)
 }
 
 /// A room and what the thread notes of it.

@@ -277,3 +277,43 @@ fn a_room_that_is_handed_over_goes_on_in_its_streams_where_they_were() {
     );
     assert!(next.speaks_for(seat, 1));
 }
+
+#[test]
+fn an_upgraded_room_goes_on_in_its_streams_and_is_saved_by_the_new_version() {
+    let mut room = room();
+    let seat = join(&mut room, "a", 1);
+    let said = frames(&mut room).remove(0).1;
+    let mut newer = Guest::new("keeper")
+        .on("load", "(call $send_all (local.get $ptr) (local.get $len)) (call $ok)")
+        .on("save", "(call $bytes @'newer')");
+    newer.version = "2.0.0".into();
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let newer = engine.compile(&newer.component()).unwrap();
+    let mut out = Vec::new();
+    room.upgrade(5_000, &newer, &mut out).unwrap();
+    let (_, frame) = frames(&mut room).remove(0);
+    assert_eq!((frame.epoch, frame.stream, frame.prev), (1, 1, said.last));
+    assert!(frame.items.iter().any(|item| {
+        matches!(item, Item::Output(output) if matches!(&output.body, rookery_protocol::output::Body::Data { data } if data == "state"))
+    }));
+    assert!(room.speaks_for(seat, 1));
+    assert_eq!(&*room.config().version, "2.0.0");
+    room.wake(6_000, &mut out);
+    assert_eq!(saved(&out).expect("an upgrade is an event").state, "newer");
+}
+
+#[test]
+fn a_room_whose_new_version_fails_hears_why_in_the_words_of_its_log() {
+    let mut room = room();
+    let broken = Guest::new("keeper").on("load", "(call $log (i32.const 3) @'no gold field') unreachable");
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let broken = engine.compile(&broken.component()).unwrap();
+    let mut out = Vec::new();
+    let why = room.upgrade(5_000, &broken, &mut out).unwrap_err();
+    assert!(
+        why.starts_with("the new version failed: trap: ") && why.ends_with("; its log says: no gold field"),
+        "{why}"
+    );
+    assert!(out.is_empty() && room.verdict().is_none());
+    join(&mut room, "a", 1);
+}

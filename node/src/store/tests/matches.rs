@@ -12,6 +12,7 @@ suite! {
     a_member_that_the_database_refuses_fails_alone,
     what_waits_shares_a_transaction,
     running_needs_the_epoch_and_the_life_of_the_row,
+    a_running_match_is_pinned_to_another_version_by_its_owner_alone,
     a_match_ends_once_and_frees_its_name,
     claims_and_names_are_one_name_space,
     ended_matches_are_forgotten_in_time,
@@ -269,6 +270,31 @@ async fn running_needs_the_epoch_and_the_life_of_the_row(place: &Place) {
         store.set_running(match_id(), 1, &node("a", 1)).await.unwrap(),
         Cas::Superseded(None)
     );
+}
+
+async fn a_running_match_is_pinned_to_another_version_by_its_owner_alone(place: &Place) {
+    let store = place.open().await;
+    let id = store.create_match(new_match()).await.unwrap().id;
+    let (from, to) = (row(&store, id).await.digest, Digest([9; 32]));
+    let pin = |epoch: u64, from: Digest| Pin { id, epoch, from, to };
+    let is_refused = |cas: Cas| matches!(cas, Cas::Superseded(Some(_)));
+    assert!(
+        is_refused(store.pin_match(&pin(1, from)).await.unwrap()),
+        "it has not begun"
+    );
+    store.set_running(id, 1, &node("a", 1)).await.unwrap();
+    assert!(is_refused(store.pin_match(&pin(2, from)).await.unwrap()));
+    assert!(is_refused(store.pin_match(&pin(1, Digest([8; 32]))).await.unwrap()));
+    assert_eq!(row(&store, id).await.digest, from);
+    assert_eq!(store.pin_match(&pin(1, from)).await.unwrap(), Cas::Done);
+    assert_eq!(
+        store.pin_match(&pin(1, from)).await.unwrap(),
+        Cas::Done,
+        "the answer was lost"
+    );
+    assert_eq!(row(&store, id).await.digest, to);
+    store.finish_match(end_of(id, 1)).await.unwrap();
+    assert!(is_refused(store.pin_match(&pin(1, from)).await.unwrap()));
 }
 
 async fn a_match_ends_once_and_frees_its_name(place: &Place) {
