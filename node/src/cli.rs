@@ -9,6 +9,7 @@ mod call;
 mod config;
 mod content;
 mod demo;
+mod dev;
 mod drain;
 mod health;
 mod load;
@@ -32,6 +33,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub(crate) use self::node::ready_line;
 use crate::config::Faults;
 use crate::log::{LevelError, LogFormat};
 
@@ -49,6 +51,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Demo),
+    Dev(dev::Dev),
     Node(node::Node),
     Secret(secret::Secret),
     Config(config::Config),
@@ -71,6 +74,7 @@ impl Command {
     fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Demo(command) => command.run(),
+            Self::Dev(command) => command.run(),
             Self::Node(command) => command.run(),
             Self::Secret(command) => command.run(),
             Self::Config(command) => command.run(),
@@ -164,6 +168,6 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 /// Writes a line to stdout. Who closes the pipe early (`rookery match list | head`) has seen enough.
-fn say(line: impl Display) {
+pub(crate) fn say(line: impl Display) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }

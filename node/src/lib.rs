@@ -9,6 +9,7 @@ pub mod component;
 pub mod config;
 pub mod content;
 pub mod demo;
+pub mod dev;
 pub mod directory;
 pub mod drain;
 pub mod examples;

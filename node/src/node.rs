@@ -240,6 +240,9 @@ impl Node {
                 .merge(crate::pages::routes())
                 .merge(crate::pages::live::routes(Arc::clone(&hub)));
         }
+        if config.node.playground {
+            routes = routes.merge(crate::pages::playground::routes(Arc::clone(&hub)));
+        }
         node.piece(
             &fault,
             "the client listener",
@@ -541,7 +544,7 @@ fn module_rules(config: &Config) -> Rules {
     }
 }
 
-fn ops_token(config: &Config) -> Option<&str> {
+pub(crate) fn ops_token(config: &Config) -> Option<&str> {
     config.ops.token.as_ref().map(|token| token.expose())
 }
 

@@ -146,6 +146,7 @@ fn view_of_row(row: MatchRow) -> MatchView {
         outcome: row.outcome.map(|outcome| outcome_value(&outcome)),
         reason: row.reason,
         failures: Vec::new(),
+        usage: None,
         record: None,
         saved: None,
     }
@@ -173,6 +174,7 @@ fn view_of_peer(view: peer::MatchView) -> MatchView {
         outcome: None,
         reason: None,
         failures: view.failures,
+        usage: view.usage,
         record: None,
         saved: None,
     }

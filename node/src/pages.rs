@@ -1,8 +1,9 @@
-//! The demo page, as every node serves it: files embedded in the binary, with their entity tags. It is not the data that the page
-//! shows (that comes over the client protocol and from `/v1/demo/cluster`), and it is no general file server: what is not in
-//! [`FILES`] does not exist.
+//! The demo page and the playground, as every node serves them: files embedded in the binary, with their entity tags. It is not the
+//! data that they show (that comes over the client protocol, from `/v1/demo/cluster` and from `/v1/dev`), and it is no general file
+//! server: what is not in a list of [`File`]s does not exist.
 
 pub mod live;
+pub mod playground;
 
 use std::sync::Arc;
 
@@ -39,6 +40,19 @@ macro_rules! files {
     };
 }
 
+/// Under paths of its own: a node may serve both.
+const PLAYGROUND: &[File] = files! {
+    "/dev", "text/html; charset=utf-8", "dev/index.html";
+    "/dev/style.css", "text/css; charset=utf-8", "style.css";
+    "/dev/playground.css", "text/css; charset=utf-8", "dev/playground.css";
+    "/dev/favicon.svg", "image/svg+xml", "favicon.svg";
+    "/dev/playground.js", "text/javascript; charset=utf-8", "dev/playground.js";
+    "/dev/player.js", "text/javascript; charset=utf-8", "dev/player.js";
+    "/dev/payload.js", "text/javascript; charset=utf-8", "dev/payload.js";
+    "/dev/connection.js", "text/javascript; charset=utf-8", "app/connection.js";
+    "/dev/elements.js", "text/javascript; charset=utf-8", "app/elements.js";
+};
+
 const FILES: &[File] = files! {
     "/", "text/html; charset=utf-8", "index.html";
     "/village", "text/html; charset=utf-8", "village.html";
@@ -64,7 +78,11 @@ const FILES: &[File] = files! {
 
 /// The routes of the demo page, for the client listener.
 pub fn routes() -> Router {
-    FILES.iter().fold(Router::new(), |router, file| {
+    routes_of(FILES)
+}
+
+fn routes_of(files: &'static [File]) -> Router {
+    files.iter().fold(Router::new(), |router, file| {
         let tag = entity_tag(file.text);
         router.route(
             file.path,

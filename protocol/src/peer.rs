@@ -541,6 +541,8 @@ pub struct MatchView {
     /// The latest calls of the match logic that were cut off, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<MatchFailure>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<MatchUsage>,
 }
 
 /// A call of the match logic that was cut off, for its author.
@@ -565,6 +567,33 @@ pub struct MatchFailure {
     /// Why it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why_over: Option<String>,
+}
+
+/// What a match uses of what it may.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatchUsage {
+    /// Events so far, over all incarnations.
+    pub events: u64,
+    pub budgets: Vec<Budget>,
+}
+
+/// One budget. Those whose names begin with `call_` are of single calls: the most that one has used since the match is on its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Budget {
+    pub name: String,
+    pub used: u64,
+    pub limit: u64,
+}
+
+impl Budget {
+    /// One budget.
+    pub fn new(name: &str, used: u64, limit: u64) -> Self {
+        Self {
+            name: name.to_owned(),
+            used,
+            limit,
+        }
+    }
 }
 
 /// Said to all nodes after a write of shared content: they read what they lack. Who misses it compares versions by itself.

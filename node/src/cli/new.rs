@@ -22,7 +22,10 @@ use sdk::Dependency;
 
 /// Write a new crate of match logic, which builds and passes its own tests.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  rookery new chess --template turn-based")]
+#[command(
+    after_help = "Example:\n  rookery new chess --template turn-based\n\nThe templates are in Rust. The same match in C, \
+                        AssemblyScript, JavaScript and Python is in examples/languages\nof the repository, each a directory to copy."
+)]
 pub(super) struct New {
     /// The directory to make; its last part is the name of the crate and of the module: a-z, 0-9, '-', '_'.
     #[arg(value_name = "NAME")]
@@ -81,7 +84,7 @@ impl New {
         say(format!("  cd {}", self.path.display()));
         say("  cargo test       plays it natively");
         say(format!("  rookery build    makes {name}.wasm"));
-        say("README.md says how to play it on a node.");
+        say(format!("  rookery dev {name}.wasm --watch    plays it in a browser"));
         Ok(ExitCode::SUCCESS)
     }
 }

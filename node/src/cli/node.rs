@@ -24,7 +24,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(12);
 /// How long a node that was told to end at once may take to close its files.
 const END_AT_ONCE_WITHIN: Duration = Duration::from_secs(2);
 /// How long tasks that block (a statement, a compilation) may hold up the exit after everything else has stopped.
-const BLOCKED_TASKS_WITHIN: Duration = Duration::from_millis(500);
+pub(super) const BLOCKED_TASKS_WITHIN: Duration = Duration::from_millis(500);
 
 /// Run one node. With no configuration at all: alone, SQLite in ./rookery-data, on loopback.
 #[derive(Debug, Args)]
@@ -167,7 +167,7 @@ async fn run(config: Config, exit_with_stdin: bool) -> anyhow::Result<()> {
 }
 
 /// The line by which scripts know that a node may be used.
-fn ready_line(addresses: &Addresses) -> String {
+pub(crate) fn ready_line(addresses: &Addresses) -> String {
     let Addresses {
         name,
         client,

@@ -197,7 +197,7 @@ impl OpsClient {
 }
 
 /// A word of the operator's as one segment of a path: `village/square` is one name.
-pub(super) fn segment(text: &str) -> String {
+pub(crate) fn segment(text: &str) -> String {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
     text.bytes()
         .map(|byte| {

@@ -49,6 +49,7 @@ fn the_commands_of_this_version_are_there() {
     let paths: Vec<String> = commands().into_iter().map(|(path, _)| path).collect();
     for command in [
         "demo",
+        "dev",
         "node",
         "secret",
         "config check",
@@ -74,6 +75,7 @@ fn the_commands_of_this_version_are_there() {
         "match end",
         "match kick",
         "match move",
+        "match upgrade",
         "node forget",
         "drain",
         "health",

@@ -46,6 +46,9 @@ section! {
         /// Whether the client listener serves the demo page, and the picture of the cluster that it draws. `rookery demo` sets
         /// it; leave it off where strangers reach the listener.
         demo_page: bool = false,
+        /// Whether the client listener serves the playground at `/dev`, and what it shows of matches. `rookery dev` sets it; leave it
+        /// off where strangers reach the listener.
+        playground: bool = false,
         /// Services that this node does not run: what is asked of them is answered `unavailable`. To see what depends on a service;
         /// leave it empty otherwise.
         without: Vec<Service> = Vec::new(),

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rookery_protocol::client::{Departure, LeaveReason, Role};
+use rookery_protocol::peer::{Budget, MatchUsage};
 use rookery_protocol::{MatchId, PlayerId, Seat};
 use wasmtime::Store;
 
@@ -262,6 +263,29 @@ impl Match {
 
     pub fn part(&self) -> &HostPart {
         &self.instance.state().part
+    }
+
+    /// What it holds and what its calls have used at most, beside what they may.
+    pub fn usage(&self) -> MatchUsage {
+        let HostState { part, guard, peak, .. } = self.instance.state();
+        let limits = &part.start.limits;
+        MatchUsage {
+            events: part.event_no,
+            budgets: vec![
+                Budget::new("memory_bytes", guard.memory_bytes(), limits.memory_bytes),
+                Budget::new(
+                    "published_keys",
+                    part.published.keys() as u64,
+                    limits.published_keys.into(),
+                ),
+                Budget::new("published_bytes", part.published.bytes() as u64, limits.published_bytes),
+                Budget::new("requests", part.outbox.len() as u64, limits.outbox.into()),
+                Budget::new("timers", part.timers.len() as u64, limits.timers.into()),
+                Budget::new("call_host_calls", peak.host_calls.into(), limits.host_calls.into()),
+                Budget::new("call_bytes", peak.bytes, limits.bytes_out),
+                Budget::new("call_log_lines", peak.log_lines.into(), limits.log_lines.into()),
+            ],
+        }
     }
 
     /// Whether events still do anything.

@@ -36,6 +36,7 @@ fn known_match() -> MatchView {
         outcome: None,
         reason: None,
         failures: Vec::new(),
+        usage: None,
         record: None,
         saved: None,
     }

@@ -1,7 +1,7 @@
 //! What the operators' HTTP says, as types: the shapes of the contract, written by the node and read by the commands.
 
 use rookery_protocol::client::PayloadCodec;
-use rookery_protocol::peer::MatchFailure;
+use rookery_protocol::peer::{MatchFailure, MatchUsage};
 use rookery_protocol::{Digest, MatchId, PlayerId};
 use serde::{Deserialize, Serialize};
 
@@ -165,6 +165,9 @@ pub struct MatchView {
     /// The latest calls of the match logic that were cut off, oldest first; kept by the owner while it has the match.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<MatchFailure>,
+    /// What it uses of its budgets; none when the match's owner could not be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<MatchUsage>,
     /// What else is kept of a match that is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<RecordView>,

@@ -749,6 +749,7 @@ impl Room {
             state_hash: Some(part.state_hash().to_string()),
             outcome: None,
             failures: self.incidents.kept().cloned().collect(),
+            usage: Some(self.game.usage()),
         }
     }
 

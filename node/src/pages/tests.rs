@@ -78,12 +78,18 @@ async fn only_listed_files_exist_and_only_for_reading() {
 
 /// A file that a script imports or the page links to and that nobody serves would break the page in the browser only.
 #[test]
-fn every_file_that_the_page_asks_for_is_served() {
-    let served: BTreeSet<&str> = FILES.iter().map(|file| file.path).collect();
+fn every_file_that_a_page_asks_for_is_served() {
+    check_served(FILES, |path| if path.starts_with("/app/") { "/app/" } else { "/" });
+    check_served(PLAYGROUND, |_| "/dev/");
+}
+
+/// `base_of`: where the relative imports of the file at this path begin.
+fn check_served(files: &[File], base_of: fn(&str) -> &str) {
+    let served: BTreeSet<&str> = files.iter().map(|file| file.path).collect();
     let mut asked = BTreeSet::new();
-    for file in FILES {
+    for file in files {
         for part in file.text.split(['"', '\'']) {
-            let base = if file.path.starts_with("/app/") { "/app/" } else { "/" };
+            let base = base_of(file.path);
             if let Some(relative) = part.strip_prefix("./") {
                 asked.insert(format!("{base}{relative}"));
             } else if part.starts_with('/') && [".js", ".css", ".svg"].iter().any(|kind| part.ends_with(kind)) {
@@ -91,9 +97,9 @@ fn every_file_that_the_page_asks_for_is_served() {
             }
         }
     }
-    let pages = FILES.iter().filter(|file| file.kind.starts_with("text/html")).count();
+    let pages = files.iter().filter(|file| file.kind.starts_with("text/html")).count();
     assert!(
-        asked.len() >= FILES.len() - pages,
+        asked.len() >= files.len() - pages,
         "the page asks for its files in a way that this test does not see: {asked:?}"
     );
     for path in asked {

@@ -64,18 +64,37 @@ pub struct HostState {
     pub(crate) guard: Guard,
     /// What the accessor has just shown: a piece of a linear memory.
     pub(crate) shown: Option<WasmList<u8>>,
+    pub(crate) peak: Peak,
+}
+
+/// The most that single calls of this instance have asked of the host.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Peak {
+    pub(crate) host_calls: u32,
+    pub(crate) bytes: u64,
+    pub(crate) log_lines: u32,
 }
 
 impl HostState {
     pub(crate) fn new(part: HostPart) -> HostState {
         let guard = Guard::new(&part.start.limits);
         let call = Call::new(part.random.clone());
+        let peak = Peak::default();
         HostState {
             part,
             call,
             guard,
             shown: None,
+            peak,
         }
+    }
+
+    /// A call is over.
+    pub(crate) fn note_peak(&mut self) {
+        let (peak, call) = (&mut self.peak, &self.call);
+        peak.host_calls = peak.host_calls.max(call.host_calls);
+        peak.bytes = peak.bytes.max(call.bytes);
+        peak.log_lines = peak.log_lines.max(call.log_lines);
     }
 }
 
@@ -216,6 +235,10 @@ impl Guard {
             instances_max: limits.instances as usize + 1,
             memory_refused: false,
         }
+    }
+
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
     }
 }
 

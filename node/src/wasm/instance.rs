@@ -145,7 +145,9 @@ fn budgeted<R>(
     state.call.begin();
     state.guard.memory_refused = false;
     store.set_epoch_deadline(1);
-    call(store).map_err(|error| {
+    let answer = call(store);
+    store.data_mut().note_peak();
+    answer.map_err(|error| {
         let state = store.data_mut();
         let memory_refused = state
             .guard

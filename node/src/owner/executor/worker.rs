@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rookery_protocol::client::ListedMatch;
 use rookery_protocol::error::{ErrorCode, Refusal};
-use rookery_protocol::peer::{Down, DownFrame, Up};
+use rookery_protocol::peer::{Budget, Down, DownFrame, MatchView, Up};
 use rookery_protocol::{MatchId, NodeLife};
 
 use super::command::{Command, MailCommand, RoomCommand};
@@ -184,6 +184,7 @@ impl Worker {
         if counts.events > 0 {
             let took = (self.clock - began) / counts.events as u32;
             (0..counts.events).for_each(|_| owned.metrics.event(took));
+            owned.longest = owned.longest.max(took);
             owned.metrics.ticks_late.inc_by(counts.ticks_late);
         }
         if !effects.is_empty() {
@@ -330,7 +331,7 @@ impl Worker {
                 let view = self
                     .slot(target)
                     .and_then(|slot| self.rooms[slot].as_ref())
-                    .map(|owned| owned.room.view());
+                    .map(Owned::view);
                 let _ = reply.send(view);
             }
             Command::Seats { target, player, reply } => {
@@ -573,6 +574,7 @@ impl Worker {
             wake_us: None,
             dirty: false,
             listing: None,
+            longest: Duration::ZERO,
             metrics,
         });
         self.by_id.insert(target, slot);
@@ -797,10 +799,22 @@ struct Owned {
     wake_us: Option<u64>,
     dirty: bool,
     listing: Option<Option<ListedMatch>>,
+    /// The longest that an event has taken here.
+    longest: Duration,
     metrics: ModuleMetrics,
 }
 
 impl Owned {
+    fn view(&self) -> MatchView {
+        let mut view = self.room.view();
+        if let Some(usage) = &mut view.usage {
+            let limit_us = self.room.game().part().start().limits.call_cpu_us;
+            let longest = Budget::new("call_us", self.longest.as_micros() as u64, limit_us);
+            usage.budgets.push(longest);
+        }
+        view
+    }
+
     fn match_ms(&self, now_us: u64) -> u64 {
         (now_us as i64).saturating_sub(self.origin_us).max(0) as u64 / 1_000
     }
