@@ -116,6 +116,10 @@ labels! {
     }
 }
 labels! {
+    /// What a module was compiled for.
+    ModuleWork { Publication = "publication", Ahead = "ahead", Use = "use", }
+}
+labels! {
     /// Why a published module could not be used here.
     ModuleFault { Unsigned = "unsigned", Damaged = "damaged", Invalid = "invalid", Unavailable = "unavailable", }
 }
@@ -277,6 +281,11 @@ pub struct Metrics {
     ticket_wait_seconds: HistogramVec,
     publications: IntCounterVec,
     module_faults: IntCounterVec,
+    module_compile_seconds: HistogramVec,
+    /// Modules that are compiled on this node, in memory.
+    pub modules_compiled: IntGauge,
+    /// Modules that are still to be compiled ahead of their use.
+    pub modules_waiting: IntGauge,
 
     zones: IntGaugeVec,
     pub zone_moves: IntCounter,
@@ -637,6 +646,23 @@ impl Metrics {
             "reason",
             ModuleFault::LABELS,
         );
+        let module_compile_seconds = f.histograms(
+            "rookery_module_compile_seconds",
+            "Time until a module was fetched and compiled, or loaded from the cache on disk, by what it was for.",
+            WAIT_SECONDS,
+            "for",
+        );
+        for work in ModuleWork::LABELS {
+            module_compile_seconds.with_label_values(&[work]);
+        }
+        let modules_compiled = f.gauge(
+            "rookery_modules_compiled",
+            "Modules that this node has compiled in memory.",
+        );
+        let modules_waiting = f.gauge(
+            "rookery_modules_waiting",
+            "Modules that this node has still to compile ahead of their use.",
+        );
         let zones = f.gauges_from("rookery_zones", "Zones of all worlds, by state.", "state", ZONE_STATES);
         let zone_moves = f.counter(
             "rookery_zone_moves_total",
@@ -764,6 +790,9 @@ impl Metrics {
             ticket_wait_seconds,
             publications,
             module_faults,
+            module_compile_seconds,
+            modules_compiled,
+            modules_waiting,
             zones,
             zone_moves,
             leader,
@@ -831,6 +860,11 @@ impl Metrics {
 
     pub fn module_fault(&self, fault: ModuleFault) {
         self.module_faults.with_label_values(&[fault.label()]).inc();
+    }
+
+    pub fn module_compiled(&self, work: ModuleWork, took: Duration) {
+        let seconds = self.module_compile_seconds.with_label_values(&[work.label()]);
+        seconds.observe(took.as_secs_f64());
     }
 
     pub fn match_saved(&self, outcome: SaveOutcome) {

@@ -1,5 +1,5 @@
 //! Published modules on this node: which digest a name means, and the compiled components, fetched from the store and compiled
-//! on first use.
+//! once: ahead of their use (`ahead`, `task`), or by it.
 //!
 //! It does not decide which version a match runs: a match is pinned to its digest. A name's newest digest is remembered for
 //! [`HEAD_FOR`], and forgotten at once when any node announces a publication.
@@ -7,7 +7,9 @@
 //! Invariant: what is compiled has the digest that was asked for, and where keys are set a signature by one of them; both are
 //! checked here, on the bytes that came, whoever stored them and whatever the store says of them.
 
+pub mod ahead;
 pub mod signature;
+pub mod task;
 
 #[cfg(test)]
 mod tests;
@@ -19,10 +21,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rookery_protocol::Digest;
 use rookery_protocol::error::{ErrorCode, Refusal};
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 
 use self::signature::{KeyId, Keys, NotASignature, Signature, Untrusted};
-use crate::metrics::{Metrics, ModuleFault, Publishing};
+use crate::metrics::{Metrics, ModuleFault, ModuleWork, Publishing};
 use crate::store::{ModuleLimits, ModulePut, ModuleRemoval, ModuleRow, NewModule, NewSignature, Store, StoreError};
 use crate::wasm::module::digest_of;
 use crate::wasm::{Engine, Manifest, Module};
@@ -69,6 +71,8 @@ pub struct Rules {
     pub keys: Keys,
     pub bytes_max: u64,
     pub limits: ModuleLimits,
+    /// What components may take together that are compiled ahead of their use.
+    pub ahead_bytes_max: u64,
 }
 
 type Cell = Arc<OnceCell<Module>>;
@@ -86,7 +90,9 @@ struct Inner {
     metrics: Arc<Metrics>,
     compiled: Mutex<HashMap<Digest, Cell>>,
     heads: Mutex<HashMap<String, (Published, Instant)>>,
-    refused: Mutex<HashMap<(Digest, Purpose), (Refusal, Instant)>>,
+    refused: Mutex<HashMap<(Digest, Purpose), (ModuleFault, Refusal, Instant)>>,
+    /// Rings when something was published or removed.
+    announced: Notify,
 }
 
 /// Why a component did not become a module.
@@ -117,6 +123,7 @@ impl Modules {
             compiled: Mutex::default(),
             heads: Mutex::default(),
             refused: Mutex::default(),
+            announced: Notify::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -168,6 +175,17 @@ impl Modules {
     /// `module.not_found`, `module.invalid` (it does not compile here, or the store holds other bytes), `module.unsigned`, or
     /// `unavailable`.
     pub async fn load(&self, digest: Digest, purpose: Purpose) -> Result<Module, Refusal> {
+        let loaded = self.load_for(digest, purpose, ModuleWork::Use).await;
+        loaded.map_err(|(_, refusal)| refusal)
+    }
+
+    /// The same, for a use or ahead of one. Says what was wrong.
+    async fn load_for(
+        &self,
+        digest: Digest,
+        purpose: Purpose,
+        work: ModuleWork,
+    ) -> Result<Module, (ModuleFault, Refusal)> {
         let cell = {
             let mut compiled = self.compiled();
             if compiled.len() >= COMPILED_MAX {
@@ -179,17 +197,24 @@ impl Modules {
         if let Some(module) = cell.get() {
             return Ok(module.clone());
         }
-        if let Some((refusal, since)) = self.refused().get(&(digest, purpose))
+        if let Some((fault, refusal, since)) = self.refused().get(&(digest, purpose))
             && since.elapsed() < REFUSED_FOR
         {
-            return Err(refusal.clone());
+            return Err((*fault, refusal.clone()));
         }
+        let asked = Instant::now();
+        let took = || self.inner.metrics.module_compiled(work, asked.elapsed());
         let (fault, refusal) = match cell.get_or_try_init(|| self.fetch(digest)).await {
-            Ok(module) => return Ok(module.clone()),
+            Ok(module) => {
+                took();
+                return Ok(module.clone());
+            }
             Err(Unusable::Untrusted { component, why }) => {
                 if purpose == Purpose::RunningMatch && self.inner.engine.has_compiled(digest) {
                     tracing::warn!(%digest, why = %why, "a match goes on with a module that new ones may not begin with");
-                    return self.compile(component).await;
+                    let compiled = self.compile(component).await;
+                    took();
+                    return compiled.map_err(|refusal| (ModuleFault::Invalid, refusal));
                 }
                 tracing::warn!(%digest, why = %why, "a module may not run");
                 (ModuleFault::Unsigned, why.into())
@@ -211,9 +236,9 @@ impl Modules {
             if refused.len() >= HEADS_MAX {
                 refused.clear();
             }
-            refused.insert((digest, purpose), (refusal.clone(), Instant::now()));
+            refused.insert((digest, purpose), (fault, refusal.clone(), Instant::now()));
         }
-        Err(refusal)
+        Err((fault, refusal))
     }
 
     /// Reads a component from the store and compiles it, if it is what it is said to be.
@@ -286,6 +311,7 @@ impl Modules {
             keys,
             bytes_max,
             limits,
+            ..
         } = &self.inner.rules;
         if component.len() as u64 > *bytes_max {
             let message = format!(
@@ -302,7 +328,11 @@ impl Modules {
             tracing::warn!(%digest, why = %untrusted, "a publication was refused");
             Refusal::from(untrusted)
         })?;
+        let asked = Instant::now();
         let module = self.compile(component.clone()).await?;
+        self.inner
+            .metrics
+            .module_compiled(ModuleWork::Publication, asked.elapsed());
         let manifest = module.manifest();
         let new = NewModule {
             digest,
@@ -399,6 +429,27 @@ impl Modules {
         self.heads()
             .retain(|reference, (published, _)| reference != name && published.row.name != name);
         self.refused().clear();
+        self.inner.announced.notify_one();
+    }
+
+    /// What is compiled here, in memory.
+    pub fn compiled_digests(&self) -> Vec<Digest> {
+        let compiled = self.compiled();
+        let ready = compiled.iter().filter(|(_, cell)| cell.initialized());
+        ready.map(|(digest, _)| *digest).collect()
+    }
+
+    fn is_compiled(&self, digest: &Digest) -> bool {
+        self.compiled().get(digest).is_some_and(|cell| cell.initialized())
+    }
+
+    /// Drops what is compiled and neither kept nor used by a match here. It comes back from the cache on disk when it is needed.
+    fn let_go(&self, is_kept: impl Fn(&Digest) -> bool) {
+        self.compiled().retain(|digest, cell| match cell.get() {
+            Some(module) => is_kept(digest) || module.is_shared(),
+            // It is being compiled, or it failed and nobody waits for it.
+            None => Arc::strong_count(cell) > 1,
+        });
     }
 
     fn heads(&self) -> MutexGuard<'_, HashMap<String, (Published, Instant)>> {
@@ -409,7 +460,7 @@ impl Modules {
         self.inner.compiled.lock().expect("no thread panics holding it")
     }
 
-    fn refused(&self) -> MutexGuard<'_, HashMap<(Digest, Purpose), (Refusal, Instant)>> {
+    fn refused(&self) -> MutexGuard<'_, HashMap<(Digest, Purpose), (ModuleFault, Refusal, Instant)>> {
         self.inner.refused.lock().expect("no thread panics holding it")
     }
 }

@@ -291,6 +291,7 @@ impl Node {
             let _ = superseded.try_send(error);
         }));
         hub.spawn(takeover::adopt(Arc::clone(hub)));
+        hub.spawn(crate::modules::task::run(hub.modules().clone()));
         let starting = Arc::clone(hub);
         hub.spawn(async move {
             loop {
@@ -340,6 +341,9 @@ impl Node {
             metrics.players_online.set(services.presence.players() as i64);
             metrics.presence_watches.set(services.presence.watches() as i64);
             metrics.directory(&services.directory.stats());
+            metrics
+                .modules_compiled
+                .set(hub.modules().compiled_digests().len() as i64);
             metrics.held_requests.set(hub.held_requests() as i64);
             metrics.chat_channels.set(hub.services().chat.open_count() as i64);
             metrics.leader.set(i64::from(hub.services().leader.term().is_some()));
@@ -541,6 +545,7 @@ fn module_rules(config: &Config) -> Rules {
             names_max: config.limits.modules,
             versions_max: config.limits.module_versions,
         },
+        ahead_bytes_max: config.limits.modules_ahead.bytes(),
     }
 }
 

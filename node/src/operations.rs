@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use rookery_gossip::{AddressStatus, JoinPeerError, MemberState, SourceStatus, SuspicionReport};
 use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::peer::{self, MoveCause, PeerAnswer, PeerRequest};
-use rookery_protocol::{MatchId, NodeName, PlayerId};
+use rookery_protocol::{Digest, MatchId, NodeName, PlayerId};
 
 use crate::config::Service;
 use crate::content::Item;
@@ -444,7 +444,22 @@ impl Operations for Operator {
     }
 
     async fn modules(&self) -> Result<ModulesView, Refusal> {
-        let modules = self.hub.modules().list().await?;
+        let asked = self.hub.ask_all_within(&PeerRequest::Compiled, VIEW_WITHIN);
+        let (answers, listed) = tokio::join!(asked, self.hub.modules().list());
+        let modules = listed?;
+        let live = self.hub.store().module_matches().await;
+        let live = live.map_err(|error| unavailable(&error))?;
+        let mut compiled: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+        let here = PeerAnswer::Compiled(self.hub.modules().compiled_digests());
+        for (node, answer) in answers.into_iter().chain([(self.hub.local().name.clone(), here)]) {
+            // A node of an earlier version does not know the question.
+            if let PeerAnswer::Compiled(digests) = answer {
+                for digest in digests {
+                    compiled.entry(digest).or_default().push(node.to_string());
+                }
+            }
+        }
+        compiled.values_mut().for_each(|nodes| nodes.sort());
         let modules = modules
             .into_iter()
             .filter_map(|row| {
@@ -468,6 +483,8 @@ impl Operations for Operator {
                     max_players: manifest.max_players,
                     published_at: row.published_at_ms,
                     bytes: row.bytes,
+                    matches: live.get(&row.digest).copied().unwrap_or_default(),
+                    compiled: compiled.remove(&row.digest).unwrap_or_default(),
                 })
             })
             .collect();

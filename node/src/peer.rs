@@ -198,6 +198,7 @@ pub async fn answer(hub: Arc<Hub>, request: PeerRequest) -> PeerAnswer {
             Some(standing) => PeerAnswer::Standing(standing),
             None => PeerAnswer::NotHere,
         },
+        PeerRequest::Compiled => PeerAnswer::Compiled(hub.modules().compiled_digests()),
         PeerRequest::Zones { targets, player } => {
             let here = hub.services().worlds.here(targets, player).await;
             PeerAnswer::Zones(Box::new(here))

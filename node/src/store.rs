@@ -99,6 +99,7 @@ pub const OPERATIONS: &[&str] = &[
     "claim_name",
     "claim_tickets",
     "clear_quick_key",
+    "count_matches",
     "count_unleased",
     "create_match",
     "create_party",

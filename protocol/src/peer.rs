@@ -357,6 +357,8 @@ pub enum PeerRequest {
     WhoIs {
         name: String,
     },
+    /// Which modules you have compiled.
+    Compiled,
 }
 
 /// Why a match goes to another node while both live.
@@ -438,6 +440,7 @@ pub enum PeerAnswer {
     /// As far as this node has heard lately.
     Whereabouts(Whereabouts),
     Standing(Standing),
+    Compiled(Vec<Digest>),
 }
 
 /// What a player is to a match.

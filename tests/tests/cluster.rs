@@ -20,6 +20,7 @@ mod cluster {
     mod operators;
     mod partition;
     mod presence;
+    mod publishing;
     mod records;
     mod registry;
     mod rotation;

@@ -147,6 +147,7 @@ pub(super) fn request_seeds() -> Vec<Vec<u8>> {
         json!({"Standing": {"target": MATCH, "player": PLAYER}}),
         json!({"WhereIs": {"target": MATCH}}),
         json!({"WhoIs": {"name": "village/square"}}),
+        json!("Compiled"),
     ])
 }
 
@@ -155,7 +156,8 @@ pub(super) fn answer(input: &[u8]) {
 }
 
 pub(super) fn answer_seeds() -> Vec<Vec<u8>> {
-    let view = json!({"match": MATCH, "module": "duel", "digest": "ab".repeat(32), "name": "x", "owner": "n1", "backup": null,
+    let digest = "ab".repeat(32);
+    let view = json!({"match": MATCH, "module": "duel", "digest": digest, "name": "x", "owner": "n1", "backup": null,
         "epoch": 3, "status": "running", "players": 2, "durability": "memory", "state_hash": "00", "outcome": null});
     written::<PeerAnswer>(vec![
         json!("Done"),
@@ -171,6 +173,7 @@ pub(super) fn answer_seeds() -> Vec<Vec<u8>> {
         json!({"Whereabouts": whereabouts()}),
         json!({"Standing": {"Went": MATCH}}),
         json!({"Standing": "OnTheWay"}),
+        json!({"Compiled": [digest, digest]}),
     ])
 }
 

@@ -18,6 +18,9 @@ use crate::ops::view::{ModuleView, ModulesView, Published};
 use crate::wasm::module::digest_of;
 use crate::wasm::{Engine, EngineConfig, Severity};
 
+/// The widest list of nodes in a line about a module.
+const NODES_LEN_MAX: usize = 32;
+
 /// Check, sign, publish, list and remove match logic.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  rookery module publish duel.wasm")]
@@ -152,7 +155,7 @@ impl Publish {
     }
 }
 
-/// List the published modules and their digests.
+/// List the published modules: versions, who signed them, where they are compiled and how many matches run.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  rookery module list")]
 struct List {
@@ -174,6 +177,8 @@ impl List {
                 if module.newest { "newest".into() } else { String::new() },
                 module.durability.clone(),
                 kib(module.bytes),
+                module.matches.to_string(),
+                nodes(&module.compiled),
                 match &module.refused {
                     Some(_) => "REFUSED".into(),
                     None => or_dash(module.signed_by.as_ref()),
@@ -182,7 +187,17 @@ impl List {
             ]
         };
         let rows: Vec<_> = view.modules.iter().map(row).collect();
-        let header = ["MODULE", "VERSION", "", "DURABILITY", "KIB", "SIGNED BY", "DIGEST"];
+        let header = [
+            "MODULE",
+            "VERSION",
+            "",
+            "DURABILITY",
+            "KIB",
+            "MATCHES",
+            "COMPILED ON",
+            "SIGNED BY",
+            "DIGEST",
+        ];
         say(table(&header, &rows));
         for module in &view.modules {
             if let Some(why) = &module.refused {
@@ -195,6 +210,16 @@ impl List {
 
 fn kib(bytes: u64) -> String {
     bytes.div_ceil(1 << 10).to_string()
+}
+
+/// Names as far as they fit beside the digest; `--json` has them all.
+fn nodes(names: &[String]) -> String {
+    let all = names.join(" ");
+    match names.len() {
+        0 => "-".into(),
+        _ if all.len() <= NODES_LEN_MAX => all,
+        count => format!("{count} nodes"),
+    }
 }
 
 /// Remove a version that no live match uses. What is over stays findable, and can no longer be replayed.
@@ -276,6 +301,14 @@ fn signing_key(file: &Path) -> anyhow::Result<SigningKey> {
 mod tests {
     use super::*;
     use crate::modules::signature::{Keys, PublicKey, Signature};
+
+    #[test]
+    fn nodes_are_named_while_there_are_few() {
+        let names = |count: usize| (1..=count).map(|no| format!("rook-{no}")).collect::<Vec<_>>();
+        for (count, expected) in [(0, "-"), (2, "rook-1 rook-2"), (9, "9 nodes")] {
+            assert_eq!(nodes(&names(count)), expected);
+        }
+    }
 
     #[test]
     fn a_new_key_is_its_owners_alone_and_never_written_over() {

@@ -236,6 +236,10 @@ section! {
         modules: u32 = 1_000,
         /// Versions of one module; `rookery module remove` makes room. Raise it where every build is published.
         module_versions: u32 = 200,
+        /// What components may take together that every node compiles ahead of their use, the newest version of each name; compiled code
+        /// takes two to four times as much memory. What is over it is compiled when a match first needs it. Lower it where nodes have
+        /// little memory; `0B` compiles nothing ahead.
+        modules_ahead: Size = Size::mib(128),
         /// Linear memory of one match.
         match_memory: Size = Size::mib(64),
         /// Processor time of one call of a match. Raise it for modules with a heavy tick.

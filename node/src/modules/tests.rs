@@ -40,6 +40,7 @@ impl World {
                 names_max: 2,
                 versions_max: 2,
             },
+            ahead_bytes_max: 1 << 20,
         }
     }
 
@@ -278,4 +279,81 @@ async fn a_refusal_of_a_publication_says_what_to_do() {
     );
     assert_eq!(why(node.remove(&old).await).0, ErrorCode::ModuleNotFound);
     publish(&node, &duels[2], None).await.unwrap();
+}
+
+/// Runs what compiles ahead until this is so.
+async fn ahead_until(node: &Modules, what: &str, is_so: impl AsyncFn() -> bool) {
+    let until = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = task::run(node.clone()) => unreachable!("it never ends"),
+        done = tokio::time::timeout(Duration::from_secs(60), until) => done.unwrap_or_else(|_| panic!("{what}")),
+    }
+}
+
+#[tokio::test]
+async fn what_is_published_is_compiled_ahead_of_its_use_and_what_nothing_needs_is_let_go() {
+    let world = World::new();
+    let rules = || world.rules(&[&world.ours]);
+    let (writer, reader) = (world.node("a", rules()).await, world.node("b", rules()).await);
+    let (old, new) = (component("duel", "1.0.0"), component("duel", "1.1.0"));
+    let old_digest = publish(&writer, &old, signature(&world.ours, &old)).await.unwrap();
+    ahead_until(&reader, "the first version is compiled", async || {
+        reader.is_compiled(&old_digest)
+    })
+    .await;
+    // A match holds on to it, and somebody who has no key makes a row of their own.
+    let in_use = reader.load(old_digest, Purpose::NewMatch).await.unwrap();
+    let new_digest = publish(&writer, &new, signature(&world.ours, &new)).await.unwrap();
+    world
+        .tamper(&format!(
+            "insert into modules select '{evil}', 'evil', version, manifest, component, 9 from modules limit 1;
+             insert into module_heads values ('evil', '{evil}', 9)",
+            evil = Digest([0xee; 32])
+        ))
+        .await;
+    reader.forget("duel");
+    ahead_until(&reader, "the second version is compiled", async || {
+        reader.is_compiled(&new_digest)
+    })
+    .await;
+    assert!(reader.is_compiled(&old_digest), "a match uses it");
+    drop(in_use);
+    reader.forget("duel");
+    ahead_until(&reader, "the first version is let go", async || {
+        !reader.is_compiled(&old_digest)
+    })
+    .await;
+    assert_eq!(reader.compiled_digests(), [new_digest]);
+    reader.load(new_digest, Purpose::NewMatch).await.unwrap();
+    for (work, counted) in [("ahead", 2), ("use", 0), ("publication", 0)] {
+        let sample = format!("rookery_module_compile_seconds_count{{for=\"{work}\"}}");
+        assert_eq!(count(&reader, &sample), counted, "{work}");
+    }
+    assert_eq!(count(&reader, "rookery_modules_waiting"), 0);
+    assert_eq!(count(&reader, "rookery_module_faults_total{reason=\"unsigned\"}"), 0);
+}
+
+#[tokio::test]
+async fn what_has_no_room_is_compiled_by_its_first_use() {
+    let world = World::new();
+    let writer = world.node("a", world.rules(&[])).await;
+    let (large, small) = (component("large-by-its-name", "1.0.0"), component("small", "1.0.0"));
+    let large_digest = publish(&writer, &large, None).await.unwrap();
+    let small_digest = publish(&writer, &small, None).await.unwrap();
+    let rules = Rules {
+        ahead_bytes_max: small.len() as u64,
+        ..world.rules(&[])
+    };
+    let reader = world.node("b", rules).await;
+    ahead_until(&reader, "there is room for one", async || {
+        reader.is_compiled(&small_digest)
+    })
+    .await;
+    assert!(!reader.is_compiled(&large_digest));
+    reader.load(large_digest, Purpose::NewMatch).await.unwrap();
+    assert_eq!(count(&reader, "rookery_module_compile_seconds_count{for=\"use\"}"), 1);
 }

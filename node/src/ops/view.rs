@@ -284,6 +284,12 @@ pub struct ModuleView {
     /// Why new matches of it may not begin on this node, if they may not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// Live matches of it, in the whole cluster.
+    #[serde(default)]
+    pub matches: u64,
+    /// The nodes that have it compiled in memory, of those that answered.
+    #[serde(default)]
+    pub compiled: Vec<String>,
 }
 
 /// The answer to `PUT /v1/modules`.

@@ -3,6 +3,8 @@
 //! A component never changes under its digest. Publishing one that is stored already makes it its name's newest again, which is
 //! how an author goes back, and adds a signature to those that it has. Whose signature counts is not decided here.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use rookery_protocol::Digest;
 
@@ -139,6 +141,12 @@ const USES: Sql = Sql::both(
             (select count(*) from module_heads where name = $1 and digest = $2) as heads",
 );
 
+const NEWEST: Sql =
+    Sql::both("select count(*) as names, coalesce(max(published_at), 0) as published_at from module_heads");
+
+const COUNT_MATCHES: Sql =
+    Sql::both("select digest, count(*) as matches from matches where ended_at is null group by digest");
+
 const DELETE_HEAD: Sql = Sql::both("delete from module_heads where name = $1 and digest = $2");
 const DELETE_SIGNATURES: Sql = Sql::both("delete from module_signatures where digest = $1");
 const DELETE: Sql = Sql::both("delete from modules where digest = $1");
@@ -171,6 +179,7 @@ macro_rules! read {
 const READ: Sql = read!(", m.component from modules m where m.digest = $1");
 const READ_HEAD: Sql = read!(" from module_heads n join modules m on m.digest = n.digest where n.name = $1");
 const READ_VERSION: Sql = read!(" from modules m where m.name = $1 and m.digest = $2");
+const LIST_HEADS: Sql = read!(" from module_heads n join modules m on m.digest = n.digest order by m.digest");
 const LIST: Sql = read!(" from modules m order by m.name, m.published_at, m.digest");
 
 impl Store {
@@ -265,6 +274,27 @@ impl Store {
             },
         };
         rows.first().map(module_row).transpose()
+    }
+
+    /// How many live matches there are of each module that has any.
+    pub async fn module_matches(&self) -> Result<BTreeMap<Digest, u64>, StoreError> {
+        let rows = self.read("count_matches", &COUNT_MATCHES, args![]).await?;
+        rows.iter()
+            .map(|row| Ok((row.parse("digest")?, row.unsigned("matches")?)))
+            .collect()
+    }
+
+    /// How many names there are and when the last publication was: what differs when something was published or removed.
+    pub async fn newest_publication(&self) -> Result<(u64, u64), StoreError> {
+        let rows = self.read("read_module", &NEWEST, args![]).await?;
+        let row = rows.first().ok_or(StoreError::Damaged { column: "names" })?;
+        Ok((row.unsigned("names")?, row.unsigned("published_at")?))
+    }
+
+    /// The newest version of each name.
+    pub async fn list_module_heads(&self) -> Result<Vec<ModuleRow>, StoreError> {
+        let rows = self.read("list_modules", &LIST_HEADS, args![]).await?;
+        rows.iter().map(module_row).collect()
     }
 
     /// Every module, by name and time of first publication.

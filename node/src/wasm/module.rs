@@ -115,6 +115,11 @@ impl Module {
         self.inner.capture.as_ref().map(|_| ())
     }
 
+    /// Whether anybody else holds it, such as a match.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.inner) > 1
+    }
+
     /// A fresh instance.
     pub(crate) fn instantiate(&self, part: HostPart) -> Result<Instance, Failure> {
         let capture = self.inner.capture.as_ref().ok().cloned();

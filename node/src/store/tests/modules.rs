@@ -1,5 +1,7 @@
 //! Published modules: which digest a name means, whose signatures they have, how many there may be, and when one may go.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 suite! {
@@ -53,9 +55,16 @@ async fn a_module_is_stored_once_and_the_last_published_is_its_names_newest(plac
     );
     assert!(store.get_module(&Digest([9; 32])).await.unwrap().is_none());
 
+    let heads = store.list_module_heads().await.unwrap();
+    assert_eq!(heads.iter().map(|head| head.digest).collect::<Vec<_>>(), [new.digest]);
+    let newest = store.newest_publication().await.unwrap();
+    assert_eq!(newest.0, 1);
+
     // Going back is publishing the old one again.
+    tokio::time::sleep(Duration::from_millis(5)).await;
     assert_eq!(put(&store, &old).await, ModulePut::Again);
     let listed = store.list_modules().await.unwrap();
+    assert!(store.newest_publication().await.unwrap().1 > newest.1);
     let heads: Vec<_> = listed.into_iter().map(|m| (m.digest, m.is_head)).collect();
     assert_eq!(heads.len(), 2);
     assert!(heads.contains(&(old.digest, true)) && heads.contains(&(new.digest, false)));
@@ -130,7 +139,9 @@ async fn a_version_goes_when_no_live_match_uses_it_and_its_name_means_another(pl
     assert_eq!(remove("arena", old.digest).await, ModuleRemoval::NotFound);
     assert_eq!(remove("duel", Digest([9; 32])).await, ModuleRemoval::NotFound);
     assert_eq!(remove("duel", new.digest).await, ModuleRemoval::Newest);
+    assert_eq!(store.module_matches().await.unwrap(), BTreeMap::new());
     let created = store.create_match(new_match()).await.unwrap();
+    assert_eq!(store.module_matches().await.unwrap(), BTreeMap::from([(old.digest, 1)]));
     assert_eq!(remove("duel", old.digest).await, ModuleRemoval::Used { matches: 1 });
     store.finish_match(end_of(created.id, created.epoch)).await.unwrap();
     assert_eq!(remove("duel", old.digest).await, ModuleRemoval::Removed);
