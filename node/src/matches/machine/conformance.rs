@@ -3,6 +3,7 @@
 //! others (JavaScript, Python, fresh builds) play when `ROOKERY_CONFORMANCE` names them, as scripts/languages does.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -18,6 +19,7 @@ use super::{Applied, Ending, Match, RingIn};
 use crate::wasm::Module;
 use crate::wasm::host::LogLevel;
 
+mod handed_over;
 mod kept;
 
 /// Read when the tests run: a table or a component that has changed needs no new build of the server.
@@ -35,13 +37,20 @@ const CALL_CPU_US: u64 = 200_000;
 struct Candidate {
     language: String,
     module: Module,
+    component: Vec<u8>,
 }
 
-fn candidates() -> Vec<Candidate> {
+/// All of them, each compiled once: the interpreters take a while.
+fn candidates() -> &'static [Candidate] {
+    static CANDIDATES: OnceLock<Vec<Candidate>> = OnceLock::new();
+    CANDIDATES.get_or_init(compiled)
+}
+
+fn compiled() -> Vec<Candidate> {
     let more = std::env::var_os(MORE).unwrap_or_default();
     let more = std::env::split_paths(&more).filter(|path| !path.as_os_str().is_empty());
     let committed = COMMITTED.iter().copied().map(committed);
-    committed.chain(more).map(|path| candidate(&read(&path))).collect()
+    committed.chain(more).map(|path| candidate(read(&path))).collect()
 }
 
 fn committed(language: &str) -> PathBuf {
@@ -56,8 +65,8 @@ fn read(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn candidate(component: &[u8]) -> Candidate {
-    let module = engine().compile(component).unwrap();
+fn candidate(component: Vec<u8>) -> Candidate {
+    let module = engine().compile(&component).unwrap();
     let [(name, language)] = module.manifest().extra.as_slice() else {
         panic!("extra: {:?}", module.manifest().extra)
     };
@@ -65,6 +74,7 @@ fn candidate(component: &[u8]) -> Candidate {
     Candidate {
         language: language.clone(),
         module,
+        component,
     }
 }
 
@@ -72,13 +82,13 @@ fn candidate(component: &[u8]) -> Candidate {
 fn every_language_gives_the_answers_that_are_written_down() {
     let table = table();
     if std::env::var_os("ROOKERY_WRITE_GOLDEN").is_some() {
-        let Candidate { module, .. } = candidates().swap_remove(0);
-        let played = Play::of(&module, &module).script(&table);
+        let Candidate { module, .. } = &candidates()[0];
+        let played = Play::of(module, module).script(&table);
         std::fs::write(Path::new(LANGUAGES).join(TABLE), played).unwrap();
         return;
     }
-    for Candidate { language, module } in candidates() {
-        check(&language, &Play::of(&module, &module).script(&table), &table);
+    for Candidate { language, module, .. } in candidates() {
+        check(language, &Play::of(module, module).script(&table), &table);
     }
 }
 
@@ -131,12 +141,10 @@ fn the_table_uses_every_import_and_every_export() {
 fn random_play_is_the_same_in_every_language() {
     let candidates = candidates();
     let script = random_script(7, 1_000);
-    let [first, others @ ..] = candidates.as_slice() else {
-        panic!()
-    };
+    let [first, others @ ..] = candidates else { panic!() };
     let expected = Play::of(&first.module, &first.module).script(&script);
     assert!(expected.lines().count() > 2_000, "nothing much happened:\n{expected}");
-    for Candidate { language, module } in others {
+    for Candidate { language, module, .. } in others {
         check(language, &Play::of(module, module).script(&script), &expected);
     }
 }

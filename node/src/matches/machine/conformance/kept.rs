@@ -29,7 +29,7 @@ fn what_was_built_against_version_1_0_0_of_the_contract_is_heard_as_it_was() {
             digest,
             "{file} is not what was kept"
         );
-        let Candidate { language, module } = candidate(&component);
+        let Candidate { language, module, .. } = candidate(component);
         check(
             &language,
             &Play::of(&module, &module).script(&conversation),
