@@ -77,6 +77,9 @@ pub struct Rules {
 
 type Cell = Arc<OnceCell<Module>>;
 
+/// What may not run, for what it was wanted, why, and since when that is known.
+type Refused = HashMap<(Digest, Purpose), (ModuleFault, Refusal, Instant)>;
+
 /// The node's modules. Cheap to clone.
 #[derive(Clone)]
 pub struct Modules {
@@ -90,7 +93,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     compiled: Mutex<HashMap<Digest, Cell>>,
     heads: Mutex<HashMap<String, (Published, Instant)>>,
-    refused: Mutex<HashMap<(Digest, Purpose), (ModuleFault, Refusal, Instant)>>,
+    refused: Mutex<Refused>,
     /// Rings when something was published or removed.
     announced: Notify,
 }
@@ -460,7 +463,7 @@ impl Modules {
         self.inner.compiled.lock().expect("no thread panics holding it")
     }
 
-    fn refused(&self) -> MutexGuard<'_, HashMap<(Digest, Purpose), (ModuleFault, Refusal, Instant)>> {
+    fn refused(&self) -> MutexGuard<'_, Refused> {
         self.inner.refused.lock().expect("no thread panics holding it")
     }
 }

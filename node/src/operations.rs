@@ -472,6 +472,7 @@ impl Operations for Operator {
                         Ok(None) => said(),
                         Err(_) => None,
                     },
+                    signatures: row.signatures.len() as u64,
                     refused: trusted.err().map(|why| why.to_string()),
                     name: row.name,
                     version: row.version,

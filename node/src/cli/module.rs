@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::operator::{OpsOptions, pretty, segment};
 use super::say;
-use super::table::{or_dash, table};
+use super::table::table;
 use crate::modules::signature::SigningKey;
 use crate::ops::view::{ModuleView, ModulesView, Published};
 use crate::wasm::module::digest_of;
@@ -179,10 +179,7 @@ impl List {
                 kib(module.bytes),
                 module.matches.to_string(),
                 nodes(&module.compiled),
-                match &module.refused {
-                    Some(_) => "REFUSED".into(),
-                    None => or_dash(module.signed_by.as_ref()),
-                },
+                signed(module),
                 module.digest.to_string(),
             ]
         };
@@ -205,6 +202,16 @@ impl List {
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// By whom it is signed, as far as the node that answered can tell.
+fn signed(module: &ModuleView) -> String {
+    match (&module.refused, &module.signed_by) {
+        (Some(_), _) => "REFUSED".into(),
+        (None, Some(key)) => key.clone(),
+        (None, None) if module.signatures > 0 => "not checked".into(),
+        (None, None) => "-".into(),
     }
 }
 

@@ -281,6 +281,9 @@ pub struct ModuleView {
     /// stored.
     #[serde(default)]
     pub signed_by: Option<String>,
+    /// How many signatures are kept with it, whether or not anybody has checked them.
+    #[serde(default)]
+    pub signatures: u64,
     /// Why new matches of it may not begin on this node, if they may not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
