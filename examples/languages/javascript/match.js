@@ -138,10 +138,10 @@ function obey(n, message) {
     case 'publish': {
       const to = option(words.next());
       const key = words.next();
-      return void room.publish(to === undefined ? undefined : u32(to), key, optionBytes(words.rest));
+      return void room.publish(to === undefined ? undefined : number(to), key, optionBytes(words.rest));
     }
     case 'kick':
-      return void room.kick(words.u32(), words.rest);
+      return void room.kick(words.number(), words.rest);
     case 'bot':
       return `bot ${room.addBot(words.rest) ?? 'none'}`;
     case 'joinable':
@@ -153,13 +153,13 @@ function obey(n, message) {
     case 'now':
       return `now ${clock.now()} ${clock.unix()}`;
     case 'timer':
-      return void clock.setTimer(words.u32(), words.u32());
+      return void clock.setTimer(words.number(), words.number());
     case 'cancel':
-      return void clock.cancelTimer(words.u32());
+      return void clock.cancelTimer(words.number());
     case 'bits':
       return `bits ${halves(random.bits())}`;
     case 'below':
-      return `below ${random.below(words.u32())}`;
+      return `below ${random.below(words.number())}`;
     case 'unit':
       return `unit ${Math.floor(random.unit() * 4294967296)}`;
     case 'log': {
@@ -167,34 +167,34 @@ function obey(n, message) {
       return void log.write(['info', 'warn', 'error'].includes(level) ? level : 'debug', words.rest);
     }
     case 'tell':
-      return void mail.tell(words.u32(), words.next(), bytes(words.rest));
+      return void mail.tell(words.number(), words.next(), bytes(words.rest));
     case 'transfer':
-      return void mail.transfer(words.u32(), words.u32(), words.next(), bytes(words.rest));
+      return void mail.transfer(words.number(), words.number(), words.next(), bytes(words.rest));
     case 'say':
       return void mail.say(words.next(), words.rest);
     case 'claim':
-      return void mail.claim(words.u32(), words.rest);
+      return void mail.claim(words.number(), words.rest);
     case 'release':
       return void mail.release(words.rest);
     case 'read':
-      return void storage.read(words.u32(), option(words.next()), words.next(), words.rest);
+      return void storage.read(words.number(), option(words.next()), words.next(), words.rest);
     case 'write': {
-      const request = words.u32();
+      const request = words.number();
       const owner = option(words.next());
       const [collection, key, version] = [words.next(), words.next(), option(words.next())];
       return void storage.write(request, owner, collection, key, optionBytes(words.rest), version);
     }
     case 'scan': {
-      const request = words.u32();
+      const request = words.number();
       const owner = option(words.next());
-      const [collection, limit] = [words.next(), words.u32()];
+      const [collection, limit] = [words.next(), words.number()];
       return void storage.scan(request, owner, collection, words.rest, limit);
     }
     case 'content':
-      return void content.read(words.u32(), words.next(), words.rest);
+      return void content.read(words.number(), words.next(), words.rest);
     case 'backfill': {
       const seats = option(words.next());
-      return void (seats === undefined ? backfill.close() : backfill.open(u32(seats)));
+      return void (seats === undefined ? backfill.close() : backfill.open(number(seats)));
     }
     case 'keep':
       kept = words.rest;
@@ -255,23 +255,11 @@ class Words {
   number() {
     return number(this.next());
   }
-
-  u32() {
-    return u32(this.next());
-  }
 }
 
 function number(word) {
   const value = /^[0-9]+$/.test(word) ? Number(word) : 0;
   return value <= 4294967295 ? value : 0;
-}
-
-/**
- * A number that is given to the node. componentize-js 0.23 passes numbers above 2147483647 on as other ones, unless `| 0` makes them
- * 32 bits before.
- */
-function u32(word) {
-  return number(word) | 0;
 }
 
 /** `-` is none, `.` the empty text. */
@@ -293,9 +281,9 @@ function audience(word) {
       return { tag: who };
     case 'one':
     case 'except':
-      return { tag: who, val: u32(seats) };
+      return { tag: who, val: number(seats) };
     case 'some':
-      return { tag: who, val: seats.split(',').map(u32) };
+      return { tag: who, val: seats.split(',').map(number) };
     default:
       return EVERYONE;
   }
