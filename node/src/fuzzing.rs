@@ -2,11 +2,13 @@
 //! player, an operator or another node might send them and panics when a promise of the decoder is broken; each `…_seeds` returns
 //! inputs as honest ones send them.
 
+mod guest;
 mod image;
 mod journal;
 mod operators;
 mod request;
 
+pub use self::guest::{MODULE_LEN_MAX, guest_image, guest_image_seeds, module, module_seeds};
 pub use self::image::{image, image_seeds};
 pub use self::journal::{journal, journal_seeds};
 pub use self::request::{request, request_seeds};
@@ -20,7 +22,6 @@ use crate::keys;
 use crate::matchmaker::property::{Properties, Query};
 use crate::operations::read_record_cursor;
 use crate::wasm::Manifest;
-use crate::wasm::module::check_imports;
 use rookery_protocol::PlayerId;
 
 /// Whoever asks.
@@ -39,12 +40,8 @@ pub fn token_seeds() -> Vec<Vec<u8>> {
 }
 
 /// One text as everything that a text can be: the name of a channel, a collection or a key, a line of chat, a cursor, a ticket's
-/// properties and what it asks for, a module's manifest and its component, a configuration and its values, a key file.
+/// properties and what it asks for, a module's manifest, a configuration and its values, a key file.
 pub fn text(input: &[u8]) {
-    if input.starts_with(b"\0asm") {
-        drop(check_imports(input));
-        return;
-    }
     assert_eq!(read_named(input).is_some(), input.len() >= 24);
     auth::key_file(input);
     let Ok(text) = std::str::from_utf8(input) else { return };
@@ -128,10 +125,9 @@ pub fn text_seeds() -> Vec<Vec<u8>> {
         "[node]\nname = \"rook-1\"\nroles = [\"gateway\"]\n\n[cluster]\nseeds = [\"rook-2:7701\"]\n\n[limits]\nframe = \"64KiB\"\n",
         "[queues.duel]\nplayers = 2\n\n[worlds.village]\nmodule = \"village\"\n\n[worlds.village.zones.square]\n",
     ];
-    let component = b"\0asm\x0d\0\x01\0\x07\x05\x01\x41\x02\0\0\x0a\x0e\x01\0\x09wasi:io/x\x05\0";
     let named = [&7_u128.to_be_bytes()[..], &3_u64.to_be_bytes()[..]].concat();
     let mut seeds: Vec<Vec<u8>> = texts.into_iter().map(|text| text.as_bytes().to_vec()).collect();
     seeds.extend(auth::key_file_seeds().into_iter().map(String::into_bytes));
-    seeds.extend([component.to_vec(), b"\0asm\x01\0\0\0".to_vec(), named]);
+    seeds.push(named);
     seeds
 }

@@ -10,6 +10,12 @@ use rookery_fuzz::{Shape, Target};
 /// Longer inputs bring time and no edges.
 const LEN_MAX: usize = 8 << 10;
 
+/// What compiling takes, with the tables of the engine itself.
+const COMPILER: Memory = Memory {
+    per_byte: 4 << 10,
+    fixed: 64 << 20,
+};
+
 static ALL: &[Target] = &[
     Target {
         name: "node_token",
@@ -39,6 +45,24 @@ static ALL: &[Target] = &[
         run: fuzzing::image,
     },
     Target {
+        name: "node_guest",
+        about: "what a match's guest has in memory, from another node or the store",
+        shape: Shape::Bytes,
+        len_max: LEN_MAX,
+        memory: Memory::DECODER,
+        seeds: fuzzing::guest_image_seeds,
+        run: fuzzing::guest_image,
+    },
+    Target {
+        name: "node_module",
+        about: "match logic that an author publishes: every input is checked, some are compiled and played",
+        shape: Shape::Bytes,
+        len_max: fuzzing::MODULE_LEN_MAX,
+        memory: COMPILER,
+        seeds: fuzzing::module_seeds,
+        run: fuzzing::module,
+    },
+    Target {
         name: "node_journal",
         about: "the records of a match, in a recording",
         shape: Shape::Bytes,
@@ -49,7 +73,7 @@ static ALL: &[Target] = &[
     },
     Target {
         name: "node_text",
-        about: "names, cursors, tickets, manifests, components, configuration",
+        about: "names, cursors, tickets, manifests, configuration",
         shape: Shape::Text,
         len_max: LEN_MAX,
         memory: Memory::DECODER,

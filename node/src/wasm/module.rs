@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ring::digest::{SHA256, digest};
 use rookery_protocol::{Digest, MatchId};
-use wasmparser::{ComponentTypeRef, Encoding, Parser, Payload};
+use wasmparser::{ComponentTypeRef, Encoding, Parser, Payload, Validator};
 use wasmtime::component::{Component, HasSelf, Linker};
 
 use super::accessor::{self, Layout, NotCapturable};
@@ -174,6 +174,12 @@ pub(crate) fn check_imports(bytes: &[u8]) -> Result<(), ModuleError> {
         }
     }
     Ok(())
+}
+
+/// For the fuzzer: whether a valid component, shown to the host, is not valid.
+pub(crate) fn is_spoilt_by_the_accessor(bytes: &[u8]) -> bool {
+    let is_valid = |bytes: &[u8]| Validator::new().validate_all(bytes).is_ok();
+    accessor::append(bytes).is_ok_and(|accessor| is_valid(bytes) && !is_valid(&accessor.component))
 }
 
 fn load_or_compile(engine: &Engine, bytes: &[u8], digest: Digest) -> Result<Component, ModuleError> {

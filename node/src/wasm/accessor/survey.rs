@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use wasmparser::{
     BinaryReaderError, CanonicalFunction, Chunk, ComponentAlias, ComponentExternalKind, ComponentOuterAliasKind,
-    ElementItems, ExternalKind, FunctionBody, Instance, Operator, Parser, Payload, TypeRef, ValType,
+    ElementItems, Encoding, ExternalKind, FunctionBody, Instance, Operator, Parser, Payload, TypeRef, ValType,
 };
 
 use super::{NotCapturable, RESERVED};
@@ -122,6 +122,10 @@ impl Survey<'_> {
     fn section(&mut self, payload: Payload<'_>, defined: &[Option<usize>]) -> Result<(), NotCapturable> {
         let spaces = &mut self.spaces;
         match payload {
+            Payload::Version {
+                encoding: Encoding::Module,
+                ..
+            } => return Err(NotCapturable::Malformed("it is a core module".into())),
             Payload::InstanceSection(section) => {
                 for instance in section {
                     match instance? {

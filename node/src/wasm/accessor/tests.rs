@@ -161,6 +161,7 @@ fn state_that_an_image_cannot_hold_is_refused() {
         (core instance (instantiate $aliased)))";
     assert_eq!(refusal(foreign), NotCapturable::ForeignModule);
     assert!(matches!(append(b"nonsense"), Err(NotCapturable::Malformed(_))));
+    assert!(matches!(append(b"\0asm\x01\0\0\0"), Err(NotCapturable::Malformed(_))));
     let plain = Guest::new("plain").component();
     // Eight bytes are an empty component.
     for len in [0, 7, 9, 100, plain.len() / 2, plain.len() - 1] {
