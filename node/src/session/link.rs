@@ -25,6 +25,7 @@ use super::inputs::{Inputs, Kept, Offer};
 use super::listener::{Listener, Moved};
 use crate::matches::event::TrapKind;
 use crate::matches::part::SEQ_PER_INCARNATION;
+use crate::store::MatchStatus;
 
 /// How long joins and inputs without a number are held while the owner cannot be reached: the bound of a take-over (10 s) and 5 s.
 pub const HOLD_MS: u64 = 15_000;
@@ -282,7 +283,7 @@ impl<L: Listener> Link<L> {
         let asks_after_the_end = self.ending.is_some() && ask.seating.moved_from.is_none();
         if self.over || asks_after_the_end {
             ask.session.join_refused(self.target);
-            return ask.refuse(closed());
+            return ask.refuse(closed(self.ending.as_ref()));
         }
         let JoinAsk {
             session,
@@ -963,7 +964,7 @@ impl<L: Listener> Link<L> {
         };
         let unanswered = match over {
             Over::Failed { reason } if TrapKind::ALL.iter().any(|kind| kind.as_str() == reason) => input_failed(reason),
-            Over::Failed { .. } | Over::Ended { .. } | Over::Lost => closed(),
+            Over::Failed { .. } | Over::Ended { .. } | Over::Lost => closed(Some(&message)),
         };
         let mut shared = SharedFrame::default();
         for (_, mut local) in std::mem::take(&mut self.seats) {
@@ -976,7 +977,7 @@ impl<L: Listener> Link<L> {
         self.detaching.clear();
         for (_, pending) in self.pending.extract_if(.., |_, pending| pending.moved_from().is_none()) {
             match pending.ask {
-                Ask::Join(_) => pending.refuse(target, self.last, closed()),
+                Ask::Join(_) => pending.refuse(target, self.last, closed(Some(&message))),
                 Ask::Leave { .. } => pending.session.send(pending.id, &ServerMessage::MatchLeft { target }),
             }
         }
@@ -1356,8 +1357,16 @@ fn unavailable() -> Refusal {
     Refusal::new(ErrorCode::Unavailable, "the match cannot be reached")
 }
 
-fn closed() -> Refusal {
-    Refusal::new(ErrorCode::MatchClosed, "the match is over")
+/// The same as the store says of it, with how it ended.
+fn closed(ending: Option<&ServerMessage>) -> Refusal {
+    let refusal = Refusal::new(ErrorCode::MatchClosed, "the match is over");
+    let status = match ending {
+        Some(ServerMessage::MatchEnded { .. }) => MatchStatus::Ended,
+        Some(ServerMessage::MatchFailed { .. }) => MatchStatus::Failed,
+        Some(ServerMessage::MatchLost { .. }) => MatchStatus::Lost,
+        _ => return refusal,
+    };
+    refusal.with("status", status.as_str())
 }
 
 /// An input that failed the match, or that the match did not live to see.
