@@ -20,6 +20,7 @@ mod new;
 mod node;
 pub(crate) mod operator;
 mod records;
+mod replay;
 pub(crate) mod secret;
 mod table;
 

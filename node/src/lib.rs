@@ -35,6 +35,7 @@ pub mod peer;
 pub mod placement;
 pub mod post;
 pub mod presence;
+pub mod recordings;
 pub mod records;
 pub mod services;
 pub mod session;

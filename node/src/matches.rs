@@ -10,6 +10,7 @@ pub mod machine;
 pub mod output;
 pub mod part;
 pub mod published;
+pub mod recording;
 pub mod ring;
 pub mod seats;
 pub mod start;

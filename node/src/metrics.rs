@@ -174,6 +174,7 @@ pub struct ModuleMetrics {
     pub backed_up: IntGauge,
     pub events: IntCounter,
     pub event_seconds: Histogram,
+    pub undo_seconds: Histogram,
     pub ticks_late: IntCounter,
     traps: [IntCounter; TrapKind::ALL.len()],
 }
@@ -262,6 +263,7 @@ pub struct Metrics {
     matches: IntGaugeVec,
     match_events: IntCounterVec,
     match_event_seconds: HistogramVec,
+    match_undo_seconds: HistogramVec,
     match_tick_late: IntCounterVec,
     match_traps: IntCounterVec,
     matches_moved: IntCounterVec,
@@ -563,6 +565,12 @@ impl Metrics {
             CALL_SECONDS,
             "module",
         );
+        let match_undo_seconds = f.histograms(
+            "rookery_match_undo_seconds",
+            "Time that an event took whose call was cut off: the call, the state put back, and what is kept of it.",
+            CALL_SECONDS,
+            "module",
+        );
         let match_tick_late = f.counters(
             "rookery_match_tick_late_total",
             "Ticks that began more than one interval late.",
@@ -773,6 +781,7 @@ impl Metrics {
             matches,
             match_events,
             match_event_seconds,
+            match_undo_seconds,
             match_tick_late,
             match_traps,
             matches_moved,
@@ -828,6 +837,7 @@ impl Metrics {
             backed_up: role(ROLES[1]),
             events: self.match_events.with_label_values(&[module]),
             event_seconds: self.match_event_seconds.with_label_values(&[module]),
+            undo_seconds: self.match_undo_seconds.with_label_values(&[module]),
             ticks_late: self.match_tick_late.with_label_values(&[module]),
             traps: TrapKind::ALL.map(|kind| self.match_traps.with_label_values(&[module, kind.as_str()])),
         }

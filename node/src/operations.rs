@@ -22,6 +22,7 @@ use crate::ops::view::{
     SuspicionView, UpgradeRequest, Upgraded, WorldsView,
 };
 use crate::peer::MODULES_GROUP;
+use crate::recordings;
 use crate::session::hub::Hub;
 use crate::store::{ContentWrite, MatchRow, RecordQuery, RecordRow, Saved};
 use crate::wasm::Manifest;
@@ -352,6 +353,11 @@ impl Operations for Operator {
             saved: saved.map(saved_view),
             ..view_of_row(row)
         })
+    }
+
+    async fn recording(&self, target: &str) -> Result<Bytes, Refusal> {
+        let row = self.row(target).await?;
+        recordings::fetch(&self.hub, &row.configuration.owner.name, row.id).await
     }
 
     async fn records(&self, request: RecordRequest) -> Result<RecordPage, Refusal> {

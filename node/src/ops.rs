@@ -59,6 +59,11 @@ pub trait Operations: Send + Sync + 'static {
     fn matches(&self, page: PageRequest) -> impl Future<Output = Result<MatchPage, Refusal>> + Send;
     /// A match by id or name; also one that is over.
     fn match_view(&self, target: &str) -> impl Future<Output = Result<MatchView, Refusal>> + Send;
+    /// A recording of a match, live or failed: `rookery match replay` plays it.
+    fn recording(&self, target: &str) -> impl Future<Output = Result<Bytes, Refusal>> + Send {
+        let message = format!("no recording of match {target} is kept here");
+        async { Err(Refusal::new(ErrorCode::MatchNotFound, message)) }
+    }
     fn end_match(&self, target: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
     fn kick(&self, target: &str, request: KickRequest) -> impl Future<Output = Result<(), Refusal>> + Send;
     /// Moves a live match to another node, alive.
@@ -118,12 +123,14 @@ pub fn router<O: Operations>(operations: Arc<O>, metrics: Arc<Metrics>, token: O
         .route("/v1/cluster/join", post(join_peer::<O>))
         .route("/v1/matches", get(matches::<O>))
         .route("/v1/matches/{target}", get(match_view::<O>))
+        .route("/v1/matches/{target}/recording", get(recording::<O>))
         .route("/v1/matches/{target}/end", post(end_match::<O>))
         .route("/v1/matches/{target}/kick", post(kick::<O>))
         .route("/v1/matches/{target}/move", post(move_match::<O>))
         .route("/v1/matches/{target}/upgrade", post(upgrade_match::<O>))
         // A zone's name has a slash, which not everybody writes as %2F.
         .route("/v1/matches/{target}/{zone}", get(match_view::<O>))
+        .route("/v1/matches/{target}/{zone}/recording", get(recording::<O>))
         .route("/v1/matches/{target}/{zone}/end", post(end_match::<O>))
         .route("/v1/matches/{target}/{zone}/kick", post(kick::<O>))
         .route("/v1/matches/{target}/{zone}/move", post(move_match::<O>))
@@ -316,6 +323,11 @@ async fn matches<O: Operations>(
 
 async fn match_view<O: Operations>(State(node): Node<O>, Target(target): Target) -> Answer<MatchView> {
     Ok(Json(node.match_view(&target).await?))
+}
+
+async fn recording<O: Operations>(State(node): Node<O>, Target(target): Target) -> Result<Response, Failure> {
+    let file = node.recording(&target).await?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], file).into_response())
 }
 
 async fn records<O: Operations>(

@@ -14,6 +14,7 @@ use rookery_protocol::{MatchId, NodeLife};
 use crate::matches::event::EndReason;
 use crate::moving;
 use crate::owner::executor::Listing;
+use crate::recordings;
 use crate::session::hub::Hub;
 use crate::store::MatchStatus;
 use crate::upgrading;
@@ -171,6 +172,11 @@ pub async fn answer(hub: Arc<Hub>, request: PeerRequest) -> PeerAnswer {
             pieces,
             bytes,
         } => moving::take(&hub, target, epoch, (piece, pieces), &bytes).await,
+        PeerRequest::Record { target } => recordings::offer(&hub, target).await,
+        PeerRequest::RecordPiece { ticket, piece } => match hub.recordings().piece(ticket, piece) {
+            Some(bytes) => PeerAnswer::Piece(bytes),
+            None => PeerAnswer::NotHere,
+        },
         PeerRequest::End { target } => found(hub.executor().end(target, EndReason::Operator).await),
         PeerRequest::Drain { deadline_ms } => {
             hub.draining().order(std::time::Duration::from_millis(deadline_ms));

@@ -349,6 +349,15 @@ pub enum PeerRequest {
         target: MatchId,
         player: PlayerId,
     },
+    /// Record this match of yours, or find the recording of it that you kept, and have it wait.
+    Record {
+        target: MatchId,
+    },
+    /// One piece of a recording that waits, counted from 0. It is forgotten with the last one.
+    RecordPiece {
+        ticket: u64,
+        piece: u32,
+    },
     /// Where a match is, asked of a home of its directory entry.
     WhereIs {
         target: MatchId,
@@ -441,6 +450,12 @@ pub enum PeerAnswer {
     Whereabouts(Whereabouts),
     Standing(Standing),
     Compiled(Vec<Digest>),
+    /// A recording waits under this number.
+    Recorded {
+        ticket: u64,
+        bytes: u64,
+    },
+    Piece(Bytes),
 }
 
 /// What a player is to a match.

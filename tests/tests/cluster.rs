@@ -21,6 +21,7 @@ mod cluster {
     mod partition;
     mod presence;
     mod publishing;
+    mod recordings;
     mod records;
     mod registry;
     mod rotation;

@@ -101,6 +101,7 @@ pub(super) fn down_seeds() -> Vec<Vec<u8>> {
         output(joined, json!("Spectators")),
         json!({"a": {"seat": 1, "n": 2, "seq": 3}}),
         json!({"Applied": {"seat": 1, "id": 2}}),
+        json!({"Failed": {"seat": 1, "n": 0, "id": 2, "reason": "trap"}}),
         json!({"Resend": {"seat": 1, "n": 2}}),
         json!({"Refused": {"req": 1, "refusal": refusal()}}),
         json!({"Left": {"req": 1, "seat": 2}}),
@@ -148,6 +149,8 @@ pub(super) fn request_seeds() -> Vec<Vec<u8>> {
         json!({"WhereIs": {"target": MATCH}}),
         json!({"WhoIs": {"name": "village/square"}}),
         json!("Compiled"),
+        json!({"Record": {"target": MATCH}}),
+        json!({"RecordPiece": {"ticket": 1, "piece": 0}}),
     ])
 }
 
@@ -174,6 +177,8 @@ pub(super) fn answer_seeds() -> Vec<Vec<u8>> {
         json!({"Standing": {"Went": MATCH}}),
         json!({"Standing": "OnTheWay"}),
         json!({"Compiled": [digest, digest]}),
+        json!({"Recorded": {"ticket": 1, "bytes": 300}}),
+        json!({"Piece": [1, 2]}),
     ])
 }
 

@@ -1,13 +1,16 @@
 //! `rookery match …`: acts on any match from any node.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use rookery_protocol::peer::MatchFailure;
 use serde_json::{Value, json};
 
 use super::operator::{OpsClient, OpsError, OpsOptions, pretty, segment};
 use super::records::time;
+use super::replay::Replay;
 use super::say;
 use super::table::{list, or_dash, table};
 use crate::ops::view::{KickRequest, MatchPage, MatchView, MoveRequest, Moved, UpgradeRequest, Upgraded};
@@ -28,6 +31,8 @@ enum MatchCommand {
     Move(Move),
     Upgrade(Upgrade),
     Kick(Kick),
+    Export(Export),
+    Replay(Replay),
 }
 
 impl Match {
@@ -39,6 +44,8 @@ impl Match {
             MatchCommand::Move(command) => command.run(),
             MatchCommand::Upgrade(command) => command.run(),
             MatchCommand::Kick(command) => command.run(),
+            MatchCommand::Export(command) => command.run(),
+            MatchCommand::Replay(command) => command.run(),
         }
     }
 }
@@ -266,6 +273,35 @@ impl Upgrade {
                 ..
             } = answer;
             format!("{} runs {module} {version} {digest}", self.target)
+        });
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Write a recording of a match into a file: its component, a state, and all that happened since. Also of one that failed.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  rookery match export village/square --out square.recording")]
+struct Export {
+    /// The match's id or name.
+    #[arg(value_name = "ID")]
+    target: String,
+    /// Where to write it.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    ops: OpsOptions,
+}
+
+impl Export {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let path = format!("/v1/matches/{}/recording", segment(&self.target));
+        let file = self.ops.client()?.get_bytes(&path)?;
+        std::fs::write(&self.out, &file).with_context(|| format!("writing {}", self.out.display()))?;
+        let (out, bytes) = (self.out.display().to_string(), file.len());
+        say(if self.ops.json {
+            pretty(&json!({"file": out, "bytes": bytes}))
+        } else {
+            format!("{out}: {bytes} bytes")
         });
         Ok(ExitCode::SUCCESS)
     }

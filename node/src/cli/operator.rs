@@ -19,6 +19,8 @@ const PROBE_WITHIN: Duration = Duration::from_secs(2);
 const PROBE_BYTES_MAX: u64 = 64 << 10;
 /// A page of matches is below 1 MiB; what is far larger comes from something that is no node.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// A recording has a component and a compressed memory in it.
+const FILE_BYTES_MAX: u64 = 512 << 20;
 
 /// Options of commands that ask a running node.
 #[derive(Debug, Clone, Args)]
@@ -154,6 +156,24 @@ impl OpsClient {
             .map_err(unreachable)?;
         let said = answer.body_mut().with_config().limit(PROBE_BYTES_MAX).read_to_string();
         Ok((answer.status().is_success(), said.map_err(unreachable)?))
+    }
+
+    /// Asks for a file.
+    pub(crate) fn get_bytes(&self, path: &str) -> Result<Vec<u8>, OpsError> {
+        let unreachable = |source| OpsError::Unreachable {
+            url: self.url(path),
+            source: Box::new(source),
+        };
+        let mut answer = self
+            .authorised(self.agent.get(self.url(path)))
+            .call()
+            .map_err(unreachable)?;
+        if !answer.status().is_success() {
+            // A refusal: it has no other shape.
+            return self.read::<Value>(path, Ok(answer)).map(|_| Vec::new());
+        }
+        let body = answer.body_mut().with_config().limit(FILE_BYTES_MAX).read_to_vec();
+        body.map_err(unreachable)
     }
 
     fn url(&self, path: &str) -> String {

@@ -41,7 +41,7 @@ section! {
         /// What operators and other nodes call this node; unique in the cluster. The host name when it is not set: set it where
         /// several nodes share a host.
         name: Option<NodeName> = None,
-        /// Where this node keeps its files: the default database, keys, and compiled modules.
+        /// Where this node keeps its files: the default database, keys, compiled modules, and recordings of matches that failed.
         data_dir: PathBuf = PathBuf::from("./rookery-data"),
         /// Whether the client listener serves the demo page, and the picture of the cluster that it draws. `rookery demo` sets
         /// it; leave it off where strangers reach the listener.

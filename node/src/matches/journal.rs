@@ -104,7 +104,7 @@ impl Journal {
             Outcome::Stale => (3, None),
         };
         let silent = if sum == 0 { SILENT } else { 0 };
-        out.push(tag_of(&record.event) | outcome << OUTCOME_SHIFT | silent);
+        out.push(tag_of(&record.event) | (outcome << OUTCOME_SHIFT) | silent);
         put_number(out, record.at_ms - self.last_ms);
         put_event(out, &record.event);
         if let Some(kind) = kind {
@@ -332,7 +332,7 @@ fn read_event(reader: &mut Reader, tag: u8) -> Result<Event, &'static str> {
         },
         tag::ADDRESSED => {
             let effect = reader.effect_id()?;
-            let id = reader.take(16)?.as_ref().try_into().map_err(|_| "it is cut off")?;
+            let id: [u8; 16] = reader.take(16)?.as_ref().try_into().map_err(|_| "it is cut off")?;
             let to = MatchId::from_u128(u128::from_le_bytes(id));
             Event::Addressed { effect, to }
         }

@@ -12,11 +12,12 @@
 #![deny(clippy::disallowed_methods)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rookery_protocol::client::{Departure, LeaveReason, Role};
 use rookery_protocol::peer::{Budget, MatchUsage};
-use rookery_protocol::{MatchId, PlayerId, Seat};
+use rookery_protocol::{Digest, MatchId, PlayerId, Seat};
 use wasmtime::Store;
 
 use super::effect::{Effect, EffectId};
@@ -27,11 +28,13 @@ use super::output::{Audience, Body, Joined, Output};
 use super::part::{
     Admission, COLLECTIONS_HEARD_MAX, Finishing, FollowUp, HostPart, StartRecord, player_info, player_text,
 };
+use super::recording::Taken;
 use super::ring::Ring;
 use super::seats::SeatState;
 use crate::wasm::host::bindings::MatchLogic;
 use crate::wasm::host::{HostState, bindings};
 use crate::wasm::instance::Instance;
+use crate::wasm::module::digest_of;
 use crate::wasm::{Image, Module};
 
 pub use crate::wasm::Failure;
@@ -46,8 +49,8 @@ pub struct Match {
     module: Module,
     state: State,
     asking: Asking,
-    /// How it can be put back; none when it cannot.
-    history: Option<History>,
+    /// How it can be put back, or why it cannot.
+    history: Result<History, Arc<str>>,
 }
 
 /// How the guest is asked.
@@ -224,41 +227,97 @@ impl Match {
     /// A fresh instance with the host's part of a match that went on elsewhere; its first event is [`Event::Load`]. The match may have
     /// run another version of the module there.
     pub fn restore(module: &Module, part: HostPart) -> Result<Match, Failure> {
-        Ok(Self::of(module, module.instantiate(part.under(module))?))
+        Self::at(module, part.under(module), None)
     }
 
     /// A match that goes on from an image of its guest and the host's part of the same moment, as if it had never stopped.
     pub fn from_image(module: &Module, part: HostPart, image: &Image) -> Result<Match, Failure> {
-        Ok(Self::of(module, module.restore(part, image)?))
+        Self::at(module, part, Some(image))
     }
 
-    fn of(module: &Module, mut instance: Instance) -> Match {
+    /// A match as it was at some moment: the host's part, and the guest's image; none for a fresh instance.
+    pub(super) fn at(module: &Module, part: HostPart, image: Option<&Image>) -> Result<Match, Failure> {
+        let mut instance = match image {
+            Some(image) => module.restore(part, image)?,
+            None => module.instantiate(part)?,
+        };
         // What a component does while it is instantiated is no event, so it goes nowhere.
         instance.state_mut().roll_back();
         instance.state_mut().call.log.clear();
-        Match {
+        Ok(Match {
             instance,
             module: module.clone(),
             state: State::Running,
             asking: Asking::Live,
-            history: None,
+            history: Err("nothing is kept of this match".into()),
+        })
+    }
+
+    /// From now on a failed call is undone, and the match can be recorded; unless its module cannot be captured. Said before its first
+    /// event.
+    pub fn remember(&mut self) {
+        self.history = match self.module.captures() {
+            Ok(()) => Ok(History::beginning(self.part().clone())),
+            Err(why) => Err(format!("the module cannot be captured: {why}").into()),
+        };
+    }
+
+    /// What it can be put back with.
+    pub fn history(&self) -> Option<&History> {
+        self.history.as_ref().ok()
+    }
+
+    /// All that is needed to play the match again elsewhere.
+    ///
+    /// # Errors
+    /// Why nothing is kept of it.
+    pub fn take_down(&mut self) -> Result<Taken, Arc<str>> {
+        let hash = self.state_hash();
+        let history = self.history.as_ref().map_err(Arc::clone)?;
+        Ok(Taken {
+            image: history.image().cloned(),
+            base: history.part().clone(),
+            journal: history.journal().encode(),
+            last: self.part().clone(),
+            hash,
+        })
+    }
+
+    /// Notes how long the last events took, and says whether it is time for a new base: [`Match::renew_base`].
+    pub fn took(&mut self, took: Duration) -> bool {
+        self.state == State::Running && self.history.as_mut().is_ok_and(|history| history.is_long_after(took))
+    }
+
+    /// Makes what the match is now its base: from here it is put back, and from here it is recorded. Takes time of its own. A match that
+    /// is over keeps its last one, since what is made of a base plays.
+    pub fn renew_base(&mut self) {
+        let Ok(history) = &self.history else { return };
+        if self.state != State::Running {
+            return;
         }
+        self.history = match self.instance.image(history.image()) {
+            Ok(image) => Ok(history.renewed(image, self.instance.state().part.clone())),
+            Err(failure) => Err(format!("the match could not be captured: {failure}").into()),
+        };
+    }
+
+    /// Notes how long the making of the base took.
+    pub fn base_took(&mut self, took: Duration) {
+        if let Ok(history) = &mut self.history {
+            history.base_took(took);
+        }
+    }
+
+    /// Has calls of the guest cut off at this one of their host calls, in the middle of whatever they do, until one was.
+    #[cfg(test)]
+    pub(super) fn cut_off_at(&mut self, host_call: Option<u32>) {
+        self.host().call.cut_at = host_call;
     }
 
     /// What the guest has in memory, between two events. Pages that did not change since the image before are shared with it. Fails
     /// if the module cannot be captured, and after a failed call.
     pub fn image(&mut self, previous: Option<&Image>) -> Result<Image, Failure> {
         self.instance.image(previous)
-    }
-
-    /// From now on a failed call is undone, and the match can be recorded. Said before its first event.
-    pub fn remember(&mut self) {
-        self.history = Some(History::beginning(self.part().clone()));
-    }
-
-    /// What it can be put back with.
-    pub fn history(&self) -> Option<&History> {
-        self.history.as_ref()
     }
 
     pub fn part(&self) -> &HostPart {
@@ -324,7 +383,7 @@ impl Match {
     ) -> Result<(), NotUpgraded> {
         self.may_upgrade(module)?;
         let mut next = Self::restore(module, self.part().clone()).map_err(NotUpgraded::Failed)?;
-        if self.history.is_some() {
+        if self.history.is_ok() {
             next.remember();
         }
         let event = Event::Upgrade {
@@ -366,11 +425,23 @@ impl Match {
         Ok(())
     }
 
+    /// The hash that two copies of a match compare: of all that follows from its events, but not of where its players are connected.
+    /// None when the guest's memory is in the middle of something. A guest that cannot be captured is not part of it.
+    pub fn state_hash(&mut self) -> Option<Digest> {
+        let mut state = self.part().comparable();
+        if self.module.captures().is_ok() {
+            let before = self.history.as_ref().ok().and_then(History::image);
+            let image = self.instance.image(before).ok()?;
+            state.extend_from_slice(&image.hash().0);
+        }
+        Some(digest_of(&state))
+    }
+
     /// Applies one event at a match time; time that would run back stands still. `applied` is overwritten.
     pub fn apply(&mut self, at_ms: u64, event: Event, applied: &mut Applied) {
         self.asking = Asking::Live;
         self.step(at_ms, event, applied);
-        if let Some(history) = &mut self.history {
+        if let Ok(history) = &mut self.history {
             history.note(&applied.record, applied.sum());
         }
         if applied.failure.is_some() {
@@ -420,17 +491,21 @@ impl Match {
         if applied.given_up == Some(GivenUp::AtTheStart) {
             return;
         }
-        let Some(history) = &self.history else {
-            let why = "nothing is kept of this match".to_owned();
-            applied.given_up.get_or_insert(GivenUp::Forgetful(why));
-            self.state = State::Failed;
-            return;
+        let history = match &self.history {
+            Ok(history) => history,
+            Err(why) => {
+                let why = why.to_string();
+                applied.given_up.get_or_insert(GivenUp::Forgetful(why));
+                self.state = State::Failed;
+                return;
+            }
         };
         match history.again(&self.module).and_then(|again| self.put_back(again)) {
-            Ok(()) => {}
+            // Who fails once fails again: the next time there is nothing to replay. When it was the end, what led there is what somebody
+            // will want to look at.
+            Ok(()) => self.renew_base(),
             Err(diverged) => {
                 applied.given_up = Some(GivenUp::Diverged(diverged));
-                self.history = None;
                 self.state = State::Failed;
             }
         }
@@ -445,6 +520,7 @@ impl Match {
             let how = Divergence::State;
             return Err(Diverged { event, how });
         }
+        again.host().peak = self.host().peak;
         std::mem::swap(&mut self.host().part, &mut again.host().part);
         self.instance = again.instance;
         Ok(())

@@ -25,7 +25,6 @@ use super::ring::Ring;
 use super::seats::{SeatState, Seats};
 use super::timers::Timers;
 use crate::wasm::manifest::TICK_HZ_MAX;
-use crate::wasm::module::digest_of;
 use crate::wasm::{Durability, Limits, Manifest, Module};
 
 /// Numbers of one incarnation: `seq` = incarnation × 2^40 + count, which stays an exact integer in a double (2^53).
@@ -433,6 +432,11 @@ impl HostPart {
         self.ring.since(seq)
     }
 
+    /// The recent outputs, oldest first.
+    pub fn recent(&self) -> impl Iterator<Item = &Arc<Output>> {
+        self.ring.iter()
+    }
+
     /// Whether this player may sit down. Nothing is changed: the seat is taken when the event is applied.
     pub fn admit(&self, player: PlayerId, role: Role) -> Admission {
         if let Some(seat) = self.seats.seat_of(player) {
@@ -732,9 +736,9 @@ impl HostPart {
         Some((number * 1_000).div_ceil(hz))
     }
 
-    /// The hash that two copies of a match compare. The guest's image is not part of it yet; seats count without their attachments,
-    /// which say where a player is and not what has happened in the match.
-    pub fn state_hash(&self) -> Digest {
+    /// What two copies of a match compare of the host's part: seats without their attachments, which say where a player is and not
+    /// what has happened in the match.
+    pub(crate) fn comparable(&self) -> Vec<u8> {
         let seats: BTreeMap<Seat, SeatState> = self
             .seats
             .iter()
@@ -756,8 +760,7 @@ impl HostPart {
             &self.published,
             &self.outbox,
         );
-        let bytes = rmp_serde::to_vec_named(&state).expect("plain data into memory");
-        digest_of(&bytes)
+        rmp_serde::to_vec_named(&state).expect("plain data into memory")
     }
 
     /// 64 random bits from the match's own generator.

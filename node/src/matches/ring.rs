@@ -69,6 +69,10 @@ impl Ring {
         Some(self.outputs.range(start..))
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Output>> {
+        self.outputs.iter()
+    }
+
     /// Whether the numbers ascend, on which looking for one relies.
     pub fn is_ordered(&self) -> bool {
         self.outputs.iter().is_sorted_by_key(|output| output.seq)

@@ -15,7 +15,9 @@ use crate::chat::SayError;
 use crate::matches::effect::Effect;
 use crate::matches::event::TrapKind;
 use crate::matches::machine::{Failure, LogLevel};
+use crate::matches::recording::Taken;
 use crate::peer::DOWN;
+use crate::recordings;
 use crate::session::hub::{Hub, node_id};
 use crate::store::{Cas, FinalStatus, Finish, Save};
 
@@ -36,6 +38,9 @@ const LINES_MAX: usize = 4_096;
 
 /// Lines of matches written at once. The store groups them.
 const LINES_AT_ONCE: usize = 256;
+
+/// Recordings of failed matches that wait to be written; of many failures at once the first ones tell enough.
+const KEPT_MAX: usize = 16;
 
 /// A match's end on its way into its row.
 #[derive(Debug)]
@@ -69,6 +74,7 @@ pub struct Desk {
     effects: mpsc::Sender<EffectOf>,
     lines: mpsc::Sender<EffectOf>,
     ends: mpsc::Sender<End>,
+    kept: mpsc::Sender<(MatchId, Taken)>,
 }
 
 impl Desk {
@@ -81,15 +87,18 @@ impl Desk {
         let (effects, performing) = mpsc::channel(EFFECTS_MAX);
         let (lines, saying) = mpsc::channel(LINES_MAX);
         let (ends, ending) = mpsc::channel(ENDS_MAX);
+        let (kept, keeping) = mpsc::channel(KEPT_MAX);
         hub.spawn(perform(Arc::clone(&hub), performing));
         hub.spawn(say(Arc::clone(&hub), saying));
         hub.spawn(write_ends(Arc::clone(&hub), ending));
+        hub.spawn(keep(Arc::clone(&hub), keeping));
         Arc::new(Self {
             hub,
             lanes,
             effects,
             lines,
             ends,
+            kept,
         })
     }
 }
@@ -186,6 +195,12 @@ impl Outside for Desk {
         self.hub.services().directory.match_gone(target);
     }
 
+    fn keep(&self, target: MatchId, taken: Taken) {
+        if self.kept.try_send((target, taken)).is_err() {
+            tracing::warn!(%target, "the recording of a failed match is not kept: too many wait");
+        }
+    }
+
     fn not_created(&self, target: MatchId, module: &str, failure: &Failure) {
         self.hub.metrics().module(module).trapped(failure.kind);
         self.hub.metrics().matches_failed.inc();
@@ -238,6 +253,13 @@ async fn deliver(hub: Arc<Hub>, lanes: Arc<[Lane]>, lane: usize) {
         if lane.refused.swap(false, Ordering::AcqRel) {
             hub.executor().writable(&hub.local().name);
         }
+    }
+}
+
+/// Keeps recordings of matches that failed, one after the other: they may be large, and nobody waits for them.
+async fn keep(hub: Arc<Hub>, mut keeping: mpsc::Receiver<(MatchId, Taken)>) {
+    while let Some((target, taken)) = keeping.recv().await {
+        recordings::keep(&hub, target, taken).await;
     }
 }
 

@@ -32,6 +32,7 @@ use super::room::{Absence, HandedRoom, Resumption, RoomConfig};
 use crate::matches::effect::EffectId;
 use crate::matches::event::{EndReason, Entry};
 use crate::matches::part::{HostPart, StartRecord};
+use crate::matches::recording::Taken;
 use crate::metrics::ModuleMetrics;
 use crate::wasm::Module;
 
@@ -315,6 +316,13 @@ impl Executor {
     pub async fn view(&self, target: MatchId) -> Option<MatchView> {
         let (reply, answer) = oneshot::channel();
         self.shard(target).push(Command::View { target, reply });
+        answer.await.ok().flatten()
+    }
+
+    /// A match, to be played again elsewhere, or why it cannot; none if it is not here.
+    pub async fn take_down(&self, target: MatchId) -> Option<Result<Taken, Arc<str>>> {
+        let (reply, answer) = oneshot::channel();
+        self.shard(target).push(Command::TakeDown { target, reply });
         answer.await.ok().flatten()
     }
 

@@ -12,6 +12,7 @@ mod mail;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rookery_protocol::client::{LeaveReason, ListedMatch, Role};
@@ -30,6 +31,7 @@ use crate::matches::event::{EndReason, Entry, Event, Outcome, Topic, TrapKind};
 use crate::matches::incident::Incidents;
 use crate::matches::machine::{Applied, Ending, GivenUp, LogLevel, Match, NotUpgraded, RingIn, Saved};
 use crate::matches::part::StartRecord;
+use crate::matches::recording::Taken;
 use crate::wasm::Module;
 
 /// Answers and signals that wait until a match is released: a full outbox, and as many changes of content.
@@ -109,6 +111,8 @@ pub enum RoomEffect {
     Log { level: LogLevel, line: String },
     /// A call of the match logic was cut off.
     Failure(Box<MatchFailure>),
+    /// The match failed for good, and this is what led to it.
+    Keep(Box<Taken>),
 }
 
 /// A room on its way to another node.
@@ -163,6 +167,8 @@ enum Phase {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
     pub events: u64,
+    /// Those of them whose call was cut off and undone.
+    pub undone: u64,
     pub ticks_late: u64,
 }
 
@@ -206,7 +212,8 @@ struct FailedInput {
 
 impl Room {
     /// A room for a match that has been created, and whose `start` was not applied yet.
-    pub fn new(game: Match, config: RoomConfig) -> Self {
+    pub fn new(mut game: Match, config: RoomConfig) -> Self {
+        game.remember();
         let start = game.part().start();
         let (head, grace_ms, tick_ms) = (head_of(start), u64::from(start.grace_ms), tick_ms_of(start));
         let now_ms = game.part().now_ms();
@@ -267,6 +274,26 @@ impl Room {
     /// The end of the match, once it is over.
     pub fn verdict(&self) -> Option<&Verdict> {
         self.verdict.as_ref()
+    }
+
+    /// The match, to be played again elsewhere.
+    pub fn take_down(&mut self) -> Result<Taken, Arc<str>> {
+        self.game.take_down()
+    }
+
+    /// Notes how long the last events took, and says whether the match ought to have a new base: [`Room::renew_base`].
+    pub fn took(&mut self, took: Duration) -> bool {
+        self.game.took(took)
+    }
+
+    /// Makes what the match is now what a failed call puts it back from. Takes time of its own, which is to be noted.
+    pub fn renew_base(&mut self) {
+        self.game.renew_base();
+    }
+
+    /// Notes how long that took.
+    pub fn base_took(&mut self, took: Duration) {
+        self.game.base_took(took);
     }
 
     /// Takes what was counted since the last call.
@@ -726,7 +753,8 @@ impl Room {
     }
 
     /// The match as operators see it. Hashes its state.
-    pub fn view(&self) -> MatchView {
+    pub fn view(&mut self) -> MatchView {
+        let state_hash = self.game.state_hash().map(|hash| hash.to_string());
         let part = self.game.part();
         let start = part.start();
         MatchView {
@@ -746,7 +774,7 @@ impl Room {
             .into(),
             players: part.player_count() as u32,
             durability: start.durability.as_str().into(),
-            state_hash: Some(part.state_hash().to_string()),
+            state_hash,
             outcome: None,
             failures: self.incidents.kept().cloned().collect(),
             usage: Some(self.game.usage()),
@@ -814,6 +842,7 @@ impl Room {
             }
         }
         if self.applied.failure.is_some() {
+            self.counts.undone += u64::from(self.applied.given_up.is_none());
             self.note_failure(out);
         }
         let verdict = match (&self.applied.given_up, self.applied.ended.take()) {
@@ -889,6 +918,11 @@ impl Room {
                     out.push(RoomEffect::Save(Box::new(SavedState { event, state, part })));
                 }
             }
+        }
+        if self.applied.given_up.is_some()
+            && let Ok(taken) = self.game.take_down()
+        {
+            out.push(RoomEffect::Keep(Box::new(taken)));
         }
         let end_seq = self.game.part().last_seq() + 1;
         for stream in &mut self.streams {

@@ -39,6 +39,7 @@ use crate::moving::Incoming;
 use crate::owner::Executor;
 use crate::owner::fence::Fence;
 use crate::owner::saver::{self, Saver};
+use crate::recordings::Recordings;
 use crate::services::Services;
 use crate::store::{Store, StoreError};
 
@@ -97,6 +98,7 @@ pub struct Hub {
     saver: Saver,
     fence: Fence,
     incoming: Incoming,
+    recordings: Arc<Recordings>,
     started: Instant,
 }
 
@@ -118,6 +120,7 @@ impl Hub {
             saver,
             fence: Fence::default(),
             incoming: Incoming::default(),
+            recordings: Arc::new(Recordings::new(&parts.config.node.data_dir)),
             started: Instant::now(),
             parts,
         });
@@ -243,6 +246,11 @@ impl Hub {
     /// Matches on their way to this node.
     pub fn incoming(&self) -> &Incoming {
         &self.incoming
+    }
+
+    /// What this node has of recordings.
+    pub fn recordings(&self) -> &Arc<Recordings> {
+        &self.recordings
     }
 
     /// Until when this node speaks for what it holds under its lease.

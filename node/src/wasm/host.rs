@@ -118,6 +118,9 @@ pub(crate) struct Call {
     pub(crate) is_untimed: bool,
     /// How many causes the event has behind it.
     pub(crate) depth: u32,
+    /// A test has the next call cut off at this one of its host calls.
+    #[cfg(test)]
+    pub(crate) cut_at: Option<u32>,
     /// The thread's CPU time when the call was first seen running.
     cpu_from: Option<Duration>,
     host_calls: u32,
@@ -158,6 +161,8 @@ impl Call {
             host_follow_ups: 0,
             is_untimed: false,
             depth: 0,
+            #[cfg(test)]
+            cut_at: None,
             cpu_from: None,
             host_calls: 0,
             bytes: 0,
@@ -290,6 +295,10 @@ impl HostState {
     fn charge(&mut self, bytes: usize) -> wasmtime::Result<()> {
         let limits = &self.part.start.limits;
         self.call.host_calls += 1;
+        #[cfg(test)]
+        if self.call.cut_at == Some(self.call.host_calls) {
+            return self.cut(TrapKind::Trap, "a test has it cut off here");
+        }
         if self.call.host_calls > limits.host_calls {
             let message = format!("more than {} calls of the host in one call", limits.host_calls);
             return self.cut(TrapKind::HostCalls, message);

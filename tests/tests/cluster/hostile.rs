@@ -1,6 +1,7 @@
-//! Match logic that means harm, in real nodes: each abuse ends its match with the reason, is counted, and nobody beside it
-//! notices.
+//! Match logic that means harm, in real nodes: each abuse is undone and its match goes on, until it is once too often; it is counted
+//! and kept for the author, and nobody beside it notices.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rookery_tests::harness::{Account, Client, Encoding, TestCluster, eventually, hostile};
@@ -31,15 +32,32 @@ const CALLS: [&str; 9] = [
 /// The matches beside it: 20 ticks a second each.
 const TICKERS: usize = 200;
 
+/// Pairs of a hostile and a quiet time that one deed has.
+const ROUNDS_MAX: usize = 20;
+
+/// Failures within a minute with which a match fails for good (`Limits::traps_max`).
+const TRAPS_MAX: u64 = 50;
+
 #[tokio::test(flavor = "multi_thread")]
-async fn an_input_that_fails_its_match_is_answered_so_with_a_number_or_without() {
+async fn an_input_on_which_the_match_logic_fails_is_answered_so_and_everybody_plays_on() {
     let cluster = TestCluster::start(2).await;
     cluster.ops(0).publish(hostile()).await;
     for encoding in [Encoding::Json, Encoding::MsgPack] {
-        let ana = cluster.node(0).guest(encoding).await;
-        for n in [json!(null), json!(1)] {
+        let (ana, ben) = (
+            cluster.node(0).guest(encoding).await,
+            cluster.node(1).guest(encoding).await,
+        );
+        for (before, n) in [(0, json!(null)), (1, json!(2))] {
             let target = ana.create("hostile").await;
             ana.join(&target).await.unwrap();
+            ben.join(&target).await.unwrap();
+            let say = async |client: &Client, n: u64| {
+                client.send(&target, n, json!({"n": n})).await;
+                assert_eq!(client.push_of("match.data").await["data"], json!({"n": n}));
+            };
+            for n in 1..=before {
+                say(&ana, n).await;
+            }
             let input = json!({"match": target, "n": n, "data": {"do": "trap"}});
             let refused = ana.ask("match.send", input).await.unwrap_err();
             assert_eq!(
@@ -47,13 +65,51 @@ async fn an_input_that_fails_its_match_is_answered_so_with_a_number_or_without()
                 ("match.input_failed", &json!({"reason": "trap"})),
                 "n: {n}"
             );
-            let failed = ana.push_of("match.failed").await;
-            assert_eq!((&failed["match"], &failed["reason"]), (&json!(target), &json!("trap")));
+            // It used up its number, and nobody else heard of it.
+            say(&ana, n.as_u64().unwrap_or(0) + 1).await;
+            say(&ben, 1).await;
+            let view = cluster.ops(1).match_view(&target).await;
+            assert_eq!(view["status"], "running", "{view}");
+            let failure = &view["failures"][0];
+            assert_eq!(
+                (
+                    &failure["call"],
+                    &failure["kind"],
+                    &failure["undone"],
+                    &failure["digest"]
+                ),
+                (&json!("message"), &json!("trap"), &json!(true), &view["digest"]),
+                "{view}"
+            );
+            let (input, backtrace) = (failure["input"].as_str(), failure["backtrace"].as_array());
+            assert!(input.is_some_and(|input| input.contains("trap")), "{view}");
+            assert!(backtrace.is_some_and(|lines| !lines.is_empty()), "{view}");
         }
     }
+    let ops = cluster.ops(0);
+    assert_eq!(ops.metric("rookery_matches_failed_total").await, Some(0.0));
 }
 
-/// One abuse: creates the match, makes the call happen, and returns the reason with which it ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_match_that_fails_again_and_again_fails_for_good() {
+    let cluster = TestCluster::start(1).await;
+    cluster.ops(0).publish(hostile()).await;
+    let ana = cluster.node(0).guest(Encoding::Json).await;
+    let target = ana.create("hostile").await;
+    ana.join(&target).await.unwrap();
+    let input = |n: u64| json!({"match": target, "n": n, "data": {"do": "trap"}});
+    for n in 1..TRAPS_MAX {
+        let refused = ana.ask("match.send", input(n)).await.unwrap_err();
+        assert_eq!(refused.code, "match.input_failed", "{n}");
+    }
+    assert_eq!(cluster.ops(0).match_view(&target).await["status"], "running");
+    let refused = ana.ask("match.send", input(TRAPS_MAX)).await.unwrap_err();
+    assert_eq!(refused.code, "match.input_failed");
+    let failed = ana.push_of("match.failed").await;
+    assert_eq!((&failed["match"], &failed["reason"]), (&json!(target), &json!("trap")));
+}
+
+/// One abuse: creates the match, makes the call happen, and returns the kind of failure that is kept of it.
 async fn abuse(cluster: &TestCluster, ana: &Client, account: &Account, deed: &str, call: &str) -> String {
     let what = format!("{deed} in {call}");
     let order = json!({"do": deed, "in": call});
@@ -92,7 +148,7 @@ async fn abuse(cluster: &TestCluster, ana: &Client, account: &Account, deed: &st
         ("join", _) => {
             let ben = Client::open(cluster.node(0).client_address(), Encoding::MsgPack, account).await;
             let refused = ben.join(&target).await.expect_err(&what);
-            assert_eq!(refused.code, "match.closed", "{what}: {refused:?}");
+            assert_eq!(refused.code, "match.input_failed", "{what}: {refused:?}");
         }
         ("leave", Some(ben)) => {
             ben.ask("match.leave", json!({"match": target}))
@@ -104,46 +160,44 @@ async fn abuse(cluster: &TestCluster, ana: &Client, account: &Account, deed: &st
         ("resync", _) => ana.tell("match.join", json!({"match": target})).await,
         _ => {}
     }
-    let is_end = |push: &serde_json::Value| push["type"] == "match.failed" && push["match"] == target.as_str();
-    let failed = ana.push_where(&format!("match.failed of {what}"), is_end).await;
-    let reason = failed["reason"].as_str().expect("a failure has a reason").to_owned();
-    // Operators find it, with the reason, when its row is written.
+    // Operators find it, whatever became of the match: what misbehaves in every tick ends soon.
     let ops = cluster.ops(0);
-    eventually(&format!("the record says how {what} ended"), async || {
+    let kept = OnceLock::new();
+    eventually(&format!("{what} is kept for the author"), async || {
         let view = ops.match_view(&target).await;
-        view["status"] == "failed" && (view["reason"] == reason.as_str() || view["reason"].is_null())
+        let kind = view["failures"][0]["kind"].as_str();
+        kind.is_some_and(|kind| kept.set(kind.to_owned()).is_ok())
     })
     .await;
-    reason
+    ops.post(&format!("/v1/matches/{target}/end"), json!({})).await;
+    kept.into_inner().expect("set when it was seen")
 }
 
-/// All abuses, one after the other: each ends its match for a reason that fits, and is counted once.
-async fn abuse_everything(cluster: &TestCluster) {
+/// One abuse in all calls, one after the other: each fails for a reason that fits, and is counted.
+async fn abuse_every_call(cluster: &TestCluster, (deed, reasons): (&str, &[&str])) {
     let node = cluster.node(0);
     let ana = node.guest(Encoding::Json).await;
     let account = Account::guest(node.client_address()).await;
     let ops = cluster.ops(0);
-    for (deed, reasons) in DEEDS {
-        for call in CALLS {
-            let counted = |text: &str, kind: &str| {
-                let sample = format!("rookery_match_traps_total{{kind=\"{kind}\",module=\"hostile\"}} ");
-                text.lines()
-                    .find_map(|line| line.strip_prefix(&sample)?.parse::<f64>().ok())
-                    .unwrap_or_default()
-            };
-            let before = ops.metrics().await;
-            let reason = abuse(cluster, &ana, &account, deed, call).await;
-            assert!(
-                reasons.contains(&reason.as_str()),
-                "{deed} in {call} ended with {reason}"
-            );
-            let after = ops.metrics().await;
-            let moved = counted(&after, &reason) - counted(&before, &reason);
-            assert_eq!(
-                moved, 1.0,
-                "{deed} in {call}: traps of kind {reason} were counted {moved} times"
-            );
-        }
+    for call in CALLS {
+        let counted = |text: &str, kind: &str| {
+            let sample = format!("rookery_match_traps_total{{kind=\"{kind}\",module=\"hostile\"}} ");
+            text.lines()
+                .find_map(|line| line.strip_prefix(&sample)?.parse::<f64>().ok())
+                .unwrap_or_default()
+        };
+        let before = ops.metrics().await;
+        let reason = abuse(cluster, &ana, &account, deed, call).await;
+        assert!(
+            reasons.contains(&reason.as_str()),
+            "{deed} in {call} failed with {reason}"
+        );
+        let after = ops.metrics().await;
+        let moved = counted(&after, &reason) - counted(&before, &reason);
+        assert!(
+            moved >= 1.0,
+            "{deed} in {call}: traps of kind {reason} were not counted"
+        );
     }
 }
 
@@ -164,7 +218,7 @@ async fn events(cluster: &TestCluster) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_abuse_in_every_call_ends_its_match_and_the_matches_beside_it_keep_their_tick() {
+async fn every_abuse_in_every_call_is_cut_off_and_the_matches_beside_it_keep_their_tick() {
     let cluster = TestCluster::builder(1)
         .set("matches.empty_after", "1h")
         .set("limits.control", "100000/s burst 100000")
@@ -181,37 +235,35 @@ async fn every_abuse_in_every_call_ends_its_match_and_the_matches_beside_it_keep
     cluster.node(0).guest(Encoding::Json).await.create("hostile").await;
 
     // A test machine that is busy with other things makes ticks late all by itself. So quiet and hostile times are compared,
-    // in pairs, and one pair in which hostility cost nothing shows that it does not: a node that a guest can hold up is held
-    // up every time.
-    let mut rounds = Vec::new();
-    for _ in 0..3 {
-        let (late_before, events_before) = (late_ticks(&cluster).await, events(&cluster).await);
-        let since = Instant::now();
-        abuse_everything(&cluster).await;
-        let took = since.elapsed();
-        let late_hostile = late_ticks(&cluster).await - late_before;
-        let ticked = events(&cluster).await - events_before;
+    // in pairs, and one pair of a deed in which hostility cost nothing shows that it does not: a node that a guest can hold up
+    // is held up every time. The pairs are short, so that one is found between the hiccups of a busy machine.
+    for deed in DEEDS {
+        let mut rounds = Vec::new();
+        loop {
+            let (late_before, events_before) = (late_ticks(&cluster).await, events(&cluster).await);
+            let since = Instant::now();
+            abuse_every_call(&cluster, deed).await;
+            let took = since.elapsed();
+            let late_hostile = late_ticks(&cluster).await - late_before;
+            let ticked = events(&cluster).await - events_before;
 
-        let late_before = late_ticks(&cluster).await;
-        tokio::time::sleep(took).await;
-        let late_quiet = late_ticks(&cluster).await - late_before;
-        eprintln!(
-            "{} abuses in {took:.1?} beside {TICKERS} matches of 20 Hz: {ticked} ticks, {late_hostile} late; as long without: \
-             {late_quiet} late",
-            DEEDS.len() * CALLS.len()
-        );
-        let expected = TICKERS as f64 * 20.0 * took.as_secs_f64();
-        rounds.push((late_hostile, late_quiet, ticked / expected));
-        // A busy machine has its own hiccups in either half; each makes up to all of the tickers late at once.
-        if late_hostile <= late_quiet && ticked > 0.9 * expected {
-            break;
+            let late_before = late_ticks(&cluster).await;
+            tokio::time::sleep(took).await;
+            let late_quiet = late_ticks(&cluster).await - late_before;
+            let expected = TICKERS as f64 * 20.0 * took.as_secs_f64();
+            rounds.push((late_hostile, late_quiet, ticked / expected));
+            // A busy machine has its own hiccups in either half; each makes up to all of the tickers late at once.
+            if late_hostile <= late_quiet && ticked > 0.9 * expected {
+                break;
+            }
+            assert!(
+                rounds.len() < ROUNDS_MAX,
+                "{}: late beside hostility, late without, share of ticks: {rounds:?}",
+                deed.0
+            );
         }
+        eprintln!("{}: late beside it, late without, share of ticks: {rounds:?}", deed.0);
     }
-    let (late_hostile, late_quiet, share) = *rounds.last().expect("there was a round");
-    assert!(
-        late_hostile <= late_quiet && share > 0.9,
-        "late beside hostility, late without, share of ticks: {rounds:?}"
-    );
     assert_eq!(
         cluster
             .ops(0)
@@ -238,7 +290,7 @@ async fn with_time_enough_each_abuse_is_cut_off_by_the_budget_that_it_aims_at() 
         );
     }
     let failed = cluster.ops(0).metric("rookery_matches_failed_total").await;
-    assert_eq!(failed, Some(DEEDS.len() as f64 - 1.0));
+    assert_eq!(failed, Some(0.0));
     others_are_served(cluster.node(0)).await;
 }
 
@@ -269,8 +321,12 @@ async fn many_matches_that_never_return_at_once_do_not_keep_others_from_playing(
         let heard = ana.push_of("match.data").await;
         assert_eq!(heard["data"]["n"], n);
     }
+    // They play on themselves.
+    for target in &targets {
+        eve.send(target, 2, json!({"n": 2})).await;
+    }
     for _ in &targets {
-        assert_eq!(eve.push_of("match.failed").await["reason"], "time");
+        assert_eq!(eve.push_of("match.data").await["data"]["n"], 2);
     }
     // 50 times 10 ms of processor time, and the rest of this machine.
     assert!(

@@ -84,11 +84,12 @@ const FROM_THE_START: [&str; 36] = [
 ];
 
 /// One module's samples, there once a match of it has started.
-const OF_A_MODULE: [&str; 13] = [
+const OF_A_MODULE: [&str; 14] = [
     "rookery_matches{module=\"echo\",role=\"owner\"}",
     "rookery_matches{module=\"echo\",role=\"backup\"}",
     "rookery_match_events_total{module=\"echo\"}",
     "rookery_match_event_seconds_count{module=\"echo\"}",
+    "rookery_match_undo_seconds_count{module=\"echo\"}",
     "rookery_match_tick_late_total{module=\"echo\"}",
     "rookery_match_traps_total{kind=\"trap\",module=\"echo\"}",
     "rookery_match_traps_total{kind=\"time\",module=\"echo\"}",
@@ -282,15 +283,17 @@ async fn what_players_do_moves_the_counts_of_players_and_matches() {
     )
     .await;
 
-    // A trap.
+    // Traps, twenty a second until there are too many.
     let bad = ana.create("hostile").await;
     ana.join(&bad).await.unwrap();
-    ana.send(&bad, 1, json!({"do": "trap"})).await;
+    ana.send(&bad, 1, json!({"do": "trap", "in": "tick"})).await;
     ana.push_of("match.failed").await;
     assert_eq!(
         both("rookery_match_traps_total{kind=\"trap\",module=\"hostile\"}").await,
-        1.0
+        50.0
     );
+    // The last one was put back for the recording, but the match did not go on.
+    assert_eq!(both("rookery_match_undo_seconds_count{module=\"hostile\"}").await, 49.0);
     assert_eq!(both("rookery_matches_failed_total").await, 1.0);
 
     // Too much of everything.

@@ -85,10 +85,12 @@ async fn check_records(mut cluster: TestCluster) {
     let view = cluster.ops(1).match_view(&ended).await;
     assert_eq!((&view["status"], &view["record"]), (&json!("ended"), &record), "{view}");
 
-    // Failed: its logic was cut off.
+    // Failed: its logic was cut off again and again.
     let failed = ana.create("hostile").await;
     ana.join(&failed).await.unwrap();
-    ana.send(&failed, 1, json!({"do": "trap"})).await;
+    for n in 1..=50 {
+        ana.send(&failed, n, json!({"do": "trap"})).await;
+    }
     ana.push_of("match.failed").await;
     let record = recorded(&cluster, 1, &failed, &[&ana]).await;
     assert_eq!(

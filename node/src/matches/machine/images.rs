@@ -265,8 +265,8 @@ impl Playing {
         }
     }
 
-    fn hash(&mut self) -> (Digest, Digest) {
-        (self.game.image(None).unwrap().hash(), self.game.part().state_hash())
+    fn hash(&mut self) -> (Digest, Vec<u8>) {
+        (self.game.image(None).unwrap().hash(), self.game.part().comparable())
     }
 }
 

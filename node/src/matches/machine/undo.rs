@@ -7,11 +7,11 @@ use rookery_protocol::client::Role;
 use rookery_protocol::{MatchId, PlayerId};
 
 use super::super::event::{Event, Outcome, Stamp, TrapKind, Traveller};
-use super::super::journal::{Recorded, Records};
-use super::super::part::Admission;
+use super::super::journal::{Journal, Recorded, Records};
+use super::super::part::StartRecord;
 use super::stage::{Stage, module, start_record};
 use super::tests::{event_of, happenings, puppet};
-use super::{Applied, Divergence, GivenUp, Match};
+use super::{Applied, Diverged, Divergence, GivenUp, Match};
 use crate::wasm::Module;
 use crate::wasm::testing::Guest;
 
@@ -33,18 +33,28 @@ fn started(guest: &Guest) -> Stage {
     stage
 }
 
-/// The journal as another machine would read it.
-fn records(game: &Match) -> Vec<Recorded> {
-    let bytes = game.history().unwrap().journal().encode();
-    Records::read(bytes.into()).unwrap().collect::<Result<_, _>>().unwrap()
+/// A journal as another machine would read it.
+fn records(journal: &Journal) -> Vec<Recorded> {
+    let records = Records::read(journal.encode().into()).unwrap();
+    records.collect::<Result<_, _>>().unwrap()
+}
+
+/// Played again from the start.
+fn played(module: &Module, start: StartRecord, records: Vec<Recorded>) -> Result<Match, Diverged> {
+    let mut again = Match::create(module, start).unwrap();
+    let mut applied = Applied::default();
+    for recorded in records {
+        again.replay(recorded, &mut applied)?;
+    }
+    Ok(again)
 }
 
 /// The match played again from its base.
 fn played_again(game: &Match, module: &Module) -> Match {
-    let part = game.history().unwrap().part().clone();
-    let mut again = Match::restore(module, part).unwrap();
+    let history = game.history().unwrap();
+    let mut again = Match::at(module, history.part().clone(), history.image()).unwrap();
     let mut applied = Applied::default();
-    for recorded in records(game) {
+    for recorded in records(history.journal()) {
         again.replay(recorded, &mut applied).unwrap();
     }
     again
@@ -239,24 +249,24 @@ fn a_player_whose_transfer_was_refused_comes_back_though_the_answer_trapped() {
 fn a_replay_says_where_it_differs() {
     let guest = counter();
     let mut stage = started(&guest);
+    let mut journal = Journal::after(0, 0);
+    let mut note = |stage: &Stage| journal.push(stage.record(), stage.last.sum().value());
+    note(&stage);
     let seat = stage.join(1, Role::Player);
-    stage.say(seat, b".");
-    stage.say(seat, b"!");
-    stage.say(seat, b".");
+    note(&stage);
+    for said in [b".", b"!", b"."] {
+        stage.say(seat, said);
+        note(&stage);
+    }
     let module = module(&guest);
-    let good = records(&stage.game);
-    let play = |records: Vec<Recorded>| {
-        let mut again = Match::create(&module, start_record(&module)).unwrap();
-        let mut applied = Applied::default();
-        records
-            .into_iter()
-            .try_for_each(|recorded| again.replay(recorded, &mut applied))
-    };
-    assert_eq!(play(good.clone()), Ok(()));
+    let good = records(&journal);
+    let play = |records: Vec<Recorded>| played(&module, start_record(&module), records);
+    let mut again = play(good.clone()).unwrap();
+    assert_eq!(again.state_hash(), stage.game.state_hash());
     let changed = |change: &dyn Fn(&mut Vec<Recorded>)| {
         let mut records = good.clone();
         change(&mut records);
-        play(records).unwrap_err()
+        play(records).err().unwrap()
     };
     let outputs = changed(&|records| records[4].sum ^= 4);
     assert_eq!((outputs.event, outputs.how), (5, Divergence::Outputs));
@@ -288,41 +298,53 @@ proptest! {
     fn a_match_with_traps_is_that_without_the_guests_share_and_its_replay_is_the_same(
         seed in any::<u64>(),
         script in happenings(),
+        new_base_at in 0_usize..60,
     ) {
         thread_local! {
             static MODULES: (Module, Module) = (module(&puppet()), module(&harmless()));
         }
         MODULES.with(|(module, harmless)| {
-            let create = |module: &Module| {
+            let start = |module: &Module| {
                 let mut start = start_record(module);
                 start.seed = seed;
                 start.limits.traps_max = u32::MAX;
-                let mut game = Match::create(module, start).unwrap();
+                start
+            };
+            let create = |module: &Module| {
+                let mut game = Match::create(module, start(module)).unwrap();
                 game.remember();
                 game
             };
             let (mut game, mut other) = (create(module), create(harmless));
+            let mut journal = Journal::after(0, 0);
             let (mut applied, mut elsewhere) = (Applied::default(), Applied::default());
             let mut now_ms = 0;
             let mut pending: std::collections::VecDeque<Event> = [Event::Start].into();
-            for (later_ms, happening) in script {
+            for (index, (later_ms, happening)) in script.into_iter().enumerate() {
                 now_ms += u64::from(later_ms);
+                if index == new_base_at {
+                    game.renew_base();
+                }
                 pending.extend(event_of(&happening, game.part(), now_ms));
                 while let Some(event) = pending.pop_front() {
                     game.apply(now_ms, event.clone(), &mut applied);
                     other.apply(now_ms, event, &mut elsewhere);
+                    journal.push(&applied.record, applied.sum().value());
                     // The host cuts off some things by itself, in both.
                     prop_assert!(applied.given_up.is_none(), "{:?}", applied.given_up);
                     prop_assert_eq!(&applied.outputs, &elsewhere.outputs);
                     prop_assert_eq!(&applied.effects, &elsewhere.effects);
-                    prop_assert_eq!(game.part().state_hash(), other.part().state_hash());
+                    prop_assert_eq!(game.part().comparable(), other.part().comparable());
                     pending.extend(applied.follow_ups.drain(..));
                 }
             }
-            let again = played_again(&game, module);
-            prop_assert_eq!(again.part(), game.part());
-            if let (Admission::Free { .. }, true) = (game.part().admit(PlayerId::from_u128(99), Role::Player), game.is_running()) {
-                prop_assert!(again.is_running());
+            let hash = game.state_hash();
+            prop_assert!(hash.is_some());
+            let mut from_start = played(module, start(module), records(&journal)).unwrap();
+            for again in [&mut played_again(&game, module), &mut from_start] {
+                prop_assert_eq!(again.part(), game.part());
+                prop_assert_eq!(again.state_hash(), hash);
+                prop_assert_eq!(again.is_running(), game.is_running());
             }
             Ok(())
         })?;

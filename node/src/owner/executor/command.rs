@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::{Frozen, NewMatch, Seats};
 use crate::matches::effect::EffectId;
 use crate::matches::event::{EndReason, Entry};
+use crate::matches::recording::Taken;
 use crate::owner::room::Absence;
 use crate::wasm::Module;
 
@@ -82,6 +83,11 @@ pub(super) enum Command {
     View {
         target: MatchId,
         reply: oneshot::Sender<Option<MatchView>>,
+    },
+    /// All that is needed to play the match again.
+    TakeDown {
+        target: MatchId,
+        reply: oneshot::Sender<Option<Result<Taken, Arc<str>>>>,
     },
     Seats {
         target: MatchId,

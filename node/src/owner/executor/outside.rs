@@ -7,6 +7,7 @@ use rookery_protocol::{MatchId, NodeLife, PlayerId};
 
 use crate::matches::effect::{Effect, EffectId};
 use crate::matches::machine::{Failure, LogLevel};
+use crate::matches::recording::Taken;
 use crate::owner::room::Verdict;
 use crate::store::Save;
 
@@ -38,6 +39,8 @@ pub trait Outside: Send + Sync + 'static {
     fn here(&self, target: MatchId, under: Under, name: Option<&str>);
     /// A match that spoke here does no longer.
     fn gone(&self, target: MatchId);
+    /// The match failed for good: it is kept for its author.
+    fn keep(&self, target: MatchId, taken: Taken);
     /// There is no instance of this module.
     fn not_created(&self, target: MatchId, module: &str, failure: &Failure);
     /// A call of the match logic was cut off.

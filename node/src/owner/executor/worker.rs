@@ -185,7 +185,15 @@ impl Worker {
             let took = (self.clock - began) / counts.events as u32;
             (0..counts.events).for_each(|_| owned.metrics.event(took));
             owned.longest = owned.longest.max(took);
+            (0..counts.undone).for_each(|_| owned.metrics.undo_seconds.observe(took.as_secs_f64()));
             owned.metrics.ticks_late.inc_by(counts.ticks_late);
+            if owned.room.took(self.clock - began) {
+                let since = self.clock;
+                owned.room.renew_base();
+                // What that took is not the next event's.
+                self.clock = self.epoch.elapsed();
+                owned.room.base_took(self.clock - since);
+            }
         }
         if !effects.is_empty() {
             self.perform(slot, &mut effects);
@@ -261,6 +269,7 @@ impl Worker {
                 RoomEffect::Over(_) => {}
                 RoomEffect::Seated { player } => self.outside.seated(target, player),
                 RoomEffect::Log { level, line } => self.outside.logged(target, &module, level, line),
+                RoomEffect::Keep(taken) => self.outside.keep(target, *taken),
                 RoomEffect::Failure(failure) => self.outside.failed(target, &module, &failure),
             }
         }
@@ -330,9 +339,13 @@ impl Worker {
             Command::View { target, reply } => {
                 let view = self
                     .slot(target)
-                    .and_then(|slot| self.rooms[slot].as_ref())
+                    .and_then(|slot| self.rooms[slot].as_mut())
                     .map(Owned::view);
                 let _ = reply.send(view);
+            }
+            Command::TakeDown { target, reply } => {
+                let owned = self.slot(target).and_then(|slot| self.rooms[slot].as_mut());
+                let _ = reply.send(owned.map(|owned| owned.room.take_down()));
             }
             Command::Seats { target, player, reply } => {
                 let seats = self
@@ -805,7 +818,7 @@ struct Owned {
 }
 
 impl Owned {
-    fn view(&self) -> MatchView {
+    fn view(&mut self) -> MatchView {
         let mut view = self.room.view();
         if let Some(usage) = &mut view.usage {
             let limit_us = self.room.game().part().start().limits.call_cpu_us;

@@ -44,10 +44,32 @@ fn config(epoch: u64) -> RoomConfig {
     }
 }
 
+/// Counts its messages and tells everyone the count; cannot bear `!` in a message, nor a context, nor to be saved.
+fn fragile() -> &'static Module {
+    static FRAGILE: OnceLock<Module> = OnceLock::new();
+    FRAGILE.get_or_init(|| {
+        let guest = Guest::new("fragile")
+            .on("join", "(if (local.get $len) (then unreachable)) (call $ok)")
+            .on(
+                "message",
+                "(i32.store8 (i32.const 800) (i32.add (i32.load8_u (i32.const 800)) (i32.const 1)))
+                 (call $send_all (i32.const 800) (i32.const 1))
+                 (if (i32.eq (i32.load8_u (local.get $ptr)) (i32.const 33)) (then unreachable))",
+            )
+            .on("save", "unreachable");
+        let engine = Engine::new(EngineConfig::default()).unwrap();
+        engine.compile(&guest.component()).unwrap()
+    })
+}
+
 /// A running room.
 fn room() -> Room {
-    let start = StartRecord::new(MatchId::from_u128(7), keeper(), 1, 0);
-    let game = Match::create(keeper(), start).unwrap();
+    room_of(keeper())
+}
+
+fn room_of(module: &Module) -> Room {
+    let start = StartRecord::new(MatchId::from_u128(7), module, 1, 0);
+    let game = Match::create(module, start).unwrap();
     let mut room = Room::new(game, config(1));
     let mut out = Vec::new();
     room.start(0, &mut out).unwrap();
@@ -316,4 +338,140 @@ fn a_room_whose_new_version_fails_hears_why_in_the_words_of_its_log() {
     );
     assert!(out.is_empty() && room.verdict().is_none());
     join(&mut room, "a", 1);
+}
+
+/// Says something with a number, and returns what came of it.
+fn input(room: &mut Room, from: &str, seat: Seat, n: u64, id: Option<i64>, data: &'static [u8]) -> Vec<RoomEffect> {
+    let body = UpBody::Input {
+        seat,
+        attachment: u64::from(seat),
+        n,
+        id,
+        data: Bytes::from_static(data),
+    };
+    say(room, 0, from, body)
+}
+
+/// What is said in these frames, but for outputs as a whole.
+fn items(frames: &[(NodeName, DownFrame)], gateway: &str) -> Vec<Item> {
+    let of_it = frames.iter().filter(|(name, _)| *name == life(gateway).name);
+    of_it.flat_map(|(_, frame)| frame.items.clone()).collect()
+}
+
+fn data(items: &[Item]) -> Vec<Bytes> {
+    let said = items.iter().filter_map(|item| match item {
+        Item::Output(output) => match &output.body {
+            rookery_protocol::output::Body::Data { data } => Some(data.clone()),
+            _ => None,
+        },
+        _ => None,
+    });
+    said.collect()
+}
+
+fn failures(out: &[RoomEffect]) -> Vec<&MatchFailure> {
+    let failures = out.iter().filter_map(|effect| match effect {
+        RoomEffect::Failure(failure) => Some(&**failure),
+        _ => None,
+    });
+    failures.collect()
+}
+
+#[test]
+fn an_input_on_which_the_match_logic_fails_is_used_up_and_only_its_sender_hears_of_it() {
+    let mut room = room_of(fragile());
+    let (ana, ben) = (join(&mut room, "a", 1), join(&mut room, "b", 2));
+    frames(&mut room);
+    let out = input(&mut room, "a", ana, 1, Some(7), b"!");
+    assert!(failures(&out)[0].undone);
+    let told = frames(&mut room);
+    let seq = room.game().part().last_seq();
+    let failed = Item::Failed {
+        seat: ana,
+        n: 1,
+        id: None,
+        reason: "trap".into(),
+    };
+    let acked = Item::Ack { seat: ana, n: 1, seq };
+    assert_eq!(items(&told, "a"), [failed.clone(), acked.clone()]);
+    assert_eq!(items(&told, "b"), []);
+
+    // Said again, because the gateway missed the answer, it is answered so again.
+    input(&mut room, "a", ana, 1, Some(7), b"!");
+    assert_eq!(items(&frames(&mut room), "a"), [failed, acked]);
+
+    // One without a number has its own answer, and none when it asked for none.
+    input(&mut room, "a", ana, 0, Some(8), b"!");
+    input(&mut room, "a", ana, 0, None, b"!");
+    let failed = Item::Failed {
+        seat: ana,
+        n: 0,
+        id: Some(8),
+        reason: "trap".into(),
+    };
+    assert_eq!(items(&frames(&mut room), "a"), [failed]);
+
+    // Everybody plays on, and the counting did not notice.
+    input(&mut room, "b", ben, 1, None, b".");
+    let told = frames(&mut room);
+    for gateway in ["a", "b"] {
+        assert_eq!(data(&items(&told, gateway)), [&[1][..]]);
+    }
+    assert_eq!(room.view().failures.len(), 3);
+}
+
+#[test]
+fn a_join_on_which_the_match_logic_fails_is_refused_and_the_seat_is_free() {
+    let mut room = room_of(fragile());
+    let request = JoinRequest {
+        req: 5,
+        player: player(1),
+        name: "p1".into(),
+        role: JoinRole::Player,
+        ctx: WirePayload::Raw(Bytes::from_static(b"x")),
+        attachment: attachment(1, "a"),
+        is_following: false,
+    };
+    let before = room.game().part().last_seq();
+    let out = say(&mut room, 0, "a", UpBody::Join(Box::new(request)));
+    assert_eq!(failures(&out)[0].call, "join");
+    match &items(&frames(&mut room), "a")[..] {
+        [Item::Refused { req: 5, refusal }] => assert_eq!(refusal.code, ErrorCode::MatchInputFailed),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(room.game().part().last_seq(), before);
+    assert_eq!(join(&mut room, "a", 1), 1);
+}
+
+#[test]
+fn a_room_whose_save_fails_plays_on_and_is_not_asked_again_at_once() {
+    let mut room = room_of(fragile());
+    let seat = join(&mut room, "a", 1);
+    let mut out = Vec::new();
+    room.wake(10, &mut out);
+    assert_eq!(failures(&out)[0].call, "save");
+    assert!(saved(&out).is_none());
+    out.clear();
+    room.wake(5_000, &mut out);
+    assert!(failures(&out).is_empty());
+    frames(&mut room);
+    input(&mut room, "a", seat, 1, None, b".");
+    assert_eq!(data(&items(&frames(&mut room), "a")), [&[1][..]]);
+}
+
+#[test]
+fn a_room_that_fails_too_often_is_over_and_what_led_to_it_is_kept() {
+    let mut room = room_of(fragile());
+    let seat = join(&mut room, "a", 1);
+    let traps_max = u64::from(room.game().part().start().limits.traps_max);
+    for n in 1..traps_max {
+        let out = input(&mut room, "a", seat, n, None, b"!");
+        assert!(failures(&out)[0].undone && room.verdict().is_none());
+    }
+    let out = input(&mut room, "a", seat, traps_max, None, b"!");
+    assert!(!failures(&out)[0].undone);
+    assert!(matches!(room.verdict(), Some(Verdict::Failed { reason }) if reason == "trap"));
+    let kept = out.iter().filter(|effect| matches!(effect, RoomEffect::Keep(_)));
+    assert_eq!(kept.count(), 1);
+    assert_eq!(room.view().failures.len(), 8, "the latest");
 }
