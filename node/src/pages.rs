@@ -49,6 +49,7 @@ const PLAYGROUND: &[File] = files! {
     "/dev/playground.js", "text/javascript; charset=utf-8", "dev/playground.js";
     "/dev/player.js", "text/javascript; charset=utf-8", "dev/player.js";
     "/dev/payload.js", "text/javascript; charset=utf-8", "dev/payload.js";
+    "/dev/account.js", "text/javascript; charset=utf-8", "app/account.js";
     "/dev/connection.js", "text/javascript; charset=utf-8", "app/connection.js";
     "/dev/elements.js", "text/javascript; charset=utf-8", "app/elements.js";
 };

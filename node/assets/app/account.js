@@ -42,7 +42,8 @@ export async function renewed(base) {
   return account(base);
 }
 
-async function post(base, path, body) {
+/** The answer of an account call. */
+export async function post(base, path, body) {
   const response = await fetch(base + path, {
     method: "POST",
     headers: { "content-type": "application/json" },

@@ -1,6 +1,7 @@
 // One player of the playground: an account, a session and a seat of its own, and a card that shows all that this player is told. It
 // knows nothing of the other players; the page gives it the match.
 
+import { post } from "./account.js";
 import { Connection } from "./connection.js";
 import { make } from "./elements.js";
 import { show, write } from "./payload.js";
@@ -170,17 +171,4 @@ function describe({ joined = [], left = [], away = [], back = [] }) {
 function details(error) {
   const known = Object.entries(error.details ?? {});
   return known.map(([key, value]) => `${key}: ${typeof value === "string" ? value : JSON.stringify(value)}`).join(", ");
-}
-
-/** An account call, or a reason why not. */
-export async function post(base, path, body) {
-  const response = await fetch(base + path, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-    signal: AbortSignal.timeout(8000),
-  });
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(answer.message ?? `the node answered ${response.status}`);
-  return answer;
 }

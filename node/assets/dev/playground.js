@@ -1,10 +1,11 @@
 // The playground of `rookery dev`: several players of one match in one tab, what each of them is told, what the match uses of its
 // budgets, and the calls of it that failed. The page says what it shows in data attributes of <body>, which tests/browser reads.
 
+import { post } from "./account.js";
 import { Connection } from "./connection.js";
 import { make } from "./elements.js";
 import { write } from "./payload.js";
-import { Player, post } from "./player.js";
+import { Player } from "./player.js";
 
 const LOOK_EVERY_MS = 1000;
 const NAMES = ["Ana", "Ben", "Cid", "Dan", "Eva", "Fay", "Gus", "Hal"];

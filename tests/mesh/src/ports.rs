@@ -87,21 +87,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_consecutive_and_nobody_is_given_the_same_for_a_long_time() {
+    fn ports_are_given_in_a_row_and_not_again_for_a_long_time() {
         let runs: Vec<Vec<u16>> = (0..20).map(|_| free_ports(5)).collect();
-        for run in &runs {
-            assert!(run.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{run:?}");
-        }
         let all: BTreeSet<u16> = runs.iter().flatten().copied().collect();
         assert_eq!(all.len(), 100);
+        // Round the block's end, too.
+        for run in (0..BLOCK).map(|_| free_ports(5)) {
+            assert!(run.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{run:?}");
+        }
     }
 
     #[test]
     fn a_port_that_somebody_has_is_passed_over() {
-        let somebody = UdpSocket::bind((Ipv4Addr::LOCALHOST, free_ports(1)[0])).expect("it is free");
-        let taken = somebody.local_addr().expect("it is bound").port();
-        for _ in 0..3 * BLOCK {
-            assert_ne!(free_ports(1)[0], taken);
+        let at = |port| (Ipv4Addr::LOCALHOST, port);
+        let datagrams = UdpSocket::bind(at(free_ports(1)[0])).expect("it is free");
+        let streams = TcpListener::bind(at(free_ports(1)[0])).expect("it is free");
+        let taken = [datagrams.local_addr(), streams.local_addr()].map(|addr| addr.expect("it is bound").port());
+        for run in (0..BLOCK).map(|_| free_ports(3)) {
+            assert!(
+                !run.iter().any(|port| taken.contains(port)),
+                "{run:?} has one of {taken:?}"
+            );
+            assert!(run.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{run:?}");
         }
     }
 }

@@ -681,7 +681,14 @@ async fn a_match_that_is_full_over_or_unwilling_says_which() {
         let (status, _) = cluster.ops(0).post(&format!("/v1/matches/{duel}/end"), json!({})).await;
         assert_eq!(status, 200);
         ana.push_of("match.ended").await;
-        assert_eq!(code(eve.join(&duel).await), "match.closed");
+        // A node that has just heard the end says the same as one that asks the store.
+        for player in [&ana, &eve] {
+            let refused = player.join(&duel).await.expect_err("it is over");
+            assert_eq!(
+                (refused.code.as_str(), &refused.details["status"]),
+                ("match.closed", &json!("ended"))
+            );
+        }
         assert_eq!(
             code(
                 ana.ask("match.send", json!({"match": duel, "data": {"move": "guard"}}))
