@@ -42,6 +42,9 @@ const HEADS_MAX: usize = 4_096;
 /// Compiled components kept. Past this, all are dropped that are not being compiled.
 const COMPILED_MAX: usize = 256;
 
+/// What every refusal of a component says; its reason says more.
+const UNUSABLE: &str = "the component cannot be used";
+
 /// A module as a creator of matches needs it.
 #[derive(Debug, Clone)]
 pub struct Published {
@@ -282,9 +285,9 @@ impl Modules {
 
     async fn compile(&self, component: Bytes) -> Result<Module, Refusal> {
         let engine = self.inner.engine.clone();
-        blocking(move || engine.compile(&component)).await?.map_err(|error| {
-            Refusal::new(ErrorCode::ModuleInvalid, "the component cannot be used").with("reason", error.to_string())
-        })
+        blocking(move || engine.compile(&component))
+            .await?
+            .map_err(|error| Refusal::new(ErrorCode::ModuleInvalid, UNUSABLE).with("reason", error.to_string()))
     }
 
     /// Checks, compiles and stores a component; from then on every node can create matches of it.
@@ -336,6 +339,9 @@ impl Modules {
         self.inner
             .metrics
             .module_compiled(ModuleWork::Publication, asked.elapsed());
+        if let Some(reason) = module.lacks_images() {
+            return Err(Refusal::new(ErrorCode::ModuleInvalid, UNUSABLE).with("reason", reason.remedy()));
+        }
         let manifest = module.manifest();
         let new = NewModule {
             digest,

@@ -3,6 +3,7 @@
 //! the one match it belongs to, and nothing it can observe differs from one machine to the next.
 
 mod accessor;
+mod bounds;
 pub mod cache;
 pub mod check;
 pub mod engine;
@@ -20,6 +21,7 @@ pub mod ticker;
 pub mod trap;
 
 pub use accessor::NotCapturable;
+pub use bounds::OutOfBounds;
 pub use check::{Finding, Report, Severity};
 pub use engine::{Engine, EngineConfig};
 pub use image::{Image, ImageError};

@@ -177,6 +177,28 @@ async fn without_keys_everything_runs_and_signatures_are_kept_for_the_day_when_t
 }
 
 #[tokio::test]
+async fn what_cannot_be_put_back_is_published_only_if_its_author_says_so() {
+    let world = World::new();
+    let node = world.node("a", world.rules(&[])).await;
+    let growing = || {
+        Guest::new("growing")
+            .with("(table $t 1 funcref)")
+            .on("tick", "(drop (table.grow $t (ref.null func) (i32.const 1)))")
+            .ticking(20)
+    };
+    let (code, reason) = why(publish(&node, &growing().component().into(), None).await);
+    assert_eq!(code, ErrorCode::ModuleInvalid);
+    assert!(
+        reason.contains("changes a table (`table.grow`) while a match runs")
+            && reason.contains("(\"image\", \"none\")"),
+        "{reason}"
+    );
+    assert!(node.resolve("growing").await.is_err());
+    let declined = growing().declining_images().component().into();
+    publish(&node, &declined, None).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_somebody_has_written_into_the_store_does_not_run() {
     let world = World::new();
     let rules = || world.rules(&[&world.ours]);

@@ -86,6 +86,16 @@ pub enum NotCapturable {
     Declined,
 }
 
+impl NotCapturable {
+    /// What the author of a component reads that does not say that it does without images: what is wrong, and what can be done.
+    pub fn remedy(&self) -> String {
+        format!(
+            "the node cannot take an image of a match: {self}; a manifest whose `extra` has (\"image\", \"none\") does without, and \
+             leaves its matches to save and load"
+        )
+    }
+}
+
 impl From<wasmparser::BinaryReaderError> for NotCapturable {
     fn from(error: wasmparser::BinaryReaderError) -> Self {
         Self::Malformed(error.to_string())

@@ -90,13 +90,7 @@ pub(super) fn check(engine: &Engine, component: &[u8]) -> Report {
                 Severity::Warning,
                 format!("a match lives on by save and load only, for no image is taken of it: {reason}"),
             ),
-            false => (
-                Severity::Error,
-                format!(
-                    "the node cannot take an image of a match: {reason}; a manifest whose `extra` has (\"image\", \"none\") \
-                     does without, and leaves its matches to save and load"
-                ),
-            ),
+            false => (Severity::Error, reason.remedy()),
         };
         report.findings.push(Finding { severity, text });
     }

@@ -10,6 +10,7 @@ use wasmparser::{ComponentTypeRef, Encoding, Parser, Payload, Validator};
 use wasmtime::component::{Component, HasSelf, Linker};
 
 use super::accessor::{self, Layout, NotCapturable};
+use super::bounds::{self, OutOfBounds};
 use super::engine::Engine;
 use super::host::HostState;
 use super::host::bindings::{MatchLogic, MatchLogicIndices};
@@ -55,6 +56,8 @@ pub enum ModuleError {
          (no WASI: build for wasm32-unknown-unknown)"
     )]
     ForeignImport { import: String },
+    #[error("the component is not compiled: {0}")]
+    OutOfBounds(#[source] OutOfBounds),
     #[error("the component does not compile: {0}")]
     Compile(String),
     #[error("the component does not fit the world rookery:game/match-logic: {0}")]
@@ -69,6 +72,13 @@ impl Module {
     pub(super) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Module, ModuleError> {
         check_imports(bytes)?;
         let digest = digest_of(bytes);
+        // What was compiled once was looked at then.
+        if !engine.has_compiled(digest) {
+            bounds::check(bytes).map_err(|error| match error {
+                OutOfBounds::Malformed(why) => ModuleError::Compile(why),
+                error => ModuleError::OutOfBounds(error),
+            })?;
+        }
         let accessor = accessor::append(bytes);
         let shown = accessor.as_ref().map_or(bytes, |accessor| &accessor.component);
         let component = load_or_compile(engine, shown, digest)?;
@@ -108,6 +118,12 @@ impl Module {
 
     pub fn digest(&self) -> Digest {
         self.inner.digest
+    }
+
+    /// What keeps images of its matches from being taken, where its author has not said that they do without.
+    pub fn lacks_images(&self) -> Option<&NotCapturable> {
+        let reason = self.captures().err()?;
+        (!self.manifest().declines_images()).then_some(reason)
     }
 
     /// Whether images of its matches can be taken, and why not.

@@ -84,6 +84,20 @@ fn a_component_that_is_not_valid_does_not_compile() {
 }
 
 #[test]
+fn a_component_out_of_all_proportion_is_not_compiled() {
+    let globals = "(global (mut i64) (i64.const 0))".repeat(10_000);
+    let instances = "(core instance (instantiate $m))".repeat(60);
+    let component = wat::parse_str(format!("(component (core module $m {globals}) {instances})")).unwrap();
+    let error = engine().compile(&component).unwrap_err();
+    assert!(matches!(error, ModuleError::OutOfBounds(_)), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.starts_with("the component is not compiled: each match of it would take 9600000 bytes of the host"),
+        "{text}"
+    );
+}
+
+#[test]
 fn all_faults_of_a_manifest_are_reported_together() {
     let mut guest = Guest::new("Not A Name").ticking(129);
     guest.version = String::new();

@@ -58,12 +58,20 @@ impl Failure {
             return Failure::new(TrapKind::Trap, trap);
         }
         // wasmtime keeps this error's type to itself; its text is the only way to tell it from a malformed pointer.
-        let text = format!("{error:#}");
+        let text = causes(error);
         if text.contains("fuel allocated for hostcalls") {
             return Failure::new(TrapKind::Bytes, "more data at once than the host takes from a module");
         }
         Failure::new(TrapKind::Trap, text)
     }
+}
+
+/// What wasmtime says, without the back-trace that it puts before it: an author reads one sentence, and the places beside it. The names in
+/// that text are the author's own and may be of any length.
+fn causes(error: &wasmtime::Error) -> String {
+    let backtrace = usize::from(error.downcast_ref::<WasmBacktrace>().is_some());
+    let causes: Vec<String> = error.chain().skip(backtrace).map(ToString::to_string).collect();
+    causes.join(": ")
 }
 
 fn lines(backtrace: &WasmBacktrace) -> Vec<String> {
