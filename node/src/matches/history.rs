@@ -19,6 +19,13 @@ const JOURNAL_BYTES_MAX: usize = 1 << 20;
 /// So is one whose events took this long: playing them again holds up all matches of the thread.
 const PLAYED_MAX: Duration = Duration::from_millis(8);
 
+/// While nobody sits in the match, who would want to know what happened, less will do: of a thousand idle matches each keeps a record of
+/// every tick. This is some 1,300 that say nothing, two minutes at 10 Hz, and a power of two for the buffer's sake.
+const JOURNAL_BYTES_IDLE: usize = 4 << 10;
+
+/// The longest record of an idle match's ordinary events, which are ticks.
+const TICK_BYTES: usize = 16;
+
 /// But not before they took this many times as long as a base does, which is then at most a tenth of what was played. For most guests a
 /// base takes 0.3 ms; for one with many megabytes it takes longer than a long journal.
 const BASES_IN_PLAY: u32 = 10;
@@ -67,12 +74,13 @@ impl History {
     }
 
     /// Notes how long events took, and says whether it is time for a new base. Of an undo, which makes one itself, nothing counts.
-    pub(super) fn is_long_after(&mut self, took: Duration) -> bool {
+    pub(super) fn is_long_after(&mut self, took: Duration, is_idle: bool) -> bool {
         if self.journal.is_empty() {
             return false;
         }
         self.played += took;
-        self.played > PLAYED_MAX.max(self.base_took * BASES_IN_PLAY) || self.journal.len() > JOURNAL_BYTES_MAX
+        let is_due = self.played > PLAYED_MAX || is_idle && self.journal.len() > JOURNAL_BYTES_IDLE - TICK_BYTES;
+        is_due && self.played > self.base_took * BASES_IN_PLAY || self.journal.len() > JOURNAL_BYTES_MAX
     }
 
     pub(super) fn base_took(&mut self, took: Duration) {
@@ -150,12 +158,12 @@ mod tests {
             let mut history = history();
             history.base_took(Duration::from_millis(base_took_ms));
             assert!(
-                !history.is_long_after(Duration::from_secs(1)),
+                !history.is_long_after(Duration::from_secs(1), false),
                 "nothing was played since"
             );
             history.note(&message(1, 10), Sum::NOTHING);
-            assert!(!history.is_long_after(Duration::from_millis(enough_ms)));
-            assert!(history.is_long_after(Duration::from_micros(1)));
+            assert!(!history.is_long_after(Duration::from_millis(enough_ms), false));
+            assert!(history.is_long_after(Duration::from_micros(1), false));
         }
     }
 
@@ -164,8 +172,31 @@ mod tests {
         let mut history = history();
         let events = (1..1_000).take_while(|no| {
             history.note(&message(*no, 10_000), Sum::NOTHING);
-            !history.is_long_after(Duration::ZERO)
+            !history.is_long_after(Duration::ZERO, false)
         });
         assert_eq!(events.count(), JOURNAL_BYTES_MAX / 10_000);
+    }
+
+    #[test]
+    fn of_an_idle_match_little_is_kept_unless_bases_are_dear() {
+        let ticks = |base_took: Duration| {
+            let mut history = history();
+            history.base_took(base_took);
+            let ticks = (1..).take_while(|no| {
+                let tick = Record {
+                    event: Event::Tick { elapsed_ms: 100 },
+                    ..message(*no, 0)
+                };
+                history.note(&tick, Sum::NOTHING);
+                !history.is_long_after(Duration::from_micros(1), true)
+            });
+            (ticks.count(), history.journal.len())
+        };
+        let (cheap, bytes) = ticks(Duration::from_micros(10));
+        assert!(
+            cheap > 1_000 && bytes <= JOURNAL_BYTES_IDLE,
+            "{cheap} ticks, {bytes} bytes"
+        );
+        assert_eq!(ticks(Duration::from_micros(300)).0, 3_000);
     }
 }

@@ -285,7 +285,12 @@ impl Match {
 
     /// Notes how long the last events took, and says whether it is time for a new base: [`Match::renew_base`].
     pub fn took(&mut self, took: Duration) -> bool {
-        self.state == State::Running && self.history.as_mut().is_ok_and(|history| history.is_long_after(took))
+        let is_idle = self.part().human_count() == 0;
+        self.state == State::Running
+            && self
+                .history
+                .as_mut()
+                .is_ok_and(|history| history.is_long_after(took, is_idle))
     }
 
     /// Makes what the match is now its base: from here it is put back, and from here it is recorded. Takes time of its own. A match that
@@ -535,7 +540,9 @@ impl Match {
         let depth = pending
             .and_then(|index| part.pending.remove(index))
             .map_or(0, |follow_up| follow_up.depth);
-        self.host().call.depth = depth;
+        let was_empty = self.part().human_count() == 0;
+        let call = &mut self.host().call;
+        (call.depth, call.was_empty) = (depth, was_empty);
         let verdict = match self.state {
             State::Running => self.run(&event),
             State::Ended | State::Failed => self.after_the_end(&event),
@@ -1138,6 +1145,7 @@ impl HostState {
     fn number_outputs(&mut self, outputs: &mut Vec<Arc<Output>>) {
         let part = &mut self.part;
         let at_ms = part.now_ms;
+        let is_for_nobody = self.call.was_empty && part.seats.humans() == 0;
         let number = |(audience, body): (Audience, Body)| {
             part.outputs += 1;
             let seq = part.last_seq();
@@ -1166,7 +1174,10 @@ impl HostState {
                 audience,
                 body,
             });
-            part.ring.push(output.clone());
+            match is_for_nobody {
+                true => part.ring.pass_over(at_ms),
+                false => part.ring.push(output.clone()),
+            }
             output
         };
         outputs.extend(self.call.outputs.drain(..).map(number));

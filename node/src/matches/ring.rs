@@ -1,8 +1,9 @@
 //! The recent outputs of a match, for streams that missed some. Bounded; it knows what it no longer has. A published value that was
 //! published anew is taken out: nobody needs the older one, and a match that publishes its world 20 times a second would fill
-//! the whole ring with worlds.
+//! the whole ring with worlds. What a match says while nobody sits in it is not kept at all: who comes later is told what there is then.
 //!
-//! Invariant: if `since(seq)` answers, then every output above `seq` is in the answer, but for superseded published values.
+//! Invariant: if `since(seq)` answers, then every output above `seq` is in the answer, but for superseded published values and for what
+//! there was nobody to hear.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,6 +20,9 @@ pub const BYTES_MAX: usize = 1 << 20;
 
 /// What an output takes besides its payload, roughly.
 const OUTPUT_OVERHEAD_BYTES: usize = 128;
+
+/// How long outputs are kept when nobody is left: gateways are told again that a player was thrown out, and that the match is over.
+const KEPT_FOR_NOBODY_MS: u64 = 60_000;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Ring {
@@ -48,6 +52,14 @@ impl Ring {
         // A burst should not hold memory for the rest of the match.
         if self.outputs.capacity() > 64 && self.outputs.len() < self.outputs.capacity() / 4 {
             self.outputs.shrink_to(self.outputs.len() * 2);
+        }
+    }
+
+    /// Nobody was there to hear what was said at this time. What was kept is kept for those who have just left, for a while.
+    pub fn pass_over(&mut self, at_ms: u64) {
+        let Some(last) = self.outputs.back() else { return };
+        if at_ms.saturating_sub(last.at_ms) > KEPT_FOR_NOBODY_MS {
+            *self = Self::starting_after(last.seq);
         }
     }
 

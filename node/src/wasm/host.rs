@@ -118,6 +118,8 @@ pub(crate) struct Call {
     pub(crate) is_untimed: bool,
     /// How many causes the event has behind it.
     pub(crate) depth: u32,
+    /// Nobody sat in the match when the event came.
+    pub(crate) was_empty: bool,
     /// A test has the next call cut off at this one of its host calls.
     #[cfg(test)]
     pub(crate) cut_at: Option<u32>,
@@ -161,6 +163,7 @@ impl Call {
             host_follow_ups: 0,
             is_untimed: false,
             depth: 0,
+            was_empty: false,
             #[cfg(test)]
             cut_at: None,
             cpu_from: None,

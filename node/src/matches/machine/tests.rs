@@ -1218,3 +1218,38 @@ fn a_load_that_refuses_or_traps_says_so() {
         assert_eq!(stage.record().outcome, outcome);
     }
 }
+
+#[test]
+fn what_is_said_to_nobody_is_not_kept_and_who_was_thrown_out_can_still_be_told() {
+    let guest = Guest::new("talker")
+        .ticking(20)
+        .on("tick", "(call $send_all @'tick')")
+        .on("message", "(call $kick (local.get $seat) @'go')");
+    let mut stage = Stage::started(&guest);
+    let tick = |stage: &mut Stage, at_ms: u64| {
+        stage.now_ms = at_ms;
+        assert_eq!(stage.apply(Event::Tick { elapsed_ms: 50 }).outputs.len(), 1);
+        stage.game.part().recent().count()
+    };
+    assert_eq!(tick(&mut stage, 50), 0);
+    let seat = stage.join(1, Role::Player);
+    let joined = stage.game.part().last_seq();
+    let kept = tick(&mut stage, 100);
+    assert!(kept > 0 && stage.game.part().since(joined).unwrap().count() == 1);
+    stage.say(seat, b"");
+    let out = stage.game.part().pending().next().cloned().unwrap();
+    stage.apply(out);
+    assert_eq!(stage.game.part().human_count(), 0);
+    let kept = stage.game.part().since(joined).unwrap().count();
+    assert_eq!(kept, stage.game.part().last_seq() as usize - joined as usize);
+    // For a while; and what is said now is not among it.
+    tick(&mut stage, 60_000);
+    assert_eq!(stage.game.part().since(joined).unwrap().count(), kept);
+    assert_eq!(tick(&mut stage, 61_000), 0);
+    assert!(stage.game.part().since(joined).is_none());
+    // The next one who comes hears everything from there on.
+    let seat = stage.join(2, Role::Player);
+    let joined = stage.game.part().seat(seat).unwrap().joined_seq;
+    tick(&mut stage, 61_050);
+    assert!(stage.game.part().since(joined).unwrap().count() > 0);
+}
