@@ -1,6 +1,6 @@
 //! How the mesh fares with many nodes: a whole cluster in this process, real QUIC on loopback. It measures how long it takes until
 //! everybody sees everybody ready, and what a node costs in processor time and memory when nothing happens, with control connections
-//! alone and with every data connection open. `scripts/bench --only mesh` runs it and holds the figures against our limits.
+//! alone and with every data connection open. `scripts/bench mesh` runs it and holds the figures against our limits.
 //!
 //!     cargo bench -p rookery-gossip --bench mesh -- --nodes 100 --profile default --idle 30
 //!

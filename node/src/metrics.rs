@@ -22,6 +22,10 @@ use crate::matches::event::TrapKind;
 const CALL_SECONDS: &[f64] = &[
     1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1,
 ];
+/// How late ticks begin: from one millisecond, which is on time, to a second.
+const LATE_SECONDS: &[f64] = &[
+    1e-3, 2e-3, 3e-3, 5e-3, 7.5e-3, 1e-2, 1.5e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0,
+];
 /// Round trips and statements: from a loopback's 100 µs to the deadline of a statement.
 const TRIP_SECONDS: &[f64] = &[
     1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
@@ -176,6 +180,9 @@ pub struct ModuleMetrics {
     pub event_seconds: Histogram,
     pub undo_seconds: Histogram,
     pub ticks_late: IntCounter,
+    tick_late_seconds: Histogram,
+    pub rest_seconds: Histogram,
+    pub log_dropped: IntCounter,
     traps: [IntCounter; TrapKind::ALL.len()],
 }
 
@@ -183,6 +190,11 @@ impl ModuleMetrics {
     pub fn trapped(&self, kind: TrapKind) {
         let index = TrapKind::ALL.iter().position(|known| *known == kind);
         self.traps[index.expect("ALL holds every kind")].inc();
+    }
+
+    /// A tick began this long after it was due, in whole milliseconds: one that has begun counts, so that none looks earlier than it was.
+    pub fn tick_began(&self, late_ms: u64) {
+        self.tick_late_seconds.observe((late_ms + 1) as f64 / 1_000.0);
     }
 
     /// One call of the match's logic is over.
@@ -265,6 +277,9 @@ pub struct Metrics {
     match_event_seconds: HistogramVec,
     match_undo_seconds: HistogramVec,
     match_tick_late: IntCounterVec,
+    match_tick_late_seconds: HistogramVec,
+    match_rest_seconds: HistogramVec,
+    match_log_dropped: IntCounterVec,
     match_traps: IntCounterVec,
     matches_moved: IntCounterVec,
     match_saves: IntCounterVec,
@@ -576,6 +591,23 @@ impl Metrics {
             "Ticks that began more than one interval late.",
             &["module"],
         );
+        let match_tick_late_seconds = f.histograms(
+            "rookery_match_tick_late_seconds",
+            "Time between the moment at which a tick was due and the one in which it began, rounded up to a millisecond.",
+            LATE_SECONDS,
+            "module",
+        );
+        let match_rest_seconds = f.histograms(
+            "rookery_match_rest_seconds",
+            "Time for which matches had to rest because calls of theirs that were cut off cost much.",
+            TRIP_SECONDS,
+            "module",
+        );
+        let match_log_dropped = f.counters(
+            "rookery_match_log_dropped_total",
+            "Log lines of matches that were not written because the match writes too many.",
+            &["module"],
+        );
         let match_traps = f.counters(
             "rookery_match_traps_total",
             "Calls of match logic that were cut off, by kind.",
@@ -783,6 +815,9 @@ impl Metrics {
             match_event_seconds,
             match_undo_seconds,
             match_tick_late,
+            match_tick_late_seconds,
+            match_rest_seconds,
+            match_log_dropped,
             match_traps,
             matches_moved,
             match_saves,
@@ -839,6 +874,9 @@ impl Metrics {
             event_seconds: self.match_event_seconds.with_label_values(&[module]),
             undo_seconds: self.match_undo_seconds.with_label_values(&[module]),
             ticks_late: self.match_tick_late.with_label_values(&[module]),
+            tick_late_seconds: self.match_tick_late_seconds.with_label_values(&[module]),
+            rest_seconds: self.match_rest_seconds.with_label_values(&[module]),
+            log_dropped: self.match_log_dropped.with_label_values(&[module]),
             traps: TrapKind::ALL.map(|kind| self.match_traps.with_label_values(&[module, kind.as_str()])),
         }
     }

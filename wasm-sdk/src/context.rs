@@ -144,7 +144,7 @@ impl Context {
         self.host.kick(seat, reason);
     }
 
-    /// Takes a seat that the match plays itself, or none when the match is full. [`kick`](Context::kick) frees it.
+    /// Takes a seat that the match plays itself, or none when the match is full or has a thousand of them. [`kick`](Context::kick) frees it.
     pub fn add_bot(&mut self, display_name: &str) -> Option<Seat> {
         self.host.add_bot(display_name)
     }

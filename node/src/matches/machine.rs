@@ -33,12 +33,16 @@ use super::ring::Ring;
 use super::seats::SeatState;
 use crate::wasm::host::bindings::MatchLogic;
 use crate::wasm::host::{HostState, bindings};
-use crate::wasm::instance::Instance;
+use crate::wasm::instance::{Instance, thread_cpu_time};
 use crate::wasm::module::digest_of;
 use crate::wasm::{Image, Module};
 
 pub use crate::wasm::Failure;
 pub use crate::wasm::host::LogLevel;
+
+/// The processor time that it may take within a minute to put a match back, all in all. A guest with 64 MiB of its own making takes a
+/// hundred times as long as others (0.7 ms a MiB for the image, 0.9 ms for an instance of it), and the matches beside it wait.
+const UNDOING_MAX: Duration = Duration::from_secs(1);
 
 /// The text of a refusal, as a player reads it.
 const REASON_BYTES_MAX: usize = 1_024;
@@ -49,6 +53,7 @@ pub struct Match {
     module: Module,
     state: State,
     asking: Asking,
+    undoing: Undoing,
     /// How it can be put back, or why it cannot.
     history: Result<History, Arc<str>>,
 }
@@ -107,6 +112,9 @@ pub enum GivenUp {
     AtTheStart,
     #[error("it was once too often lately")]
     TooOften,
+    /// Other matches wait while this one is put back.
+    #[error("putting the match back took too long lately: more than {} ms within a minute", UNDOING_MAX.as_millis())]
+    TooSlow,
     /// Nothing is kept to put it back to.
     #[error("the call cannot be undone: {0}")]
     Forgetful(String),
@@ -120,6 +128,33 @@ pub enum GivenUp {
 pub enum RingIn {
     Encoding,
     Nowhere,
+}
+
+/// The processor time that went into putting a match back, as far as it still counts: as much as it may take within a minute runs off
+/// in one. Like that of a call it is no part of what the match is: it decides whether the match goes on, which nobody decides again.
+#[derive(Debug, Clone, Copy, Default)]
+struct Undoing {
+    took: Duration,
+    at_ms: u64,
+}
+
+impl Undoing {
+    fn note(&mut self, now_ms: u64, took: Duration) {
+        *self = Undoing {
+            took: self.counting(now_ms) + took,
+            at_ms: now_ms,
+        };
+    }
+
+    fn is_too_slow(&self, now_ms: u64) -> bool {
+        self.counting(now_ms) > UNDOING_MAX
+    }
+
+    fn counting(&self, now_ms: u64) -> Duration {
+        let since = Duration::from_millis(now_ms.saturating_sub(self.at_ms));
+        self.took
+            .saturating_sub(since * UNDOING_MAX.as_millis() as u32 / 60_000)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +180,8 @@ pub struct Applied {
     pub ended: Option<Ending>,
     /// Why the guest's share was undone.
     pub failure: Option<Failure>,
+    /// The processor time that went into the failed call, and into putting the match back.
+    pub cost: Duration,
     /// The match does not go on after that failure.
     pub given_up: Option<GivenUp>,
     /// What a save came to.
@@ -249,6 +286,7 @@ impl Match {
             module: module.clone(),
             state: State::Running,
             asking: Asking::Live,
+            undoing: Undoing::default(),
             history: Err("nothing is kept of this match".into()),
         })
     }
@@ -291,6 +329,13 @@ impl Match {
                 .history
                 .as_mut()
                 .is_ok_and(|history| history.is_long_after(took, is_idle))
+    }
+
+    /// Counts this time as spent on putting the match back.
+    #[cfg(test)]
+    pub(super) fn undoing_took(&mut self, took: Duration) {
+        let now_ms = self.part().now_ms;
+        self.undoing.note(now_ms, took);
     }
 
     /// Makes what the match is now its base: from here it is put back, and from here it is recorded. Takes time of its own. A match that
@@ -493,9 +538,24 @@ impl Match {
 
     /// Puts the guest back to where it was before a call that was cut off.
     fn undo(&mut self, applied: &mut Applied) {
+        applied.cost = self.host().call.cpu_used;
         if applied.given_up == Some(GivenUp::AtTheStart) {
             return;
         }
+        let now_ms = self.part().now_ms;
+        if self.undoing.is_too_slow(now_ms) {
+            applied.given_up.get_or_insert(GivenUp::TooSlow);
+            self.state = State::Failed;
+            return;
+        }
+        let began = thread_cpu_time();
+        self.put_right(applied);
+        let took = thread_cpu_time().saturating_sub(began);
+        self.undoing.note(now_ms, took);
+        applied.cost += took;
+    }
+
+    fn put_right(&mut self, applied: &mut Applied) {
         let history = match &self.history {
             Ok(history) => history,
             Err(why) => {
@@ -1059,6 +1119,7 @@ impl Applied {
         self.refused = None;
         self.ended = None;
         self.failure = None;
+        self.cost = Duration::ZERO;
         self.given_up = None;
         self.saved = None;
         self.log.clear();

@@ -122,6 +122,11 @@ impl Seats {
         }
     }
 
+    /// Seats that the match plays itself.
+    pub fn bots(&self) -> usize {
+        self.bots
+    }
+
     /// Players and bots.
     pub fn playing(&self) -> usize {
         self.playing

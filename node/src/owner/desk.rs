@@ -10,6 +10,7 @@ use rookery_protocol::{MatchId, NodeLife, PlayerId};
 use tokio::sync::{Notify, mpsc};
 
 use super::executor::{EffectOf, Outside, Under};
+use super::lines::one_line;
 use super::room::Verdict;
 use crate::chat::SayError;
 use crate::matches::effect::Effect;
@@ -179,10 +180,10 @@ impl Outside for Desk {
 
     fn logged(&self, target: MatchId, module: &str, level: LogLevel, line: String) {
         match level {
-            LogLevel::Debug => tracing::debug!(target: "module", %target, module, "{line}"),
-            LogLevel::Info => tracing::info!(target: "module", %target, module, "{line}"),
-            LogLevel::Warn => tracing::warn!(target: "module", %target, module, "{line}"),
-            LogLevel::Error => tracing::error!(target: "module", %target, module, "{line}"),
+            LogLevel::Debug => tracing::debug!(target: "module", %target, module, "{}", one_line(&line)),
+            LogLevel::Info => tracing::info!(target: "module", %target, module, "{}", one_line(&line)),
+            LogLevel::Warn => tracing::warn!(target: "module", %target, module, "{}", one_line(&line)),
+            LogLevel::Error => tracing::error!(target: "module", %target, module, "{}", one_line(&line)),
         }
     }
 

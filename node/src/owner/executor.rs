@@ -19,7 +19,7 @@ use bytes::Bytes;
 use rookery_protocol::client::ListedMatch;
 use rookery_protocol::error::{ErrorCode, Refusal};
 use rookery_protocol::peer::{HandedStream, Letter, MatchView, Receipt, Standing, Up};
-use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId};
+use rookery_protocol::{Digest, MatchId, NodeLife, NodeName, PlayerId};
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +27,7 @@ use self::command::{Command, MailCommand};
 pub use self::outside::{EffectOf, Outside, Under};
 use self::shard::Shard;
 use self::worker::Worker;
+use super::debts::DEBT_MAX;
 use super::fence::Fence;
 use super::room::{Absence, HandedRoom, Resumption, RoomConfig};
 use crate::matches::effect::EffectId;
@@ -105,6 +106,8 @@ pub struct Listing {
 pub struct Executor {
     shards: Arc<[Arc<Shard>]>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    /// Where the threads' clocks begin.
+    epoch: Instant,
 }
 
 impl Executor {
@@ -130,6 +133,7 @@ impl Executor {
         Ok(Self {
             shards,
             threads: Arc::new(Mutex::new(handles)),
+            epoch,
         })
     }
 
@@ -151,13 +155,17 @@ impl Executor {
         &self.shards[(bits as u64 % self.shards.len() as u64) as usize]
     }
 
-    /// Creates a match and applies its `start`. It says nothing to anyone before [`Executor::release`].
+    /// Creates a match and applies its `start`. It says nothing to anyone before [`Executor::release`]. A new one waits while its module
+    /// owes the thread time, five seconds at most.
     ///
     /// # Errors
     /// What the client is to hear when the module refused or failed. Nothing is left behind then.
     pub async fn create(&self, new: NewMatch) -> Result<(), Refusal> {
         let (reply, answer) = oneshot::channel();
         let target = new.origin.start().match_id;
+        if let Origin::Start(_) = new.origin {
+            self.wait_until_even(target, new.module.digest()).await;
+        }
         if !self.shard(target).push(Command::Create {
             new: Box::new(new),
             reply,
@@ -165,6 +173,20 @@ impl Executor {
             return Err(busy());
         }
         answer.await.map_err(|_| busy())?
+    }
+
+    /// Returns when the module owes nothing, or has been waited for long enough.
+    async fn wait_until_even(&self, target: MatchId, module: Digest) {
+        let latest = self.epoch.elapsed() + DEBT_MAX;
+        loop {
+            let now = self.epoch.elapsed();
+            let left = self.shard(target).debts().left(module, now);
+            if left.is_zero() || now >= latest {
+                return;
+            }
+            // Others that waited too may have run up more meanwhile.
+            tokio::time::sleep(left.min(latest - now)).await;
+        }
     }
 
     /// The match's row says `running`.
@@ -431,3 +453,6 @@ fn range_after(after: Option<MatchId>) -> (std::ops::Bound<MatchId>, std::ops::B
 fn busy() -> Refusal {
     Refusal::new(ErrorCode::Unavailable, "the node has too much to do")
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,8 @@ use rookery_protocol::{MatchId, NodeLife, NodeName, PlayerId, Seat, SessionId};
 use self::gateways::STREAMS_MAX;
 pub use self::mail::Absence;
 use self::mail::Mailbox;
+use super::debts::DEBT_MAX;
+use super::lines::{self, Lines};
 use super::saving::Saving;
 use super::stream::Stream;
 use crate::matches::effect::{Effect, EffectId};
@@ -39,6 +41,13 @@ const EARLY_MAX: usize = 512;
 
 /// Failed inputs that are remembered, for gateways that missed a frame; who is further behind hears that it was applied.
 const FAILED_INPUTS_MAX: usize = 64;
+
+/// A call that was cut off may cost this much processor time and no more comes of it: to put a match of ordinary size back takes less.
+const COST_FREE: Duration = Duration::from_millis(4);
+
+/// For one that costs more the match rests this many times as long as it took, five seconds at most: so it cannot take more than a hundredth
+/// of its thread's time by failing, and 99 of 100 ticks of the matches beside it are not held up.
+const REST_TIMES: u32 = 100;
 
 /// How long a match that is over answers gateways that have not confirmed its end.
 const OVER_FOR_MS: u64 = 10_000;
@@ -170,6 +179,12 @@ pub struct Counts {
     /// Those of them whose call was cut off and undone.
     pub undone: u64,
     pub ticks_late: u64,
+    /// How long after it was due the tick began, if there was one.
+    pub tick_late_ms: Option<u64>,
+    /// Log lines that were not written.
+    pub log_dropped: u64,
+    /// For how long it has to rest for what its calls have cost that were cut off.
+    pub rest: Duration,
 }
 
 /// One owned match.
@@ -197,6 +212,9 @@ pub struct Room {
     reserved_until_ms: Option<u64>,
     counts: Counts,
     applied: Applied,
+    lines: Lines,
+    /// Nothing happens to the match before this.
+    rests_until_ms: u64,
     incidents: Incidents,
     /// Inputs with numbers on which the match logic failed lately; said again to gateways that may have missed it.
     failed_inputs: VecDeque<FailedInput>,
@@ -237,6 +255,8 @@ impl Room {
             reserved_until_ms: None,
             counts: Counts::default(),
             applied: Applied::default(),
+            lines: Lines::default(),
+            rests_until_ms: 0,
             incidents: Incidents::default(),
             failed_inputs: VecDeque::new(),
         }
@@ -419,6 +439,7 @@ impl Room {
         }
         for event in std::mem::take(&mut self.early) {
             self.outside_event(now_ms, event, out);
+            self.run_follow_ups(now_ms, out);
         }
         self.run_follow_ups(now_ms, out);
         self.send_mail(now_ms, false, out);
@@ -514,7 +535,7 @@ impl Room {
             Phase::Starting if self.early.len() < EARLY_MAX => self.early.push(event),
             Phase::Running if self.verdict.is_none() => {
                 self.apply(now_ms, event, out);
-                self.run_follow_ups(now_ms, out);
+                self.begin_follow_ups(now_ms, out);
             }
             Phase::Starting | Phase::Running | Phase::Over { .. } => {}
         }
@@ -561,6 +582,18 @@ impl Room {
 
     /// When [`Room::wake`] is due if nothing else comes first.
     pub fn next_wake_ms(&self) -> Option<u64> {
+        let due_ms = self.due_ms()?;
+        Some(match self.phase {
+            Phase::Running => due_ms.max(self.rests_until_ms),
+            Phase::Starting | Phase::Over { .. } => due_ms,
+        })
+    }
+
+    /// When there is something to do.
+    fn due_ms(&self) -> Option<u64> {
+        if self.is_busy() {
+            return Some(self.game.part().now_ms());
+        }
         match self.phase {
             Phase::Starting => None,
             Phase::Over { since_ms } => match self.mail_until_ms(since_ms) {
@@ -586,24 +619,28 @@ impl Room {
         }
     }
 
-    /// Does what is due: timers, a tick, seats whose grace is over, the end of an empty match.
-    pub fn wake(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) {
-        if self.phase == Phase::Starting {
+    /// Does what is due: timers, a tick, seats whose grace is over, the end of an empty match. Of what can be many it does one, and
+    /// others while there is time; the rest stays due.
+    pub fn wake(&mut self, now_ms: u64, has_time: impl Fn() -> bool, out: &mut Vec<RoomEffect>) {
+        if self.phase == Phase::Starting || self.rests(now_ms) || !self.settle(now_ms, &has_time, out) {
             return;
         }
         if self.mail_due_ms().is_some_and(|due_ms| now_ms >= due_ms) {
             self.wake_mail(now_ms, out);
         }
-        if self.phase != Phase::Running {
+        if self.phase != Phase::Running || !self.settle(now_ms, &has_time, out) {
             return;
         }
         while !self.game.part().is_finishing()
             && let Some(id) = self.game.part().due_timer(now_ms)
         {
             self.apply(now_ms, Event::Timer { id }, out);
-            self.run_follow_ups(now_ms, out);
-            if self.phase != Phase::Running {
+            if !self.settle(now_ms, &has_time, out) || self.phase != Phase::Running {
                 return;
+            }
+            // A thousand timers of one moment may each use up their call's time.
+            if self.game.part().due_timer(now_ms).is_some() && !has_time() {
+                break;
             }
         }
         if !self.game.part().is_finishing()
@@ -612,6 +649,7 @@ impl Room {
             if self.tick_ms > 0 && now_ms >= due.due_ms + self.tick_ms {
                 self.counts.ticks_late += 1;
             }
+            self.counts.tick_late_ms = Some(now_ms.saturating_sub(due.due_ms));
             self.apply(
                 now_ms,
                 Event::Tick {
@@ -619,7 +657,9 @@ impl Room {
                 },
                 out,
             );
-            self.run_follow_ups(now_ms, out);
+            if !self.settle(now_ms, &has_time, out) {
+                return;
+            }
         }
         while let Some(seat) = self.game.part().first_away_seat(now_ms.saturating_sub(self.grace_ms)) {
             if self.phase != Phase::Running {
@@ -633,7 +673,12 @@ impl Room {
                 },
                 out,
             );
-            self.run_follow_ups(now_ms, out);
+            if !self.settle(now_ms, &has_time, out) {
+                return;
+            }
+            if !has_time() {
+                break;
+            }
         }
         if self.heard_by_ms.is_some_and(|by_ms| now_ms >= by_ms) {
             self.heard_by_ms = None;
@@ -694,6 +739,7 @@ impl Room {
     /// Whether the room may be dropped: the match is over, and everyone knows or had time to.
     pub fn is_done(&self, now_ms: u64) -> bool {
         match self.phase {
+            Phase::Over { .. } if self.is_busy() => false,
             Phase::Over { since_ms } => match self.mail_until_ms(since_ms) {
                 Some(until_ms) => now_ms >= until_ms,
                 None => now_ms >= since_ms + OVER_FOR_MS || self.streams.iter().all(Stream::is_settled),
@@ -781,13 +827,76 @@ impl Room {
         }
     }
 
+    /// Whether the last event has caused others that wait: nothing else may happen to the match before them.
+    pub fn is_busy(&self) -> bool {
+        self.phase != Phase::Starting && !self.follow_ups.is_empty()
+    }
+
+    /// Whether the match has to rest, since one of its calls that was cut off took too much of the thread's time. What comes for it may
+    /// wait until then.
+    pub fn rests(&self, now_ms: u64) -> bool {
+        self.phase == Phase::Running && now_ms < self.rests_until_ms
+    }
+
+    /// Has it rest for this long at least.
+    pub fn rest(&mut self, now_ms: u64, rest: Duration) {
+        self.rests_until_ms = self.rests_until_ms.max(now_ms + rest.as_millis() as u64);
+    }
+
+    /// Until when it rests; a moment that has passed if it does not.
+    pub fn rests_until_ms(&self) -> u64 {
+        self.rests_until_ms
+    }
+
+    /// Applies what waits, all of it: something else is about to happen to the match. Whoever can wait until the room is not busy any
+    /// more should, for it may take long.
+    pub fn finish_busy(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) {
+        if self.is_busy() {
+            self.run_follow_ups(now_ms, out);
+        }
+    }
+
+    /// Applies all that the last events have caused.
     fn run_follow_ups(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) {
-        while let Some(event) = self.follow_ups.pop_front() {
-            // A match that is over still posts what it said last.
-            if self.verdict.is_none() || matches!(event, Event::Addressed { .. }) {
-                self.apply(now_ms, event, out);
+        while self.run_follow_up(now_ms, out) {}
+    }
+
+    /// Applies what the last event has caused up to the second call of the guest, and leaves the others to the next wake-up, which is at
+    /// once: a match that throws out a thousand players hears a thousand leavings, and may take all of a call's time for each.
+    fn begin_follow_ups(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) {
+        let mut has_asked = false;
+        while let Some(next) = self.follow_ups.front()
+            && !self.rests(now_ms)
+        {
+            let asks = !matches!(next, Event::Addressed { .. } | Event::Settled { .. });
+            if asks && std::mem::replace(&mut has_asked, asks) {
+                return;
+            }
+            self.run_follow_up(now_ms, out);
+        }
+    }
+
+    /// Applies what waits, as far as there is time, but one in any case; whether nothing waits any more, and the match need not rest.
+    fn settle(&mut self, now_ms: u64, has_time: &impl Fn() -> bool, out: &mut Vec<RoomEffect>) -> bool {
+        while !self.rests(now_ms) && self.run_follow_up(now_ms, out) {
+            if !self.follow_ups.is_empty() && !has_time() {
+                return false;
             }
         }
+        !self.rests(now_ms)
+    }
+
+    /// Applies the next event that another has caused; false when there is none.
+    fn run_follow_up(&mut self, now_ms: u64, out: &mut Vec<RoomEffect>) -> bool {
+        let Some(event) = self.follow_ups.pop_front() else {
+            return false;
+        };
+        // A match that is over still posts what it said last, and hears what became of it.
+        let outlives_it = matches!(event, Event::Addressed { .. } | Event::Answer { effect: Some(_), .. });
+        if self.verdict.is_none() || outlives_it {
+            self.apply(now_ms, event, out);
+        }
+        true
     }
 
     /// Applies one event, and sorts what came of it.
@@ -833,6 +942,20 @@ impl Room {
             out.push(RoomEffect::Seated { player });
         }
         for (level, line) in self.applied.log.drain(..) {
+            let Some(dropped) = self.lines.takes(now_ms, level) else {
+                self.counts.log_dropped += 1;
+                continue;
+            };
+            if dropped > 0 {
+                let line = format!(
+                    "{dropped} lines before this were not written: the match writes more than {} a second",
+                    lines::A_SECOND
+                );
+                out.push(RoomEffect::Log {
+                    level: LogLevel::Warn,
+                    line,
+                });
+            }
             out.push(RoomEffect::Log { level, line });
         }
         self.follow_ups.extend(self.applied.follow_ups.drain(..));
@@ -843,15 +966,19 @@ impl Room {
         }
         if self.applied.failure.is_some() {
             self.counts.undone += u64::from(self.applied.given_up.is_none());
+            let rest = rest_for(self.applied.cost);
+            self.counts.rest += rest;
+            self.rest(now_ms, rest);
             self.note_failure(out);
         }
         let verdict = match (&self.applied.given_up, self.applied.ended.take()) {
             (Some(given_up), _) => Some(Verdict::Failed {
                 reason: match (given_up, &self.applied.failure) {
                     (GivenUp::Diverged(_), _) | (_, None) => "diverged".into(),
-                    (GivenUp::AtTheStart | GivenUp::TooOften | GivenUp::Forgetful(_), Some(failure)) => {
-                        failure.kind.as_str().into()
-                    }
+                    (
+                        GivenUp::AtTheStart | GivenUp::TooOften | GivenUp::TooSlow | GivenUp::Forgetful(_),
+                        Some(failure),
+                    ) => failure.kind.as_str().into(),
                 },
             }),
             (None, Some(Ending::Finished { outcome })) => Some(Verdict::Ended { outcome }),
@@ -961,6 +1088,13 @@ fn collect(streams: &mut [Stream], output: &Arc<Output>) {
     for stream in streams {
         stream.collect(output);
     }
+}
+
+/// How long a match rests after a call that was cut off, with what it took to undo it. Just above what is free it is little, so that a
+/// microsecond more is not half a second.
+fn rest_for(cost: Duration) -> Duration {
+    let counting = cost.min(cost.saturating_sub(COST_FREE) * 2);
+    (counting * REST_TIMES).min(DEBT_MAX)
 }
 
 #[cfg(test)]

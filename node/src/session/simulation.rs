@@ -298,6 +298,7 @@ impl World {
                 let Some((_, up)) = due else { break };
                 let mut effects = Vec::new();
                 self.room.up(now_ms, &gateway.life, up, &mut effects);
+                self.room.finish_busy(now_ms, &mut effects);
                 effects.retain(|effect| !matches!(effect, RoomEffect::Seated { .. }));
                 assert!(effects.is_empty(), "{effects:?}");
             }

@@ -48,6 +48,9 @@ const LOG_LINE_BYTES_MAX: usize = 4_096;
 /// A bot's display name: 1 to 32 characters, as for people.
 const BOT_NAME_CHARS_MAX: usize = 32;
 
+/// Seats that a match plays itself. Everybody who joins is told of all of them, and the host keeps what it knows of each.
+const BOTS_MAX: usize = 1_000;
+
 /// How serious the guest thinks a log line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
@@ -120,11 +123,15 @@ pub(crate) struct Call {
     pub(crate) depth: u32,
     /// Nobody sat in the match when the event came.
     pub(crate) was_empty: bool,
+    /// What the outbox holds, with what this call has put into it; counted when it is first asked.
+    outbox_bytes: Option<usize>,
     /// A test has the next call cut off at this one of its host calls.
     #[cfg(test)]
     pub(crate) cut_at: Option<u32>,
     /// The thread's CPU time when the call was first seen running.
     cpu_from: Option<Duration>,
+    /// What the last call has used since then, if it was cut off.
+    pub(crate) cpu_used: Duration,
     host_calls: u32,
     bytes: u64,
     log_lines: u32,
@@ -164,9 +171,11 @@ impl Call {
             is_untimed: false,
             depth: 0,
             was_empty: false,
+            outbox_bytes: None,
             #[cfg(test)]
             cut_at: None,
             cpu_from: None,
+            cpu_used: Duration::ZERO,
             host_calls: 0,
             bytes: 0,
             log_lines: 0,
@@ -177,9 +186,18 @@ impl Call {
     pub(crate) fn begin(&mut self) {
         self.cut = None;
         self.cpu_from = None;
+        self.cpu_used = Duration::ZERO;
+        self.outbox_bytes = None;
         self.host_calls = 0;
         self.bytes = 0;
         self.log_lines = 0;
+    }
+
+    /// The call was cut off, now.
+    pub(crate) fn note_used(&mut self, cpu_now: Duration) {
+        self.cpu_used = self
+            .cpu_from
+            .map_or(Duration::ZERO, |from| cpu_now.saturating_sub(from));
     }
 
     /// Whether the call has asked the host for anything.
@@ -368,13 +386,19 @@ impl HostState {
         }
     }
 
-    fn outbox_takes(&self, effect: &Effect) -> bool {
+    fn outbox_takes(&mut self, effect: &Effect) -> bool {
         let limits = &self.part.start.limits;
         if self.part.outbox.len() + self.call.effects.len() >= limits.outbox as usize {
             return false;
         }
-        let waiting = self.part.outbox.values().chain(&self.call.effects).chain([effect]);
-        waiting.map(Effect::bytes).sum::<usize>() as u64 <= limits.outbox_bytes
+        let (outbox, effects) = (&self.part.outbox, &self.call.effects);
+        let held = || outbox.values().chain(effects).map(Effect::bytes).sum();
+        let bytes = self.call.outbox_bytes.unwrap_or_else(held) + effect.bytes();
+        let takes = bytes as u64 <= limits.outbox_bytes;
+        if takes {
+            self.call.outbox_bytes = Some(bytes);
+        }
+        takes
     }
 
     fn answer(&mut self, request: u32, error: &str) -> wasmtime::Result<()> {
@@ -541,7 +565,7 @@ impl bindings::rookery::game::room::Host for HostState {
 
     fn add_bot(&mut self, display_name: String) -> wasmtime::Result<Option<Seat>> {
         self.charge(display_name.len())?;
-        if !self.part.has_room(self.part.reservations.len()) {
+        if !self.part.has_room(self.part.reservations.len()) || self.part.seats.bots() >= BOTS_MAX {
             return Ok(None);
         }
         let seat = self.part.next_seat;

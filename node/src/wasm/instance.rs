@@ -149,6 +149,7 @@ fn budgeted<R>(
     store.data_mut().note_peak();
     answer.map_err(|error| {
         let state = store.data_mut();
+        state.call.note_used(thread_cpu_time());
         let memory_refused = state
             .guard
             .memory_refused
@@ -167,7 +168,8 @@ fn judge_time(mut store: StoreContextMut<'_, HostState>) -> wasmtime::Result<Upd
     })
 }
 
-fn thread_cpu_time() -> Duration {
+/// What the calling thread has used of its processor.
+pub(crate) fn thread_cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
 }

@@ -84,13 +84,16 @@ const FROM_THE_START: [&str; 36] = [
 ];
 
 /// One module's samples, there once a match of it has started.
-const OF_A_MODULE: [&str; 14] = [
+const OF_A_MODULE: [&str; 17] = [
     "rookery_matches{module=\"echo\",role=\"owner\"}",
     "rookery_matches{module=\"echo\",role=\"backup\"}",
     "rookery_match_events_total{module=\"echo\"}",
     "rookery_match_event_seconds_count{module=\"echo\"}",
     "rookery_match_undo_seconds_count{module=\"echo\"}",
     "rookery_match_tick_late_total{module=\"echo\"}",
+    "rookery_match_tick_late_seconds_count{module=\"echo\"}",
+    "rookery_match_rest_seconds_count{module=\"echo\"}",
+    "rookery_match_log_dropped_total{module=\"echo\"}",
     "rookery_match_traps_total{kind=\"trap\",module=\"echo\"}",
     "rookery_match_traps_total{kind=\"time\",module=\"echo\"}",
     "rookery_match_traps_total{kind=\"memory\",module=\"echo\"}",

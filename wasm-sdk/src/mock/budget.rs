@@ -21,6 +21,8 @@ pub(crate) const REQUESTS_MAX: usize = 256;
 pub(crate) const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// Timers that are set at one time.
 pub(crate) const TIMERS_MAX: usize = 1_024;
+/// Seats that the match plays itself.
+pub(crate) const BOTS_MAX: usize = 1_000;
 /// Keys of the label.
 pub(crate) const LABEL_KEYS_MAX: usize = 16;
 /// A key or a value of the label.
@@ -104,6 +106,7 @@ mod tests {
                 mib(REQUEST_BYTES_MAX)
             ),
             format!("| timers set | {} |", thousands(TIMERS_MAX)),
+            format!("| bots | {} |", thousands(BOTS_MAX)),
             format!("| label | {LABEL_KEYS_MAX} keys, texts of {LABEL_TEXT_BYTES_MAX} bytes |"),
             format!("| what `save` returns | {} |", mib(SAVE_BYTES_MAX)),
         ] {

@@ -251,7 +251,12 @@ impl Imports for Recorder {
 
     fn add_bot(&mut self, display_name: &str) -> Option<Seat> {
         self.meter.charge(display_name.len());
-        if self.is_full(Role::Bot) {
+        let bots = self
+            .seats
+            .values()
+            .filter(|occupant| occupant.role == Role::Bot)
+            .count();
+        if self.is_full(Role::Bot) || bots >= budget::BOTS_MAX {
             return None;
         }
         let player_id = format!("bot:{}", self.next_seat);

@@ -1,37 +1,44 @@
-//! Match logic that means harm. Each case must end with the right kind of failure and a message that its author understands, in
-//! bounded time, and leave the process and the matches beside it alive. None of these tests asserts how fast the machine is: a budget
-//! that did not work would never end, or take gigabytes.
+//! Match logic that means harm. Each case of the table is cut off with the kind of failure and the words that the table says, in bounded
+//! time, and is undone: the host's part is as if the guest had not been asked, its memory is what it was, and the match goes on. None of
+//! these tests asserts how fast the machine is: a budget that did not work would never end, or take gigabytes.
+
+mod cases;
+
+use std::io::Write;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use rookery_protocol::client::Role;
+use serde_json::json;
 
 use super::super::event::{Event, Outcome, Topic, TrapKind};
-use super::stage::Stage;
+use super::GivenUp;
+use super::stage::{Stage, module, occupant};
+use crate::wasm::Module;
 use crate::wasm::testing::Guest;
+use cases::{Case, EXPORTS};
 
 /// A way to use more than there is.
 const LOOP: &str = "(loop $again (br $again))";
 
-/// Every export that an event reaches, and how to reach it.
-const REACHED: &[&str] = &[
-    "start", "join", "leave", "message", "tick", "timer", "receive", "answer", "signal", "resync", "save",
-];
-
-/// Plays until the export has been called; the last event is the one that called it.
-fn reach(stage: &mut Stage, export: &str) {
-    if export == "save" {
-        stage.apply(Event::Start);
-        let failure = stage.save().expect_err("it was cut off");
-        stage.last.failure = Some(failure);
-        return;
+/// Plays until the export is about to be called, and returns the event that calls it.
+fn approach(stage: &mut Stage, export: &str) -> Event {
+    if export == "start" {
+        return Event::Start;
     }
     stage.apply(Event::Start);
-    if export == "start" {
-        return;
+    if export == "save" {
+        return Event::Save;
+    }
+    if export == "join" {
+        return Event::Join {
+            seat: stage.game.part().next_seat,
+            occupant: occupant(1, Role::Player, None),
+            ctx: Bytes::new(),
+        };
     }
     let seat = stage.join(1, Role::Player);
-    let event = match export {
-        "join" => return,
+    match export {
         "leave" => Event::Leave {
             seat,
             reason: rookery_protocol::client::LeaveReason::Left,
@@ -39,7 +46,7 @@ fn reach(stage: &mut Stage, export: &str) {
         "message" => Event::Message {
             seat,
             n: 1,
-            data: Bytes::from_static(b"go"),
+            data: Bytes::from_static(b"\"go\""),
         },
         "tick" => Event::Tick { elapsed_ms: 50 },
         "timer" => {
@@ -61,8 +68,7 @@ fn reach(stage: &mut Stage, export: &str) {
         },
         "resync" => Event::Resync { seat, attach: None },
         other => panic!("no way to reach {other}"),
-    };
-    stage.apply(event);
+    }
 }
 
 /// A guest whose one export does this; a timer is set, so that `timer` can be reached.
@@ -82,29 +88,189 @@ fn hostile(export: &'static str, body: &str) -> Guest {
     )
 }
 
+/// Counted budgets are tried with more time than they need: an unoptimised host must not run out of that first.
+fn time_for(kind: Option<TrapKind>) -> u64 {
+    match kind {
+        Some(TrapKind::Time) => 10_000,
+        _ => 5_000_000,
+    }
+}
+
+fn remembering(guest: &Guest, call_cpu_us: u64) -> Stage {
+    let mut stage = Stage::with(guest, |start| start.limits.call_cpu_us = call_cpu_us);
+    stage.game.remember();
+    stage
+}
+
 fn check(export: &'static str, body: &str, kind: TrapKind, message: &str) {
     check_guest(&hostile(export, body), export, kind, message);
 }
 
 fn check_guest(guest: &Guest, export: &'static str, kind: TrapKind, message: &str) {
-    // Counted budgets are tried with more time than they need: an unoptimised host must not run out of that first.
-    let call_cpu_us = if kind == TrapKind::Time { 10_000 } else { 2_000_000 };
-    let mut stage = Stage::with(guest, |start| start.limits.call_cpu_us = call_cpu_us);
-    reach(&mut stage, export);
+    cut_off(guest, export, kind, message);
+}
+
+/// The export is cut off, and the guest's memory is what it was. Returns the match, and what the host kept of it before.
+fn cut_off(guest: &Guest, export: &'static str, kind: TrapKind, message: &str) -> (Stage, Vec<u8>) {
+    let mut stage = remembering(guest, time_for(Some(kind)));
+    let event = approach(&mut stage, export);
+    assert!(stage.game.is_running(), "{export}");
+    let (image, before) = (stage.game.image(None).ok(), stage.game.part().comparable());
+    stage.apply(event);
     let failure = stage.failure().clone();
     assert_eq!(failure.kind, kind, "{export}: {failure}");
     assert!(failure.message.contains(message), "{export}: {failure}");
+    assert!(!failure.message.contains('\n'), "one sentence, not {failure}");
     assert!(
         is_shown_to_authors(&failure.to_string()),
         "docs/modding.md does not show: {failure}"
     );
-    assert!(!stage.game.is_running());
-    if export != "save" {
-        assert_eq!(stage.record().outcome, Outcome::Trapped(kind));
+    assert_eq!(stage.record().outcome, Outcome::Trapped(kind));
+    match (export, image) {
+        // There is nothing to go back to.
+        ("start", _) => assert_eq!(stage.last.given_up, Some(GivenUp::AtTheStart)),
+        (_, None) => assert!(matches!(stage.last.given_up, Some(GivenUp::Forgetful(_)))),
+        (_, Some(image)) => {
+            assert_eq!(stage.last.given_up, None, "{export}");
+            assert!(stage.game.is_running());
+            let after = stage.game.image(None).unwrap();
+            assert_eq!(after.hash(), image.hash(), "{export}: its memory is not what it was");
+            return (stage, before);
+        }
     }
-    // What comes after a failure does nothing, and does not panic either.
+    // What comes after the end does nothing, and does not panic either.
+    assert!(!stage.game.is_running());
     stage.apply(Event::Tick { elapsed_ms: 1 });
     assert_eq!(stage.record().outcome, Outcome::Stale);
+    (stage, before)
+}
+
+/// Plays one case of the table beside a match whose logic does nothing, to which the same happens.
+fn play(case: &Case, calm: &Module) {
+    let Case {
+        name, export, guest, ..
+    } = case;
+    let Some((kind, message)) = case.expected.failure() else {
+        let mut stage = remembering(guest, time_for(None));
+        reach(&mut stage, export);
+        assert_eq!(stage.last.failure, None, "{name}");
+        assert_eq!(stage.record().outcome, Outcome::Applied, "{name}");
+        assert!(stage.game.is_running(), "{name}");
+        return;
+    };
+    let (stage, before) = cut_off(guest, export, kind, message);
+    let mut beside = Stage::playing(calm);
+    reach(&mut beside, export);
+    // Whom the guest was to let in, it has not; all else is the host's own.
+    let (expected, heard) = match *export {
+        "start" | "join" => (before, Vec::new()),
+        _ => (beside.game.part().comparable(), beside.heard()),
+    };
+    assert_eq!(stage.game.part().comparable(), expected, "{name}: the host's part");
+    assert_eq!(stage.heard(), heard, "{name}: what was heard");
+}
+
+fn reach(stage: &mut Stage, export: &str) {
+    let event = approach(stage, export);
+    stage.apply(event);
+}
+
+#[test]
+fn every_case_is_cut_off_as_the_table_says_and_undone() {
+    let calm = module(&cases::harmless());
+    let cases = cases::all();
+    for export in EXPORTS {
+        assert!(cases.iter().any(|case| case.export == *export), "{export}");
+    }
+    // Those in which a match of a node needs more than one event have tests of their own.
+    for case in cases
+        .iter()
+        .filter(|case| case.trigger == case.export && !case.name.contains("to put back"))
+    {
+        play(case, &calm);
+    }
+}
+
+/// `ROOKERY_WRITE_HOSTILE` names the directory in which a node's driver looks for them; without it they are written and thrown away.
+#[test]
+fn the_cases_can_be_written_for_a_node_to_play() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = std::env::var_os("ROOKERY_WRITE_HOSTILE").map_or(scratch.path().to_owned(), PathBuf::from);
+    let mut plan = std::fs::File::create(dir.join("plan.jsonl")).unwrap();
+    let cases = cases::all();
+    for (number, case) in cases.iter().enumerate() {
+        let file = format!("{number:03}.wasm");
+        std::fs::write(dir.join(&file), case.guest.component()).unwrap();
+        let (kind, message) = match case.expected.failure() {
+            Some((kind, message)) => (Some(kind.as_str()), message),
+            None => (None, ""),
+        };
+        let line = json!({
+            "name": case.name, "file": file, "export": case.export, "trigger": case.trigger,
+            "expected": case.expected.as_str(), "kind": kind, "message": message,
+        });
+        writeln!(plan, "{line}").unwrap();
+    }
+    let names: std::collections::BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+    assert_eq!(names.len(), cases.len(), "two have one name");
+    let lines = std::fs::read_to_string(dir.join("plan.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), cases.len());
+}
+
+#[test]
+fn a_guest_with_much_in_memory_is_put_back_and_only_so_often() {
+    let mut stage = remembering(&cases::hoard(2), 5_000_000);
+    stage.apply(Event::Start);
+    let seat = stage.join(1, Role::Player);
+    for _ in 0..2 {
+        stage.say(seat, b"1");
+        assert_eq!(stage.record().outcome, Outcome::Applied);
+    }
+    let full = stage.game.image(None).unwrap();
+    for _ in 0..3 {
+        stage.say(seat, b"1");
+        assert_eq!(stage.failure().kind, TrapKind::Trap);
+        assert_eq!(stage.game.image(Some(&full)).unwrap().hash(), full.hash());
+    }
+    // Its thread has waited for it long enough. What it is given up for is said to the author.
+    stage.game.undoing_took(std::time::Duration::from_millis(1_001));
+    stage.say(seat, b"1");
+    assert_eq!(stage.last.given_up, Some(GivenUp::TooSlow));
+    assert!(!stage.game.is_running());
+    let said = stage.last.given_up.as_ref().unwrap().to_string();
+    assert_eq!(
+        said,
+        "putting the match back took too long lately: more than 1000 ms within a minute"
+    );
+}
+
+#[test]
+fn time_runs_off_what_putting_back_took() {
+    let mut stage = remembering(&cases::hoard(0), 5_000_000);
+    stage.apply(Event::Start);
+    let seat = stage.join(1, Role::Player);
+    stage.game.undoing_took(std::time::Duration::from_millis(1_500));
+    stage.now_ms = 31_000;
+    stage.say(seat, b"1");
+    assert_eq!(stage.last.given_up, None);
+    assert!(stage.game.is_running());
+}
+
+#[test]
+fn there_is_an_end_to_bots() {
+    let more = "(loop $again (call $add_bot @'b' (i32.const 800)) (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (br_if $again (i32.lt_u (local.get $i) (i32.const 700))))
+        (call $send_all (i32.const 800) (i32.const 1))";
+    let mut guest = Guest::new("crowded").on("message", more);
+    guest.max_players = 5_000;
+    let mut stage = remembering(&guest, 5_000_000);
+    stage.apply(Event::Start);
+    let seat = stage.join(1, Role::Player);
+    for (bots, last) in [(700, "everyone \u{1}"), (1_000, "everyone \0")] {
+        stage.say(seat, b"1");
+        assert_eq!(stage.game.part().seats().count(), bots + 1);
+        assert_eq!(stage.heard().last().unwrap(), last);
+    }
 }
 
 /// Whether the page for authors has this message among its exact words.
@@ -119,102 +285,6 @@ fn is_shown_to_authors(failure: &str) -> bool {
         Some(beginning) => failure.starts_with(beginning),
         None => failure == line,
     })
-}
-
-#[test]
-fn an_endless_loop_in_any_export_runs_out_of_time() {
-    for export in REACHED {
-        check(
-            export,
-            LOOP,
-            TrapKind::Time,
-            "used more than 10 ms of CPU time in one call",
-        );
-    }
-}
-
-#[test]
-fn a_trap_in_any_export_is_a_trap() {
-    for export in REACHED {
-        check(
-            export,
-            "unreachable",
-            TrapKind::Trap,
-            "wasm `unreachable` instruction executed",
-        );
-    }
-}
-
-#[test]
-fn memory_ends_at_the_limit() {
-    // What most languages do when an allocation fails.
-    let greedy = "(loop $again
-        (if (i32.eq (i32.const -1) (memory.grow (i32.const 16))) (then unreachable)) (br $again))";
-    check("message", greedy, TrapKind::Memory, "memory beyond 67108864 bytes");
-    // One that does not care is at least no larger.
-    let stubborn = "(loop $again (drop (memory.grow (i32.const 16))) (br $again))";
-    check("message", stubborn, TrapKind::Time, "");
-    let at_once = "(if (i32.eq (i32.const -1) (memory.grow (i32.const 60000))) (then unreachable))";
-    check("message", at_once, TrapKind::Memory, "");
-}
-
-#[test]
-fn a_refused_growth_can_be_lived_with() {
-    let guest = hostile("message", "(drop (memory.grow (i32.const 60000)))");
-    let mut stage = Stage::of(&guest);
-    reach(&mut stage, "message");
-    assert_eq!(stage.record().outcome, Outcome::Applied);
-}
-
-#[test]
-fn tables_end_at_the_limit() {
-    let greedy = "(loop $again
-        (if (i32.eq (i32.const -1) (table.grow $t (ref.null func) (i32.const 10000))) (then unreachable)) (br $again))";
-    check_guest(
-        &hostile("tick", greedy).with("(table $t 1 funcref)"),
-        "tick",
-        TrapKind::Memory,
-        "",
-    );
-}
-
-#[test]
-fn unbounded_recursion_ends_at_the_stack() {
-    let deep = hostile("message", "(drop (call $down (i32.const 0)))").with(
-        "(func $down (param $n i32) (result i32)
-           (i32.add (call $down (i32.add (local.get $n) (i32.const 1))) (local.get $n)))",
-    );
-    check_guest(&deep, "message", TrapKind::Trap, "call stack exhausted");
-}
-
-#[test]
-fn a_flood_of_host_calls_is_counted() {
-    let guest = |body: &str| format!("(loop $again {body} (br $again))");
-    for call in [
-        "(drop (call $below (i32.const 6)))",
-        "(drop (call $now))",
-        "(call $set_joinable (i32.const 1))",
-    ] {
-        check(
-            "message",
-            &guest(call),
-            TrapKind::HostCalls,
-            "more than 10000 calls of the host in one call",
-        );
-    }
-    check("message", &guest("(call $send_all @'1')"), TrapKind::HostCalls, "");
-    check(
-        "message",
-        &guest("(call $publish_all @'k' @'1')"),
-        TrapKind::HostCalls,
-        "",
-    );
-    check(
-        "message",
-        &guest("(call $tell (i32.const 1) @'t' @'')"),
-        TrapKind::HostCalls,
-        "",
-    );
 }
 
 #[test]
@@ -291,30 +361,7 @@ fn a_timer_cannot_stop_time() {
 }
 
 #[test]
-fn a_flood_of_log_lines_is_counted() {
-    check(
-        "tick",
-        "(loop $again (call $log (i32.const 1) @'x') (br $again))",
-        TrapKind::LogLines,
-        "more than 100 log lines",
-    );
-}
-
-#[test]
-fn a_flood_of_timers_is_counted() {
-    let body = "(loop $again (local.set $i (i32.add (local.get $i) (i32.const 1)))
-        (call $set_timer (local.get $i) (i32.const 1)) (br $again))";
-    check("message", body, TrapKind::HostCalls, "more than 1024 timers");
-}
-
-#[test]
-fn published_state_is_bounded_in_keys_and_bytes() {
-    // A new key each time: the counter's own bytes, printable because the high bit is never set.
-    let body = "(loop $again (local.set $i (i32.add (local.get $i) (i32.const 1)))
-        (i32.store8 (i32.const 800) (i32.and (local.get $i) (i32.const 63)))
-        (i32.store8 (i32.const 801) (i32.and (i32.shr_u (local.get $i) (i32.const 6)) (i32.const 63)))
-        (call $publish_all (i32.const 800) (i32.const 2) @'1') (br $again))";
-    check("message", body, TrapKind::Bytes, "more than 1024 published keys");
+fn published_state_is_bounded_in_bytes_too() {
     // Over several calls, each within what one call may say.
     let guest = Guest::new("hoarder").pages(16).on(
         "message",
@@ -342,12 +389,7 @@ fn payloads_and_lists_are_bounded_before_they_are_copied() {
         let guest = Guest::new("huge").pages(256).ticking(20).on("message", body);
         check_guest(&guest, "message", TrapKind::Bytes, "");
     };
-    huge("(call $send_all (i32.const 0) (i32.const 0xff0000))");
     huge("(call $send_all (i32.const 0) (i32.const 1048577))");
-    huge("(call $log (i32.const 1) (i32.const 0x100000) (i32.const 0xe00000))");
-    huge("(call $set_label (i32.const 0) (i32.const 0x80000))");
-    huge("(call $send (i32.const 4) (i32.const 0) (i32.const 0x300000) @'x')");
-    huge("(call $tell (i32.const 1) @'t' (i32.const 0) (i32.const 0xff0000))");
     // Many that fit, together too many.
     huge("(loop $again (call $send_all (i32.const 0) (i32.const 100000)) (br $again))");
     huge("(loop $again (call $tell (i32.const 1) @'t' (i32.const 0) (i32.const 100000)) (br $again))");
@@ -355,10 +397,6 @@ fn payloads_and_lists_are_bounded_before_they_are_copied() {
 
 #[test]
 fn labels_have_a_size() {
-    let guest = Guest::new("label")
-        .ticking(20)
-        .on("message", "(call $set_label (i32.const 131072) (i32.const 17))");
-    check_guest(&guest, "message", TrapKind::Bytes, "a label of more than 16 keys");
     let long = "(i32.store (i32.const 800) (i32.const 131072)) (i32.store (i32.const 804) (i32.const 257))
         (i32.store (i32.const 808) (i32.const 0)) (i32.store (i32.const 812) (i32.const 0))
         (call $set_label (i32.const 800) (i32.const 1))";
@@ -373,31 +411,16 @@ fn labels_have_a_size() {
 #[test]
 fn pointers_outside_memory_are_traps() {
     let pointers = [
-        "(call $send_all (i32.const 0x7fffffff) (i32.const 10))",
         "(call $send_all (i32.const -4) (i32.const 100))",
         "(call $log (i32.const 1) (i32.const 0x40000) (i32.const 1))",
         "(call $publish_all (i32.const -1) (i32.const 2) @'1')",
         "(call $add_bot @'b' (i32.const 0x7ffffff0))",
-        // Not a level, not an audience.
+        // Not a level.
         "(call $log (i32.const 9) @'x')",
-        "(call $send (i32.const 7) (i32.const 0) (i32.const 0) @'1')",
-        // Not text.
-        "(i32.store (i32.const 800) (i32.const -1)) (call $log (i32.const 1) (i32.const 800) (i32.const 4))",
-        "(drop (i32.load (i32.const -4)))",
-        "(call_indirect $t (i32.const 5))",
-        "(drop (i32.div_u (i32.const 1) (i32.const 0)))",
     ];
     for body in pointers {
-        let guest = hostile("message", body).with("(table $t 1 funcref)");
-        check_guest(&guest, "message", TrapKind::Trap, "");
+        check("message", body, TrapKind::Trap, "");
     }
-}
-
-#[test]
-fn an_allocator_that_lies_is_a_trap() {
-    // The host writes arguments to where `cabi_realloc` says; one that points outside must not be believed.
-    let guest = hostile("message", "").on("start", "(global.set $lie (i32.const 1)) (call $ok)");
-    check_guest(&guest, "join", TrapKind::Trap, "");
 }
 
 #[test]
@@ -412,28 +435,7 @@ fn results_are_read_with_care() {
         let guest = hostile("message", "").on(export, format!("{body} (i32.const 256)"));
         check_guest(&guest, export, TrapKind::Trap, "");
     }
-    // The address of the result itself is outside.
-    check_guest(
-        &hostile("message", "").on("join", "(i32.const 0x7ffffff0)"),
-        "join",
-        TrapKind::Trap,
-        "",
-    );
-    // A reason of 2 MiB, and a state of 17 MiB.
-    let reason = "(drop (call $refuse (i32.const 0) (i32.const 0x200000))) (i32.const 256)";
-    check_guest(
-        &hostile("message", "").pages(64).on("join", reason),
-        "join",
-        TrapKind::Bytes,
-        "",
-    );
-    let state = "(call $bytes (i32.const 0) (i32.const 0x1100000))";
-    check_guest(
-        &hostile("message", "").pages(300).on("save", state),
-        "save",
-        TrapKind::Bytes,
-        "",
-    );
+    // A state just as large as it may be.
     let fine = Guest::new("fine")
         .pages(300)
         .on("save", "(call $bytes (i32.const 0) (i32.const 0x1000000))");
@@ -526,12 +528,4 @@ fn the_matches_beside_a_hostile_one_play_on() {
             thread.join().unwrap();
         }
     });
-}
-
-#[test]
-fn a_long_copy_is_interrupted() {
-    // Straight-line code without a loop of its own: each copy takes milliseconds.
-    let copies = "(memory.copy (i32.const 0) (i32.const 1) (i32.const 0x3f00000))\n".repeat(400);
-    let guest = Guest::new("copier").pages(1_023).ticking(20).on("message", copies);
-    check_guest(&guest, "message", TrapKind::Time, "");
 }

@@ -50,6 +50,15 @@ impl Stage {
         }
     }
 
+    /// The same, of a module that is compiled already.
+    pub(super) fn playing(module: &Module) -> Stage {
+        Stage {
+            game: Match::create(module, start_record(module)).unwrap(),
+            now_ms: 0,
+            last: Applied::default(),
+        }
+    }
+
     /// The same, and it can be put back.
     pub(super) fn remembering(guest: &Guest) -> Stage {
         let mut stage = Self::of(guest);

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::Listing;
 use super::command::Command;
+use crate::owner::debts::Debts;
 
 /// Commands that wait for one thread. A full inbox refuses: a client's input is sent again, a request is answered `unavailable`.
 const INBOX_MAX: usize = 65_536;
@@ -24,6 +25,8 @@ pub(super) struct Shard {
     /// Rung instead of waking the thread on the spot; see [`ring`].
     bell: Notify,
     listings: Mutex<BTreeMap<MatchId, Listing>>,
+    /// Touched when a call was cut off, and when a match is created.
+    debts: Mutex<Debts>,
     /// Matches owned, private ones included.
     pub(super) owned: AtomicU64,
     pub(super) stop: AtomicBool,
@@ -64,6 +67,10 @@ impl Shard {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
+    }
+
+    pub(super) fn debts(&self) -> MutexGuard<'_, Debts> {
+        self.debts.lock().expect("no thread panics holding it")
     }
 
     pub(super) fn listings(&self) -> MutexGuard<'_, BTreeMap<MatchId, Listing>> {

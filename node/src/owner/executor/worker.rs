@@ -1,7 +1,7 @@
 //! One executor thread: its rooms, when each wakes next, and what goes out of them.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -32,6 +32,11 @@ const SLICE: usize = 64;
 /// Commands handled before what they caused is sent.
 const PASS: usize = 1_024;
 
+/// How long a thread does one thing after another before it looks at what is due and sends what was said. Where calls are short it
+/// comes to `PASS` first; one call that takes all of its budget is a turn by itself, so that ticks of other matches wait for one
+/// such call and not for all that have come in.
+const TURN: Duration = Duration::from_millis(4);
+
 /// One thread's own things.
 pub(super) struct Worker {
     lane: usize,
@@ -39,6 +44,8 @@ pub(super) struct Worker {
     spoke: bool,
     /// When the clock was last read, since `epoch`.
     clock: Duration,
+    /// When the turn began, since `epoch`.
+    turn_began: Duration,
     shard: Arc<Shard>,
     outside: Arc<dyn Outside>,
     fence: Fence,
@@ -61,6 +68,7 @@ impl Worker {
             lane,
             spoke: false,
             clock: Duration::ZERO,
+            turn_began: Duration::ZERO,
             shard,
             outside,
             fence,
@@ -90,6 +98,8 @@ impl Worker {
                 &mut taken,
                 &mut *self.shard.inbox.lock().expect("no thread panics holding it"),
             );
+            self.now_us();
+            self.turn_began = self.clock;
             if taken.is_empty() {
                 self.look_at_fence();
                 self.run_due();
@@ -98,12 +108,11 @@ impl Worker {
                 continue;
             }
             self.look_at_fence();
-            self.now_us();
             for (index, command) in taken.drain(..).enumerate() {
-                if index % SLICE == 0 {
+                if index % SLICE == 0 || self.is_turn_over() {
                     self.run_due();
                 }
-                if index % PASS == PASS - 1 {
+                if index % PASS == PASS - 1 || self.is_turn_over() {
                     self.flush();
                 }
                 self.command(command);
@@ -111,6 +120,11 @@ impl Worker {
             self.run_due();
             self.flush();
         }
+    }
+
+    /// As far as the clock was read.
+    fn is_turn_over(&self) -> bool {
+        self.clock.saturating_sub(self.turn_began) >= TURN
     }
 
     /// Asks the clock only where somebody is concerned.
@@ -146,10 +160,14 @@ impl Worker {
         self.shard.asleep.store(false, Ordering::Release);
     }
 
-    /// Wakes every room whose time has come.
+    /// Wakes the rooms whose time has come, in the order in which it came, until the turn is over; one in any case.
     fn run_due(&mut self) {
+        let mut is_first = true;
         loop {
             let now_us = self.now_us();
+            if !std::mem::take(&mut is_first) && self.is_turn_over() {
+                return;
+            }
             match self.wakes.peek() {
                 Some(Reverse((due_us, _))) if *due_us <= now_us => {}
                 Some(_) | None => return,
@@ -163,13 +181,24 @@ impl Worker {
             }
             // Its wake-up is set again when the lease holds again.
             if !self.is_held(slot) {
-                self.in_room(slot, |room, now_ms, out| room.wake(now_ms, out));
+                let (epoch, until) = (self.epoch, self.clock + TURN);
+                let has_time = || epoch.elapsed() < until;
+                self.step_room(slot, |room, now_ms, out| room.wake(now_ms, has_time, out));
+                self.give_waiting(slot);
             }
         }
     }
 
-    /// Steps a room, and does what it says at once.
+    /// Steps a room that is in the middle of nothing, and does what it says at once.
     fn in_room<T>(&mut self, slot: usize, step: impl FnOnce(&mut Room, u64, &mut Vec<RoomEffect>) -> T) -> Option<T> {
+        self.step_room(slot, |room, now_ms, out| {
+            room.finish_busy(now_ms, out);
+            step(room, now_ms, out)
+        })
+    }
+
+    /// The same of one that may be: for what causes no event of its match, or goes on with what is under way.
+    fn step_room<T>(&mut self, slot: usize, step: impl FnOnce(&mut Room, u64, &mut Vec<RoomEffect>) -> T) -> Option<T> {
         let began = self.clock;
         let owned = self.rooms.get_mut(slot)?.as_mut()?;
         let now_ms = owned.match_ms(began.as_micros() as u64);
@@ -187,6 +216,16 @@ impl Worker {
             owned.longest = owned.longest.max(took);
             (0..counts.undone).for_each(|_| owned.metrics.undo_seconds.observe(took.as_secs_f64()));
             owned.metrics.ticks_late.inc_by(counts.ticks_late);
+            if let Some(late_ms) = counts.tick_late_ms {
+                owned.metrics.tick_began(late_ms);
+            }
+            owned.metrics.log_dropped.inc_by(counts.log_dropped);
+            if counts.rest > Duration::ZERO {
+                let module = owned.room.game().part().start().digest;
+                let rest = self.shard.debts().add(module, counts.rest, self.clock);
+                owned.room.rest(now_ms, rest);
+                owned.metrics.rest_seconds.observe(rest.as_secs_f64());
+            }
             if owned.room.took(self.clock - began) {
                 let since = self.clock;
                 owned.room.renew_base();
@@ -296,7 +335,7 @@ impl Worker {
             }
             Command::Saved { target, epoch, written } => {
                 if let Some(slot) = self.slot(target) {
-                    self.in_room(slot, |room, _, _| {
+                    self.step_room(slot, |room, _, _| {
                         if room.epoch() == epoch {
                             room.saved(written);
                         }
@@ -426,22 +465,51 @@ impl Worker {
         }
     }
 
-    /// Gives a room what is for it, or keeps it while the match is being handed over.
+    /// Gives a room what is for it, or keeps it while the match is being handed over, or is in the middle of something.
     fn tell_room(&mut self, slot: usize, command: RoomCommand) {
         let Some(Some(owned)) = self.rooms.get_mut(slot) else {
             return;
         };
-        if let Some(waiting) = &mut owned.frozen {
+        let is_end = matches!(command, RoomCommand::End { .. });
+        let has_to_wait = owned.has_to_wait(self.clock);
+        let waiting = match &mut owned.frozen {
+            Some(frozen) => Some(frozen),
+            // Of a match that is to end nothing needs to be finished.
+            None if is_end => None,
+            None if has_to_wait || !owned.waiting.is_empty() => Some(&mut owned.waiting),
+            None => None,
+        };
+        if let Some(waiting) = waiting {
             // The messages of gateways are said again; the rest is bounded by what there is.
             let is_said_again = matches!(
                 command,
                 RoomCommand::Up { .. } | RoomCommand::Mail(MailCommand::Letter { .. } | MailCommand::Receipt { .. })
             );
             if waiting.len() < WAITING_MAX || !is_said_again {
-                waiting.push(command);
+                waiting.push_back(command);
             }
             return;
         }
+        self.give(slot, command);
+    }
+
+    /// Gives a room what came while it was in the middle of something, as long as the turn is not over and it is in the middle of nothing.
+    fn give_waiting(&mut self, slot: usize) {
+        while !self.is_turn_over() {
+            let Some(Some(owned)) = self.rooms.get_mut(slot) else {
+                return;
+            };
+            if owned.has_to_wait(self.clock) || owned.frozen.is_some() {
+                return;
+            }
+            let Some(command) = owned.waiting.pop_front() else {
+                return;
+            };
+            self.give(slot, command);
+        }
+    }
+
+    fn give(&mut self, slot: usize, command: RoomCommand) {
         match command {
             RoomCommand::Up { from, up } => {
                 self.in_room(slot, |room, now_ms, out| room.up(now_ms, &from, up, out));
@@ -471,7 +539,7 @@ impl Worker {
                 self.in_room(slot, |room, now_ms, out| room.writable(now_ms, &node, out));
             }
             RoomCommand::End { reason, reply } => {
-                let found = self.in_room(slot, |room, now_ms, out| room.end(now_ms, reason, out));
+                let found = self.step_room(slot, |room, now_ms, out| room.end(now_ms, reason, out));
                 let _ = reply.send(found.is_some());
             }
             RoomCommand::Kick { player, reason, reply } => {
@@ -491,7 +559,7 @@ impl Worker {
         let (epoch, version) = (owned.room.epoch(), Arc::clone(&owned.room.config().version));
         let room = self.in_room(slot, |room, now_ms, out| room.hand_over(now_ms, out))??;
         let owned = self.rooms.get_mut(slot)?.as_mut()?;
-        owned.frozen = Some(Vec::new());
+        owned.frozen = Some(std::mem::take(&mut owned.waiting));
         Some(Frozen { epoch, version, room })
     }
 
@@ -500,7 +568,7 @@ impl Worker {
             return;
         };
         let Some(waiting) = owned.frozen.take() else { return };
-        self.in_room(slot, |room, _, _| room.stay(epoch));
+        self.step_room(slot, |room, _, _| room.stay(epoch));
         self.perform_held(slot);
         // Its mail was held back too.
         self.tell_room(slot, RoomCommand::Mail(MailCommand::Again));
@@ -515,7 +583,7 @@ impl Worker {
             return Err(not_now());
         };
         let epoch = owned.room.epoch();
-        owned.frozen = Some(Vec::new());
+        owned.frozen = Some(std::mem::take(&mut owned.waiting));
         owned.listing = None;
         let upgraded = self.in_room(slot, |room, now_ms, out| room.upgrade(now_ms, module, out));
         if let Some(Err(reason)) = upgraded {
@@ -584,6 +652,7 @@ impl Worker {
             origin_us,
             held: Vec::new(),
             frozen: None,
+            waiting: VecDeque::new(),
             wake_us: None,
             dirty: false,
             listing: None,
@@ -627,9 +696,7 @@ impl Worker {
         match slot {
             // The gateway keeps what has a number, and says it again.
             Some(slot) if self.is_held(slot) => self.hold_up(slot, from, up),
-            Some(slot) => {
-                self.in_room(slot, |room, now_ms, out| room.up(now_ms, &from, up, out));
-            }
+            Some(slot) => self.tell_room(slot, RoomCommand::Up { from, up }),
             None => {
                 // Lost with a full queue: the gateway asks again.
                 self.spoke = true;
@@ -659,6 +726,7 @@ impl Worker {
             if std::mem::take(&mut self.spoke) {
                 self.outside.flushed(self.lane);
             }
+            self.turn_began = self.clock;
             return;
         }
         self.spoke = false;
@@ -720,7 +788,8 @@ impl Worker {
                 self.forget(slot);
                 continue;
             }
-            let wake_us = owned.wake_us();
+            // One that has more to do than a turn takes goes behind all whose time has come: what it is late with is its own affair.
+            let wake_us = owned.wake_us().map(|wake_us| wake_us.max(now_us));
             if wake_us != owned.wake_us {
                 owned.wake_us = wake_us;
                 if let Some(wake_us) = wake_us {
@@ -730,6 +799,8 @@ impl Worker {
         }
         self.dirty = dirty;
         self.outside.flushed(self.lane);
+        self.now_us();
+        self.turn_began = self.clock;
     }
 
     /// The lease holds again: what was held back goes out, and wake-ups are set.
@@ -766,7 +837,7 @@ impl Worker {
         let Some(owned) = self.rooms[slot].as_ref() else { return };
         let (target, epoch) = (owned.room.id(), owned.room.epoch());
         let mut told: BTreeSet<(&NodeLife, u64)> = owned.room.gateways().collect();
-        for command in owned.frozen.iter().flatten() {
+        for command in owned.frozen.iter().flatten().chain(&owned.waiting) {
             if let RoomCommand::Up { from, up } = command {
                 told.insert((from, up.stream));
             }
@@ -807,7 +878,9 @@ struct Owned {
     /// What the match asked for while the lease had lapsed.
     held: Vec<EffectOf>,
     /// What came for it while it is being handed over; none while it is not.
-    frozen: Option<Vec<RoomCommand>>,
+    frozen: Option<VecDeque<RoomCommand>>,
+    /// What came for it while its last event was not at its end, or while it rested; empty while it is frozen.
+    waiting: VecDeque<RoomCommand>,
     /// The wake-up in the heap that counts; others are stale.
     wake_us: Option<u64>,
     dirty: bool,
@@ -828,12 +901,20 @@ impl Owned {
         view
     }
 
+    /// Whether what comes for the match has to wait: it is in the middle of something, or rests.
+    fn has_to_wait(&self, clock: Duration) -> bool {
+        self.room.is_busy() || self.room.rests(self.match_ms(clock.as_micros() as u64))
+    }
+
     fn match_ms(&self, now_us: u64) -> u64 {
         (now_us as i64).saturating_sub(self.origin_us).max(0) as u64 / 1_000
     }
 
     fn wake_us(&self) -> Option<u64> {
-        let wake_ms = self.room.next_wake_ms()?;
+        let wake_ms = match self.waiting.is_empty() {
+            true => self.room.next_wake_ms()?,
+            false => self.room.rests_until_ms(),
+        };
         Some((self.origin_us + wake_ms as i64 * 1_000).max(0) as u64)
     }
 }

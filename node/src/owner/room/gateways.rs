@@ -174,7 +174,7 @@ impl Room {
                         self.streams[index].item(Item::Refused { req, refusal });
                     }
                 }
-                self.run_follow_ups(now_ms, out);
+                self.begin_follow_ups(now_ms, out);
             }
         }
     }
@@ -256,7 +256,7 @@ impl Room {
                 },
                 out,
             );
-            self.run_follow_ups(now_ms, out);
+            self.begin_follow_ups(now_ms, out);
         }
         // Said again when the first answer was lost: the seat is gone, and that is what was asked.
         if let Some(stream) = self.stream_mut(from, number) {
@@ -310,7 +310,7 @@ impl Room {
                     self.streams[index].input_failed(Item::Failed { seat, n, id, reason });
                 }
             }
-            self.run_follow_ups(now_ms, out);
+            self.begin_follow_ups(now_ms, out);
         } else {
             self.say_failed(index, seat);
         }

@@ -135,10 +135,10 @@ impl Room {
         for effect in waiting {
             match found {
                 Ok(to) => self.apply(now_ms, Event::Addressed { effect, to }, out),
-                Err(absence) => self.return_to_sender(now_ms, effect, absence, out),
+                Err(absence) => self.return_to_sender(effect, absence),
             }
         }
-        self.run_follow_ups(now_ms, out);
+        self.begin_follow_ups(now_ms, out);
     }
 
     /// There is no such match any more, or never was: what was not sent there is answered, players come back, and of the rest
@@ -147,13 +147,13 @@ impl Room {
         for (number, Posted { effect, .. }) in self.posted_to(to) {
             let is_transfer = matches!(self.game.part().outbox().get(&effect), Some(Effect::Transfer { .. }));
             if is_transfer || !self.mail.may_be_heard(number) {
-                self.return_to_sender(now_ms, effect, absence, out);
+                self.return_to_sender(effect, absence);
             } else {
                 self.apply(now_ms, Event::Settled { effect }, out);
             }
             self.mail.forget(number);
         }
-        self.run_follow_ups(now_ms, out);
+        self.begin_follow_ups(now_ms, out);
     }
 
     fn posted_to(&self, to: MatchId) -> Vec<(u64, Posted)> {
@@ -164,28 +164,24 @@ impl Room {
             .collect()
     }
 
-    fn return_to_sender(&mut self, now_ms: u64, effect: EffectId, absence: Absence, out: &mut Vec<RoomEffect>) {
+    fn return_to_sender(&mut self, effect: EffectId, absence: Absence) {
         let error = match absence {
             Absence::Gone => "no_target",
             Absence::NoPost => "unavailable",
         };
-        self.answer_mail(now_ms, effect, error, out);
+        self.answer_mail(effect, error);
     }
 
-    fn answer_mail(&mut self, now_ms: u64, effect: EffectId, error: &str, out: &mut Vec<RoomEffect>) {
+    /// Puts the answer behind what waits already: of a flood of mail to nowhere there are as many as the outbox holds.
+    fn answer_mail(&mut self, effect: EffectId, error: &str) {
         let Some(request) = self.game.part().outbox().get(&effect).and_then(Effect::request) else {
             return;
         };
-        self.apply(
-            now_ms,
-            Event::Answer {
-                request,
-                effect: Some(effect),
-                outcome: Err(error.into()),
-            },
-            out,
-        );
-        self.run_follow_ups(now_ms, out);
+        self.follow_ups.push_back(Event::Answer {
+            request,
+            effect: Some(effect),
+            outcome: Err(error.into()),
+        });
     }
 
     /// Sends what may be sent: `again`, also what was sent before and has no receipt.
@@ -300,13 +296,13 @@ impl Room {
         for (number, Posted { effect, .. }) in self.posted_to(receipt.from) {
             if number > receipt.last {
                 if receipt.is_over {
-                    self.return_to_sender(now_ms, effect, Absence::Gone, out);
+                    self.return_to_sender(effect, Absence::Gone);
                 }
                 continue;
             }
             self.mail.forget(number);
             if receipt.refused.contains(&number) {
-                self.answer_mail(now_ms, effect, "refused", out);
+                self.answer_mail(effect, "refused");
                 continue;
             }
             let traveller = self.game.part().outbox().get(&effect).and_then(Effect::traveller);
@@ -322,6 +318,7 @@ impl Room {
                 self.tell_follower(now_ms, traveller.player, out);
             }
         }
+        self.begin_follow_ups(now_ms, out);
         // What waited for room in the window goes now.
         self.send_mail(now_ms, false, out);
     }

@@ -214,11 +214,11 @@ fn a_seat_of_which_nobody_says_anything_is_away_after_ten_seconds() {
     let (mut room, _) = restored(&mut room);
     here(&mut room, "a", heard, 1, 1);
     let mut out = Vec::new();
-    room.wake(HEARD_WITHIN_MS - 1, &mut out);
+    room.wake(HEARD_WITHIN_MS - 1, || true, &mut out);
     let away = |room: &Room, seat| room.game().part().seat(seat).unwrap().away_since_ms.is_some();
     assert!(!away(&room, silent));
     assert!(room.next_wake_ms().unwrap() <= HEARD_WITHIN_MS);
-    room.wake(HEARD_WITHIN_MS, &mut out);
+    room.wake(HEARD_WITHIN_MS, || true, &mut out);
     assert!(away(&room, silent) && !away(&room, heard));
 }
 
@@ -251,12 +251,12 @@ fn a_request_without_an_answer_is_made_again_under_its_id() {
 fn a_room_is_saved_when_it_is_due_and_its_last_state_is_kept() {
     let mut room = room();
     let mut out = Vec::new();
-    room.wake(10, &mut out);
+    room.wake(10, || true, &mut out);
     let first = saved(&out).expect("the start is an event");
-    room.wake(5_000, &mut out);
+    room.wake(5_000, || true, &mut out);
     out.clear();
     room.saved(true);
-    room.wake(6_000, &mut out);
+    room.wake(6_000, || true, &mut out);
     assert_eq!(saved(&out), None, "nothing happened since");
     join(&mut room, "a", 1);
     room.end(6_500, EndReason::Operator, &mut out);
@@ -320,7 +320,7 @@ fn an_upgraded_room_goes_on_in_its_streams_and_is_saved_by_the_new_version() {
     }));
     assert!(room.speaks_for(seat, 1));
     assert_eq!(&*room.config().version, "2.0.0");
-    room.wake(6_000, &mut out);
+    room.wake(6_000, || true, &mut out);
     assert_eq!(saved(&out).expect("an upgrade is an event").state, "newer");
 }
 
@@ -448,15 +448,123 @@ fn a_room_whose_save_fails_plays_on_and_is_not_asked_again_at_once() {
     let mut room = room_of(fragile());
     let seat = join(&mut room, "a", 1);
     let mut out = Vec::new();
-    room.wake(10, &mut out);
+    room.wake(10, || true, &mut out);
     assert_eq!(failures(&out)[0].call, "save");
     assert!(saved(&out).is_none());
     out.clear();
-    room.wake(5_000, &mut out);
+    room.wake(5_000, || true, &mut out);
     assert!(failures(&out).is_empty());
     frames(&mut room);
     input(&mut room, "a", seat, 1, None, b".");
     assert_eq!(data(&items(&frames(&mut room), "a")), [&[1][..]]);
+}
+
+#[test]
+fn timers_of_one_moment_run_as_far_as_there_is_time_and_the_others_stay_due() {
+    let set = |id: u32| format!("(call $set_timer (i32.const {id}) (i32.const 50))");
+    let guest = Guest::new("alarms")
+        .ticking(20)
+        .on("start", format!("{} {} {} (call $ok)", set(1), set(2), set(3)))
+        .on(
+            "timer",
+            "(i32.store8 (i32.const 800) (local.get $id)) (call $send_all (i32.const 800) (i32.const 1))",
+        )
+        .on("tick", "(call $send_all @'tick')");
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let mut room = room_of(&engine.compile(&guest.component()).unwrap());
+    join(&mut room, "a", 1);
+    frames(&mut room);
+    let mut heard = |has_time: bool| {
+        room.wake(50, || has_time, &mut Vec::new());
+        let due_ms = room.next_wake_ms().unwrap();
+        (data(&items(&frames(&mut room), "a")), due_ms)
+    };
+    let bytes = |said: &'static [&'static [u8]]| said.iter().map(|said| Bytes::from_static(said)).collect::<Vec<_>>();
+    // The tick does not wait for timers that there is no time for.
+    assert_eq!(heard(false), (bytes(&[&[1], b"tick"]), 50));
+    assert_eq!(heard(false), (bytes(&[&[2]]), 50));
+    let (said, due_ms) = heard(true);
+    assert_eq!(said, bytes(&[&[3]]));
+    assert!(due_ms > 50);
+    assert_eq!(room.take_counts().tick_late_ms, Some(0));
+}
+
+#[test]
+fn a_room_whose_call_was_cut_off_for_its_time_rests() {
+    let guest = Guest::new("looper")
+        .ticking(20)
+        .on("message", "(loop $again (br $again))")
+        .on("tick", "(call $send_all @'tick')");
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let mut room = room_of(&engine.compile(&guest.component()).unwrap());
+    let seat = join(&mut room, "a", 1);
+    frames(&mut room);
+    let out = input(&mut room, "a", seat, 1, None, b".");
+    assert_eq!(failures(&out)[0].kind, "time");
+    let rests_until_ms = room.rests_until_ms();
+    assert!((600..=5_000).contains(&rests_until_ms), "{rests_until_ms}");
+    assert_eq!(room.next_wake_ms(), Some(rests_until_ms));
+    frames(&mut room);
+    room.wake(rests_until_ms - 1, || true, &mut Vec::new());
+    assert_eq!(data(&items(&frames(&mut room), "a")), Vec::<Bytes>::new());
+    room.wake(rests_until_ms, || true, &mut Vec::new());
+    assert_eq!(data(&items(&frames(&mut room), "a")), [&b"tick"[..]]);
+    assert!(!room.rests(rests_until_ms));
+}
+
+#[test]
+fn what_one_event_leads_to_is_done_in_turns() {
+    let all = "(loop $again (call $add_bot @'b' (i32.const 800)) (call $kick (i32.load (i32.const 804)) @'')
+        (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $again (i32.lt_u (local.get $i) (i32.const 10))))";
+    let mut guest = Guest::new("bouncer").on("message", all).on(
+        "leave",
+        "(i32.store8 (i32.const 800) (local.get $seat)) (call $send_all (i32.const 800) (i32.const 1))",
+    );
+    guest.max_players = 20;
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let mut room = room_of(&engine.compile(&guest.component()).unwrap());
+    let seat = join(&mut room, "a", 1);
+    frames(&mut room);
+    let left = |room: &mut Room| {
+        data(&items(&frames(room), "a"))
+            .iter()
+            .map(|data| data[0])
+            .collect::<Vec<_>>()
+    };
+    input(&mut room, "a", seat, 1, None, b".");
+    assert_eq!(left(&mut room), [2]);
+    assert!(room.is_busy());
+    assert_eq!(room.next_wake_ms(), Some(0));
+    room.wake(0, || false, &mut Vec::new());
+    assert_eq!(left(&mut room), [3]);
+    room.wake(0, || true, &mut Vec::new());
+    assert_eq!(left(&mut room), [4, 5, 6, 7, 8, 9, 10, 11]);
+    assert!(!room.is_busy());
+    // Who cannot wait has all of it done at once.
+    input(&mut room, "a", seat, 2, None, b".");
+    room.finish_busy(0, &mut Vec::new());
+    assert_eq!(left(&mut room).len(), 10);
+}
+
+#[test]
+fn a_room_that_logs_without_end_is_written_of_in_measure() {
+    let guest = Guest::new("talker").on(
+        "message",
+        "(loop $again (call $log (i32.const 3) @'x') (local.set $i (i32.add (local.get $i) (i32.const 1)))
+           (br_if $again (i32.lt_u (local.get $i) (i32.const 90))))",
+    );
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let mut room = room_of(&engine.compile(&guest.component()).unwrap());
+    let seat = join(&mut room, "a", 1);
+    let lines = |out: &[RoomEffect]| {
+        out.iter()
+            .filter(|effect| matches!(effect, RoomEffect::Log { .. }))
+            .count()
+    };
+    for (n, written) in [(1, 90), (2, 90), (3, 20), (4, 0)] {
+        assert_eq!(lines(&input(&mut room, "a", seat, n, None, b".")), written, "{n}");
+    }
+    assert_eq!(room.take_counts().log_dropped, 160);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A match to be measured (`scripts/bench --only runtime`): a hundred movers, and as much memory as it is told to keep.
+//! A match to be measured (`scripts/bench runtime`): a hundred movers, and as much memory as it is told to keep.
 //!
 //! A tick moves everyone and sends 1,200 bytes to all. The first byte of a message says what it is: `h` and a `u32` keeps so many KiB,
 //! a quarter of them noise; `t` and a `u32` changes one byte in each of so many pages of 4 KiB; everything else comes back.

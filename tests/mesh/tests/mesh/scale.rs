@@ -1,5 +1,5 @@
 //! What must not hold gossip up: seeds that swallow everything, and bulk traffic. The figures mean something on a quiet machine only, so
-//! all of it is `measured`. CI runs the bulk for 5 s, `ROOKERY_SCALE=full` for 20 s, as `scripts/bench --only mesh` does.
+//! all of it is `measured`. CI runs the bulk for 5 s, `ROOKERY_SCALE=full` for 20 s, as `scripts/bench mesh` does.
 
 mod measured {
     use std::collections::BTreeMap;

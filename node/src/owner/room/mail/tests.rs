@@ -155,7 +155,10 @@ impl World {
     /// Steps a room, and puts what it says into the post.
     fn step_room(&mut self, place: usize, step: impl FnOnce(&mut Room, &mut Vec<RoomEffect>)) {
         let mut out = Vec::new();
-        step(&mut self.places[place].room, &mut out);
+        let now_ms = self.now_ms;
+        let room = &mut self.places[place].room;
+        room.finish_busy(now_ms, &mut out);
+        step(room, &mut out);
         for effect in out {
             let (to, word) = match effect {
                 RoomEffect::Letter(letter) => (letter.to, Word::Letter(letter)),
@@ -291,7 +294,7 @@ impl World {
             }
         }
         for place in 0..3 {
-            self.step_room(place, |room, out| room.wake(now_ms, out));
+            self.step_room(place, |room, out| room.wake(now_ms, || true, out));
         }
         for player in 0..PLAYERS {
             assert!(self.where_is(player).len() <= 1, "player {player} is in two places");
