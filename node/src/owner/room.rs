@@ -619,8 +619,9 @@ impl Room {
         }
     }
 
-    /// Does what is due: timers, a tick, seats whose grace is over, the end of an empty match. Of what can be many it does one, and
-    /// others while there is time; the rest stays due.
+    /// Does what is due: seats whose grace is over, the end of an empty match, timers, a tick, a save. Of what can be many it does one, and
+    /// others while there is time; the rest stays due. What the match itself wants comes after what is due to its players, and does not keep
+    /// it from being saved: it may have to rest after each of its ticks.
     pub fn wake(&mut self, now_ms: u64, has_time: impl Fn() -> bool, out: &mut Vec<RoomEffect>) {
         if self.phase == Phase::Starting || self.rests(now_ms) || !self.settle(now_ms, &has_time, out) {
             return;
@@ -630,36 +631,6 @@ impl Room {
         }
         if self.phase != Phase::Running || !self.settle(now_ms, &has_time, out) {
             return;
-        }
-        while !self.game.part().is_finishing()
-            && let Some(id) = self.game.part().due_timer(now_ms)
-        {
-            self.apply(now_ms, Event::Timer { id }, out);
-            if !self.settle(now_ms, &has_time, out) || self.phase != Phase::Running {
-                return;
-            }
-            // A thousand timers of one moment may each use up their call's time.
-            if self.game.part().due_timer(now_ms).is_some() && !has_time() {
-                break;
-            }
-        }
-        if !self.game.part().is_finishing()
-            && let Some(due) = self.game.part().due_tick(now_ms)
-        {
-            if self.tick_ms > 0 && now_ms >= due.due_ms + self.tick_ms {
-                self.counts.ticks_late += 1;
-            }
-            self.counts.tick_late_ms = Some(now_ms.saturating_sub(due.due_ms));
-            self.apply(
-                now_ms,
-                Event::Tick {
-                    elapsed_ms: due.elapsed_ms,
-                },
-                out,
-            );
-            if !self.settle(now_ms, &has_time, out) {
-                return;
-            }
         }
         while let Some(seat) = self.game.part().first_away_seat(now_ms.saturating_sub(self.grace_ms)) {
             if self.phase != Phase::Running {
@@ -693,14 +664,51 @@ impl Room {
         {
             self.end(now_ms, EndReason::Empty, out);
         }
+        self.play_due(now_ms, &has_time, out);
         let event_no = self.game.part().event_no();
         if self.phase == Phase::Running
+            && !self.is_busy()
             && self
                 .saving
                 .as_ref()
                 .is_some_and(|saving| saving.is_due(now_ms, event_no))
         {
             self.save_now(now_ms, out);
+        }
+    }
+
+    /// Timers and the tick.
+    fn play_due(&mut self, now_ms: u64, has_time: &impl Fn() -> bool, out: &mut Vec<RoomEffect>) {
+        if self.phase != Phase::Running || !self.settle(now_ms, has_time, out) {
+            return;
+        }
+        while !self.game.part().is_finishing()
+            && let Some(id) = self.game.part().due_timer(now_ms)
+        {
+            self.apply(now_ms, Event::Timer { id }, out);
+            if !self.settle(now_ms, has_time, out) || self.phase != Phase::Running {
+                return;
+            }
+            // A thousand timers of one moment may each use up their call's time.
+            if self.game.part().due_timer(now_ms).is_some() && !has_time() {
+                break;
+            }
+        }
+        if !self.game.part().is_finishing()
+            && let Some(due) = self.game.part().due_tick(now_ms)
+        {
+            if self.tick_ms > 0 && now_ms >= due.due_ms + self.tick_ms {
+                self.counts.ticks_late += 1;
+            }
+            self.counts.tick_late_ms = Some(now_ms.saturating_sub(due.due_ms));
+            self.apply(
+                now_ms,
+                Event::Tick {
+                    elapsed_ms: due.elapsed_ms,
+                },
+                out,
+            );
+            self.settle(now_ms, has_time, out);
         }
     }
 

@@ -513,6 +513,30 @@ fn a_room_whose_call_was_cut_off_for_its_time_rests() {
 }
 
 #[test]
+fn a_room_whose_every_tick_is_cut_off_frees_seats_and_ends_when_it_is_empty() {
+    let guest = Guest::new("looper").ticking(20).on("tick", "(loop $again (br $again))");
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let mut room = room_of(&engine.compile(&guest.component()).unwrap());
+    room.config.empty_after_ms = Some(1_000);
+    let seat = join(&mut room, "a", 1);
+    room.go_away(0, seat, &mut Vec::new());
+    let mut failed = 0;
+    // Fewer than would end it for failing too often.
+    while room.verdict().is_none() && failed < 40 {
+        let mut out = Vec::new();
+        room.wake(room.next_wake_ms().unwrap() + 2_000, || true, &mut out);
+        failed += failures(&out).len();
+    }
+    assert!(failed > 0);
+    assert_eq!(room.game().part().human_count(), 0);
+    assert!(
+        matches!(room.verdict(), Some(Verdict::Ended { .. })),
+        "{:?}",
+        room.verdict()
+    );
+}
+
+#[test]
 fn what_one_event_leads_to_is_done_in_turns() {
     let all = "(loop $again (call $add_bot @'b' (i32.const 800)) (call $kick (i32.load (i32.const 804)) @'')
         (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $again (i32.lt_u (local.get $i) (i32.const 10))))";
