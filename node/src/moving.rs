@@ -187,7 +187,7 @@ async fn try_hand_over(hub: &Arc<Hub>, target: MatchId, to: &NodeName, cause: Mo
     let epoch = frozen.epoch;
     match send(hub, target, &next, frozen, cause).await {
         Outcome::Taken => {
-            hub.executor().drop_match(target);
+            hub.executor().drop_match(target, epoch);
             hub.metrics().match_paused(PauseReason::Move, paused.elapsed());
             tracing::info!(%target, %to, pause_ms = paused.elapsed().as_millis() as u64, "a match was moved");
             Ok(())
@@ -276,7 +276,7 @@ async fn settle(hub: &Arc<Hub>, target: MatchId, from: Configuration) {
     loop {
         match hub.store().swap_owner(&swap).await {
             Ok(Cas::Done) => return hub.executor().thaw(target, to.epoch),
-            Ok(Cas::Superseded(_)) => return hub.executor().drop_match(target),
+            Ok(Cas::Superseded(_)) => return hub.executor().drop_match(target, swap.from.epoch),
             Err(error) => {
                 tracing::warn!(%target, error = &error as &dyn std::error::Error, "the store is away: whose the match is will show");
                 tokio::time::sleep(STORE_AGAIN).await;
@@ -369,7 +369,7 @@ async fn become_owner(hub: &Arc<Hub>, handover: Handover) -> Result<(), Refusal>
             Ok(())
         }
         Cas::Superseded(_) => {
-            hub.executor().drop_match(target);
+            hub.executor().drop_match(target, to.epoch);
             Err(Refusal::new(ErrorCode::Unavailable, "the match has another owner"))
         }
     }

@@ -98,7 +98,7 @@ async fn check(hub: &Arc<Hub>, asked_ms: u64) -> Input {
         if ours.get(&target) != Some(&epoch) {
             tracing::warn!(%target, epoch, "a match was taken over meanwhile, and is dropped");
             hub.metrics().ownership_conflicts.inc();
-            hub.executor().drop_match(target);
+            hub.executor().drop_match(target, epoch);
         }
     }
     Input::Checked { asked_ms }

@@ -96,7 +96,7 @@ async fn try_upgrade(hub: &Arc<Hub>, target: MatchId, digest: Digest) -> Result<
             Ok(())
         }
         Cas::Superseded(_) => {
-            hub.executor().drop_match(target);
+            hub.executor().drop_match(target, epoch);
             Err(Refusal::new(ErrorCode::Unavailable, "the match has another owner"))
         }
     }

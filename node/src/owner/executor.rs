@@ -381,9 +381,9 @@ impl Executor {
         answer.await.unwrap_or(false)
     }
 
-    /// Forgets a match that belongs to another now.
-    pub fn drop_match(&self, target: MatchId) {
-        self.shard(target).push_always(Command::Drop { target });
+    /// Forgets a match that belongs to another now: as it was under this epoch, or an earlier one. Under a later one it is ours again.
+    pub fn drop_match(&self, target: MatchId, epoch: u64) {
+        self.shard(target).push_always(Command::Drop { target, epoch });
     }
 
     /// Matches owned here.

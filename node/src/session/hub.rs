@@ -14,7 +14,7 @@ mod player;
 mod start;
 mod zone;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -94,6 +94,8 @@ pub struct Hub {
     links: Mutex<HashMap<MatchId, Arc<Mutex<Link<Session>>>>>,
     sessions: Mutex<Sessions>,
     next_stream: AtomicU64,
+    /// Matches here of which it is being found out whether their row says that they run, with their epochs.
+    unconfirmed: Mutex<HashSet<(MatchId, u64)>>,
     lookups: mpsc::Sender<MatchId>,
     saver: Saver,
     fence: Fence,
@@ -114,6 +116,7 @@ impl Hub {
             services: OnceLock::new(),
             links: Mutex::default(),
             sessions: Mutex::default(),
+            unconfirmed: Mutex::default(),
             // Above those of every earlier life of this node, as long as it opened fewer than a thousand a millisecond.
             next_stream: AtomicU64::new(parts.local.generation << 10),
             lookups,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rookery_tests::harness::{Builder, Client, Encoding, Refused, TestCluster, eventually, lobby};
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 
 const NODES: usize = 3;
 const NAMES: usize = 50;
@@ -158,6 +159,48 @@ async fn two_thousand_quick_calls_make_fifty_matches_on_postgres() {
     if let Some(builder) = builder().postgres() {
         two_thousand_quick_calls_for_fifty_labels_make_fifty_matches(builder).await;
     }
+}
+
+/// On which the store says `running` of a match after its deadline of 3 s, but does: each statement stays below the server's own 2 s.
+const SLOW: &str = "
+    create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(1.7); return new; end $$;
+    create trigger slow before update on matches for each row
+        when (old.status = 'starting' and new.status = 'running') execute function slow();
+    create constraint trigger slow_to_commit after update on matches deferrable initially deferred for each row
+        when (old.status = 'starting' and new.status = 'running') execute function slow();";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_match_of_which_the_store_says_too_late_that_it_runs_is_played() {
+    let Some(builder) = TestCluster::builder(NODES).postgres() else {
+        return;
+    };
+    let cluster = builder.start().await;
+    publish(&cluster).await;
+    let mut store = sqlx::PgConnection::connect(cluster.store_url()).await.unwrap();
+    sqlx::raw_sql(SLOW).execute(&mut store).await.unwrap();
+    let mut players = Vec::new();
+    for index in 0..NODES {
+        players.push(Arc::new(cluster.node(index).guest(Encoding::Json).await));
+    }
+    let refused = quick(Arc::clone(&players[0]), "late".into()).await.unwrap_err();
+    assert_eq!(refused.code, "unavailable");
+    let mut found = BTreeSet::new();
+    for player in players {
+        eventually("the match plays", async || {
+            match quick(Arc::clone(&player), "late".into()).await {
+                Ok(joined) => {
+                    found.insert(joined["match"].as_str().unwrap().to_owned());
+                    true
+                }
+                Err(refused) => {
+                    assert_eq!(refused.code, "unavailable");
+                    false
+                }
+            }
+        })
+        .await;
+    }
+    assert_eq!(found.len(), 1, "{found:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

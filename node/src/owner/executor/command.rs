@@ -110,9 +110,10 @@ pub(super) enum Command {
         reason: String,
         reply: oneshot::Sender<bool>,
     },
-    /// Forget the match without a word: its row says that another owns it, or that it is over.
+    /// Forget the match without a word, unless it is here under a later epoch: its row says that another owns it, or that it is over.
     Drop {
         target: MatchId,
+        epoch: u64,
     },
 }
 

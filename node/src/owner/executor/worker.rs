@@ -435,8 +435,11 @@ impl Worker {
                 let upgraded = self.slot(target).map(|slot| self.upgrade(slot, &module));
                 let _ = reply.send(upgraded.unwrap_or_else(|| Err(not_now())));
             }
-            Command::Drop { target } => {
-                if let Some(slot) = self.slot(target) {
+            Command::Drop { target, epoch } => {
+                let is_older = |owned: &Owned| owned.room.epoch() <= epoch;
+                if let Some(slot) = self.slot(target)
+                    && self.rooms[slot].as_ref().is_some_and(is_older)
+                {
                     self.drop_room(slot);
                 }
             }

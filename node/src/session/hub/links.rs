@@ -202,7 +202,7 @@ impl Hub {
         if !is_ours {
             tracing::warn!(%target, epoch, "a match is no longer ours, and is dropped");
             self.metrics().ownership_conflicts.inc();
-            self.executor().drop_match(target);
+            self.executor().drop_match(target, epoch);
             // Who sits in it through this node hears what became of it.
             if self.link(target).is_some() {
                 self.locate(target);

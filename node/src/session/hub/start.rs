@@ -1,6 +1,8 @@
 //! Starting a match whose row names this node: from the row, or, when it has played elsewhere before, from what was saved.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
 use rookery_gossip::MemberState;
 use rookery_protocol::error::{ErrorCode, Refusal};
@@ -18,12 +20,16 @@ use crate::peer::DOWN;
 use crate::store::{Cas, FinalStatus, Finish, MatchKind, MatchRow, Saved};
 use crate::wasm::Module;
 
+/// How soon the store is asked again that did not answer.
+const STORE_AGAIN: Duration = Duration::from_millis(500);
+
 impl Hub {
     /// Starts a match whose row says that we own it, and lets it speak once the row says `running`.
     ///
     /// # Errors
-    /// What the creator is to hear. The row says `failed` then; or `starting` still, when all that was missing is the store's
-    /// answer or a signature of the module, and the match is begun again within a second.
+    /// What the creator is to hear. The row says `failed` then; or `starting` still, when a signature of the module was missing, and the
+    /// match is begun again within a second; or, when the store's answer was missing, whatever the store made of it, and the match plays
+    /// as soon as it is known that the row says so.
     pub async fn start(self: &Arc<Self>, row: MatchRow, published: Option<Published>) -> Result<(), Refusal> {
         let (target, epoch) = (row.id, row.configuration.epoch);
         let begun = self.begin(&row).await;
@@ -38,27 +44,68 @@ impl Hub {
             }
         };
         match self.store().set_running(target, epoch, self.local()).await {
-            Ok(Cas::Done) => {
+            Ok(cas) => self.started(&row, saved_at_ms, cas),
+            // The row may say `running` already, or will soon: the match stays until that is known.
+            Err(error) => {
+                if self.unconfirmed().insert((target, epoch)) {
+                    self.spawn(Arc::clone(self).confirm(row, saved_at_ms));
+                }
+                Err(unavailable(&error))
+            }
+        }
+    }
+
+    /// Finds out whether a match that was put on its thread may speak.
+    async fn confirm(self: Arc<Self>, row: MatchRow, saved_at_ms: Option<u64>) {
+        let (target, epoch) = (row.id, row.configuration.epoch);
+        let cas = self.running_until_known(target, epoch).await;
+        self.unconfirmed().remove(&(target, epoch));
+        match self.started(&row, saved_at_ms, cas) {
+            Ok(()) => {
+                tracing::info!(%target, epoch, "a match begins after its creator was told that the store is away")
+            }
+            Err(refusal) => tracing::info!(%target, epoch, %refusal, "a match that did not begin in time is dropped"),
+        }
+    }
+
+    fn unconfirmed(&self) -> MutexGuard<'_, HashSet<(MatchId, u64)>> {
+        self.unconfirmed.lock().expect("no thread panics holding it")
+    }
+
+    /// Says that the match runs, as often as it takes.
+    async fn running_until_known(&self, target: MatchId, epoch: u64) -> Cas {
+        loop {
+            tokio::time::sleep(STORE_AGAIN).await;
+            match self.store().set_running(target, epoch, self.local()).await {
+                Ok(cas) => return cas,
+                Err(error) => {
+                    tracing::debug!(%target, epoch, error = &error as &dyn std::error::Error, "a match waits for its row to say that it runs");
+                }
+            }
+        }
+    }
+
+    /// It is known whether the row says that the match runs here.
+    fn started(self: &Arc<Self>, row: &MatchRow, saved_at_ms: Option<u64>, cas: Cas) -> Result<(), Refusal> {
+        let (target, epoch) = (row.id, row.configuration.epoch);
+        match cas {
+            Cas::Done => {
                 self.executor().release(target);
                 if row.incarnation > 0 {
                     self.metrics().matches_taken_over.inc();
                     let pause = saved_at_ms.map(|at_ms| self.unix_ms().saturating_sub(at_ms));
                     if let Some(pause_ms) = pause {
-                        let pause = std::time::Duration::from_millis(pause_ms);
+                        let pause = Duration::from_millis(pause_ms);
                         self.metrics().match_paused(PauseReason::TakeOver, pause);
                     }
                     self.announce(target, epoch, row.incarnation);
                 }
                 Ok(())
             }
-            Ok(Cas::Superseded(_)) => {
+            Cas::Superseded(_) => {
                 self.metrics().ownership_conflicts.inc();
-                self.executor().drop_match(target);
+                self.executor().drop_match(target, epoch);
                 Err(Refusal::new(ErrorCode::Unavailable, "another node started the match"))
-            }
-            Err(error) => {
-                self.executor().drop_match(target);
-                Err(unavailable(&error))
             }
         }
     }
