@@ -74,6 +74,23 @@ pub struct RoomConfig {
     pub reserve_ms: u64,
 }
 
+#[cfg(test)]
+impl RoomConfig {
+    /// Of a match of this node, under no lease, that is not saved and does not end by itself.
+    pub(crate) fn of_tests(node: NodeName, epoch: u64) -> Self {
+        RoomConfig {
+            epoch,
+            node,
+            empty_after_ms: None,
+            private: false,
+            version: "1.0.0".into(),
+            leased: false,
+            save_every_ms: None,
+            reserve_ms: 30_000,
+        }
+    }
+}
+
 /// Why a match goes on from what was saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resumption {

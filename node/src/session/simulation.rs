@@ -195,16 +195,7 @@ impl World {
         let target = MatchId::from_u128(7);
         let owner = life("owner");
         let game = Match::create(echo(), StartRecord::new(target, echo(), seed, 0)).unwrap();
-        let config = RoomConfig {
-            epoch: 1,
-            node: owner.name.clone(),
-            empty_after_ms: None,
-            private: false,
-            version: "1.0.0".into(),
-            leased: false,
-            save_every_ms: None,
-            reserve_ms: 30_000,
-        };
+        let config = RoomConfig::of_tests(owner.name.clone(), 1);
         let mut room = Room::new(game, config);
         let mut effects = Vec::new();
         room.start(0, &mut effects).unwrap();

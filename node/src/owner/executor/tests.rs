@@ -66,16 +66,7 @@ fn new_match(number: u64, module: &Module, metrics: &Metrics) -> NewMatch {
         module: module.clone(),
         metrics: metrics.module(&start.module),
         origin: Origin::Start(Box::new(start)),
-        config: RoomConfig {
-            epoch: 1,
-            node: life().name,
-            empty_after_ms: None,
-            private: false,
-            version: "1.0.0".into(),
-            leased: false,
-            save_every_ms: None,
-            reserve_ms: 30_000,
-        },
+        config: RoomConfig::of_tests(life().name, 1),
     }
 }
 

@@ -33,14 +33,9 @@ fn life(name: &str) -> NodeLife {
 
 fn config(epoch: u64) -> RoomConfig {
     RoomConfig {
-        epoch,
-        node: life("owner").name,
-        empty_after_ms: None,
-        private: false,
-        version: "1.0.0".into(),
         leased: true,
         save_every_ms: Some(1_000),
-        reserve_ms: 30_000,
+        ..RoomConfig::of_tests(life("owner").name, epoch)
     }
 }
 

@@ -90,7 +90,10 @@ impl World {
             let mut start = StartRecord::new(MatchId::from_u128(index as u128 + 1), courier(), seed, 0);
             start.params = Bytes::from(format!("{{\"refuse\":{}}}", if index == 2 { 3 } else { 0 }));
             let life = life(["a", "b", "c"][index]);
-            let mut room = Room::new(Match::create(courier(), start).unwrap(), config(&life, 1));
+            let mut room = Room::new(
+                Match::create(courier(), start).unwrap(),
+                RoomConfig::of_tests(life.name.clone(), 1),
+            );
             room.start(0, &mut Vec::new()).unwrap();
             room.release(0, &mut Vec::new());
             Place {
@@ -389,25 +392,15 @@ impl World {
         life.generation += 1;
         let part = HostPart::decode(&handed.part).unwrap().resumed(0, 0);
         let epoch = room.epoch() + 1;
-        *room = Room::new(Match::restore(courier(), part).unwrap(), config(life, epoch));
+        *room = Room::new(
+            Match::restore(courier(), part).unwrap(),
+            RoomConfig::of_tests(life.name.clone(), epoch),
+        );
         room.take_streams(handed.streams);
         let loaded = room.load(now_ms, Resumption::Moved, "1.0.0".into(), handed.state, &mut out);
         loaded.unwrap();
         self.post.retain(|(_, to, ..)| *to != place);
         self.step_room(place, |room, out| room.release(now_ms, out));
-    }
-}
-
-fn config(life: &NodeLife, epoch: u64) -> RoomConfig {
-    RoomConfig {
-        epoch,
-        node: life.name.clone(),
-        empty_after_ms: None,
-        private: false,
-        version: "1.0.0".into(),
-        leased: false,
-        save_every_ms: None,
-        reserve_ms: 30_000,
     }
 }
 
