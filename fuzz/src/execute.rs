@@ -12,10 +12,6 @@ use crate::coverage;
 use crate::memory;
 use crate::target::Target;
 
-/// A run that takes more of the processor than this is a finding. Inputs are at most 64 KiB, which a sound decoder reads in about a
-/// millisecond; the build counts edges and is optimised little.
-const TIME_MAX: Duration = Duration::from_millis(150);
-
 /// So much of a panic's words is kept: two trees that differ would fill a screen.
 const WHAT_LEN_MAX: usize = 400;
 
@@ -66,13 +62,13 @@ pub fn execute(target: &Target, input: &[u8]) -> Result<(), Fault> {
             ),
         });
     }
-    if took > TIME_MAX {
+    if took > target.time_max {
         // Perhaps others had the processor: the time of this thread alone decides.
         let began = thread_time();
         let _ = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
         let took = thread_time() - began;
         PANIC.lock().expect("nothing panics under this lock").take();
-        if took > TIME_MAX {
+        if took > target.time_max {
             return Err(Fault {
                 place: "time".into(),
                 what: format!("took {} ms for an input of {} bytes", took.as_millis(), input.len()),

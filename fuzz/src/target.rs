@@ -1,6 +1,7 @@
 //! What is fuzzed: a function over bytes, and what its inputs look like.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What well-formed inputs are, so that mutations can keep them well-formed more often than chance would.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +12,10 @@ pub enum Shape {
     Json,
     MsgPack,
 }
+
+/// What a run of a decoder may take of the processor. Inputs are at most 64 KiB, which a sound decoder reads in about a millisecond; the
+/// build counts edges and is optimised little.
+pub const DECODED_WITHIN: Duration = Duration::from_millis(150);
 
 /// One thing that is fuzzed.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub struct Target {
     pub len_max: usize,
     /// How much memory a run may take: so many bytes for each byte of input, and so many more.
     pub memory: Memory,
+    /// How much processor time a run may take.
+    pub time_max: Duration,
     /// Well-formed inputs to begin with, beside the kept corpus.
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// Panics when a promise is broken.

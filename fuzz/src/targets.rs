@@ -4,7 +4,7 @@ mod client;
 mod gossip;
 mod peer;
 
-use rookery_fuzz::target::Memory;
+use rookery_fuzz::target::{DECODED_WITHIN, Memory};
 use rookery_fuzz::{Shape, Target};
 
 /// A frame of a client, as `limits.frame` has it by default.
@@ -21,6 +21,7 @@ pub(crate) static ALL: &[Target] = &[
         shape: Shape::Json,
         len_max: FRAME_LEN_MAX,
         memory: Memory::DECODER,
+        time_max: DECODED_WITHIN,
         seeds: client::json_seeds,
         run: client::json,
     },
@@ -30,6 +31,7 @@ pub(crate) static ALL: &[Target] = &[
         shape: Shape::MsgPack,
         len_max: FRAME_LEN_MAX,
         memory: Memory::DECODER,
+        time_max: DECODED_WITHIN,
         seeds: client::msgpack_seeds,
         run: client::msgpack,
     },
@@ -39,6 +41,7 @@ pub(crate) static ALL: &[Target] = &[
         shape: Shape::Text,
         len_max: MESSAGE_LEN_MAX,
         memory: Memory::DECODER,
+        time_max: DECODED_WITHIN,
         seeds: client::payload_seeds,
         run: client::payload,
     },

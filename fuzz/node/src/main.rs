@@ -2,9 +2,10 @@
 //! their own, since this one takes longer to build. The targets are in `node/src/fuzzing.rs`, behind that crate's walls.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use rookery::fuzzing;
-use rookery_fuzz::target::Memory;
+use rookery_fuzz::target::{DECODED_WITHIN, Memory};
 use rookery_fuzz::{Shape, Target};
 
 /// Longer inputs bring time and no edges.
@@ -16,6 +17,9 @@ const COMPILER: Memory = Memory {
     fixed: 64 << 20,
 };
 
+/// What it takes to compile a component of the longest, and to play it: some 120 ms here.
+const COMPILED_WITHIN: Duration = Duration::from_secs(1);
+
 static ALL: &[Target] = &[
     Target {
         name: "node_token",
@@ -23,6 +27,7 @@ static ALL: &[Target] = &[
         shape: Shape::Text,
         len_max: LEN_MAX,
         memory: Memory::DECODER,
+        time_max: DECODED_WITHIN,
         seeds: fuzzing::token_seeds,
         run: fuzzing::token,
     },
@@ -32,6 +37,7 @@ static ALL: &[Target] = &[
         shape: Shape::Text,
         len_max: LEN_MAX,
         memory: Memory::DECODER,
+        time_max: DECODED_WITHIN,
         seeds: fuzzing::request_seeds,
         run: fuzzing::request,
     },
@@ -41,6 +47,7 @@ static ALL: &[Target] = &[
         shape: Shape::MsgPack,
         len_max: LEN_MAX,
         memory: Memory::DECODER,
+        time_max: DECODED_WITHIN,
         seeds: fuzzing::image_seeds,
         run: fuzzing::image,
     },
@@ -50,6 +57,7 @@ static ALL: &[Target] = &[
         shape: Shape::Bytes,
         len_max: LEN_MAX,
         memory: Memory::DECODER,
+        time_max: DECODED_WITHIN,
         seeds: fuzzing::guest_image_seeds,
         run: fuzzing::guest_image,
     },
@@ -59,6 +67,7 @@ static ALL: &[Target] = &[
         shape: Shape::Bytes,
         len_max: fuzzing::MODULE_LEN_MAX,
         memory: COMPILER,
+        time_max: COMPILED_WITHIN,
         seeds: fuzzing::module_seeds,
         run: fuzzing::module,
     },
@@ -68,6 +77,7 @@ static ALL: &[Target] = &[
         shape: Shape::Bytes,
         len_max: LEN_MAX,
         memory: Memory::DECODER,
+        time_max: DECODED_WITHIN,
         seeds: fuzzing::journal_seeds,
         run: fuzzing::journal,
     },
@@ -77,6 +87,7 @@ static ALL: &[Target] = &[
         shape: Shape::Text,
         len_max: LEN_MAX,
         memory: Memory::DECODER,
+        time_max: DECODED_WITHIN,
         seeds: fuzzing::text_seeds,
         run: fuzzing::text,
     },

@@ -1,6 +1,6 @@
 //! What other nodes send to the mesh. The targets themselves are in `gossip/src/fuzzing.rs`, behind that crate's walls.
 
-use rookery_fuzz::target::Memory;
+use rookery_fuzz::target::{DECODED_WITHIN, Memory};
 use rookery_fuzz::{Shape, Target, feature};
 use rookery_gossip::fuzzing;
 
@@ -22,6 +22,7 @@ pub(super) const fn target(
             per_byte: 64,
             fixed: 64 << 20,
         },
+        time_max: DECODED_WITHIN,
         seeds,
         run,
     }

@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 
-use rookery_fuzz::target::Memory;
+use rookery_fuzz::target::{DECODED_WITHIN, Memory};
 use rookery_fuzz::{Shape, Target};
 use rookery_protocol::peer::{
     self, ChatWord, ContentNews, Down, Handover, MailWord, PeerAnswer, PeerRequest, PlayersNews, PresenceFact, Up,
@@ -31,6 +31,7 @@ pub(super) const fn target(
         shape: Shape::MsgPack,
         len_max: MESSAGE_LEN_MAX,
         memory: Memory::DECODER,
+        time_max: DECODED_WITHIN,
         seeds,
         run,
     }
